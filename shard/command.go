@@ -1,0 +1,193 @@
+package shard
+
+import "encoding/binary"
+
+// Kind says what a command does. Kinds are never reused: they rest in logs.
+type Kind byte
+
+const (
+	KindPut           Kind = 1 // Key, Value
+	KindDelete        Kind = 2 // Key
+	KindIncrement     Kind = 3 // Key, Delta; system keyspace only
+	KindCompareAndPut Kind = 4 // Key, Expect or ExpectAbsent, Value or Remove; system keyspace only
+	KindGet           Kind = 5 // Key, Revision
+	KindScan          Kind = 6 // Start, End, Limit, Bytes, Reverse, KeysOnly, Revision
+)
+
+// Write tells whether commands of this kind go through the log.
+func (k Kind) Write() bool { return k >= KindPut && k <= KindCompareAndPut }
+
+// OpID names an operation for ever: exactly-once rests on it. It is stored in
+// the header of every version that the operation wrote.
+type OpID struct {
+	Session  Session
+	Sequence uint64 // grows by one with each operation of a session
+}
+
+// Command is one decoded operation. The client encodes it once; the bytes
+// travel unchanged through the server into the log. Byte slices alias the
+// decoded input.
+type Command struct {
+	Kind Kind
+	// Retry marks an attempt after the first.
+	Retry bool
+	Op    OpID
+	// Birth is the newest revision that the session knew when it made the
+	// operation: no version above it can be the operation's own.
+	Birth Revision
+
+	Key          []byte // full key, for all kinds but KindScan
+	Value        []byte
+	Delta        uint64
+	Expect       []byte // KindCompareAndPut: the value that the key must have
+	ExpectAbsent bool   // KindCompareAndPut: the key must have no value
+	Remove       bool   // KindCompareAndPut: delete the key instead of writing Value
+
+	Start, End []byte   // full keys, [Start, End)
+	Limit      uint64   // rows; 0: as many as fit a page
+	Bytes      uint64   // bytes of keys and values; 0: PageBytesMax
+	Reverse    bool     // from End down to Start
+	KeysOnly   bool     // rows without values
+	Revision   Revision // 0: the latest state
+}
+
+const (
+	flagRetry    = 1 << 0
+	flagReverse  = 1 << 1
+	flagKeysOnly = 1 << 2
+	flagAbsent   = 1 << 3
+	flagRemove   = 1 << 4
+	flagsKnown   = 1<<5 - 1
+)
+
+// AppendCommand appends the encoding of c to b.
+func AppendCommand(b []byte, c *Command) []byte {
+	var flags byte
+	for _, f := range [...]struct {
+		set bool
+		bit byte
+	}{{c.Retry, flagRetry}, {c.Reverse, flagReverse}, {c.KeysOnly, flagKeysOnly}, {c.ExpectAbsent, flagAbsent}, {c.Remove, flagRemove}} {
+		if f.set {
+			flags |= f.bit
+		}
+	}
+	b = append(b, byte(c.Kind), flags)
+	b = binary.BigEndian.AppendUint64(b, uint64(c.Op.Session))
+	b = appendUvarints(b, c.Op.Sequence, uint64(c.Birth))
+	switch c.Kind {
+	case KindPut:
+		b = appendBytes(b, c.Key)
+		b = append(b, c.Value...)
+	case KindDelete:
+		b = append(b, c.Key...)
+	case KindIncrement:
+		b = appendUvarints(b, c.Delta)
+		b = append(b, c.Key...)
+	case KindCompareAndPut:
+		b = appendBytes(b, c.Key)
+		b = appendBytes(b, c.Expect)
+		b = append(b, c.Value...)
+	case KindGet:
+		b = appendUvarints(b, uint64(c.Revision))
+		b = append(b, c.Key...)
+	case KindScan:
+		b = appendUvarints(b, c.Limit, c.Bytes, uint64(c.Revision))
+		b = appendBytes(b, c.Start)
+		b = append(b, c.End...)
+	}
+	return b
+}
+
+// DecodeCommand reads what AppendCommand wrote into c. c's slices alias b.
+func DecodeCommand(b []byte, c *Command) error {
+	r := reader{b: b}
+	*c = Command{Kind: Kind(r.byte())}
+	flags := r.byte()
+	if r.err == nil && flags&^flagsKnown != 0 {
+		r.fail("command flags %#x", flags)
+	}
+	c.Retry = flags&flagRetry != 0
+	c.Reverse = flags&flagReverse != 0
+	c.KeysOnly = flags&flagKeysOnly != 0
+	c.ExpectAbsent = flags&flagAbsent != 0
+	c.Remove = flags&flagRemove != 0
+	c.Op.Session = Session(r.uint64())
+	c.Op.Sequence = r.uvarint()
+	c.Birth = r.revision()
+	switch c.Kind {
+	case KindPut:
+		c.Key = r.bytes()
+		c.Value = r.rest()
+	case KindDelete:
+		c.Key = r.rest()
+	case KindIncrement:
+		c.Delta = r.uvarint()
+		c.Key = r.rest()
+	case KindCompareAndPut:
+		c.Key = r.bytes()
+		c.Expect = r.bytes()
+		c.Value = r.rest()
+	case KindGet:
+		c.Revision = r.revision()
+		c.Key = r.rest()
+	case KindScan:
+		c.Limit = r.uvarint()
+		c.Bytes = r.uvarint()
+		c.Revision = r.revision()
+		c.Start = r.bytes()
+		c.End = r.rest()
+	default:
+		r.fail("command kind %d", c.Kind)
+	}
+	return r.done()
+}
+
+func (r *reader) revision() Revision {
+	v := r.uvarint()
+	if v > uint64(MaxRevision) {
+		r.fail("revision %d", v)
+		return 0
+	}
+	return Revision(v)
+}
+
+func appendUvarints(b []byte, vs ...uint64) []byte {
+	for _, v := range vs {
+		b = binary.AppendUvarint(b, v)
+	}
+	return b
+}
+
+// Check refuses a command whose fields are outside their limits or do not fit
+// its keyspace. Both the client library and the server call it.
+func (c *Command) Check() error {
+	switch c.Kind {
+	case KindPut, KindDelete, KindIncrement, KindCompareAndPut, KindGet:
+		if err := CheckKey(c.Key); err != nil {
+			return err
+		}
+		if err := CheckValue(c.Value); err != nil {
+			return err
+		}
+		if err := CheckValue(c.Expect); err != nil {
+			return err
+		}
+		switch ks := c.Key[0]; {
+		case ks != SystemKeyspace && ks != UserKeyspace:
+			return &InvalidError{Field: "key", Reason: "is in no keyspace"}
+		case (c.Kind == KindIncrement || c.Kind == KindCompareAndPut) && ks != SystemKeyspace:
+			return &InvalidError{Field: "key", Reason: "is outside the system keyspace, which this command is for"}
+		}
+	case KindScan:
+		span := Span{Start: c.Start, End: c.End}
+		if !span.Valid() {
+			return &InvalidError{Field: "range", Reason: "is empty, inverted or outside one keyspace"}
+		}
+		if len(c.Start)-1 > KeyBytesMax+1 || len(c.End)-1 > KeyBytesMax+1 {
+			return &InvalidError{Field: "range", Reason: "has a bound that is longer than any key"}
+		}
+	default:
+		return &InvalidError{Field: "command", Reason: "is of an unknown kind"}
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// The closed set of errors. Each says what the caller does next. Errors without
+// data are variables; errors with data are types. All of them cross the wire
+// unchanged (AppendError, DecodeError), and package api maps them to gRPC statuses.
+var (
+	// ErrMalformed: bytes that do not decode. The sender has a bug or is not
+	// Kiloraft; the receiver drops the connection or refuses the command.
+	ErrMalformed = errors.New("malformed bytes")
+	// ErrBusy: a byte budget is used up. Nothing was done; try again after a backoff.
+	ErrBusy = errors.New("busy: a byte budget of the node is used up; try again")
+	// ErrDropped: the operation was not done and never will be, because
+	// leadership moved or a later attempt replaced it. Route again and repeat.
+	ErrDropped = errors.New("the operation was dropped before it took effect; try again")
+	// ErrUndetermined: the write may or may not have taken effect, or may
+	// still do so. Read to find out; repeat only what is idempotent.
+	ErrUndetermined = errors.New("undetermined: the write may or may not have taken effect")
+	// ErrUnavailable: the shard cannot serve now (no leader, no majority, node
+	// closing). Nothing was done; try again, elsewhere if possible.
+	ErrUnavailable = errors.New("unavailable: no leader, no majority, or the node is stopping")
+	// ErrStopped: the replica found corruption and takes no further part. Its
+	// node's log says what; another replica serves.
+	ErrStopped = errors.New("the replica stopped because its data is corrupt")
+	// ErrFutureRevision: a read at a revision that was not handed out yet.
+	ErrFutureRevision = errors.New("the revision is in the future: it was not handed out yet")
+	// ErrCompacted: a read at a revision whose versions were dropped already.
+	ErrCompacted = errors.New("the revision is below the floor: its versions were dropped")
+)
+
+// InvalidError is bad input: the call can never succeed as it is.
+type InvalidError struct {
+	Field  string // what is wrong: "key", "value", "request", a flag
+	Reason string // what is wrong with it, and the limit
+}
+
+func (e *InvalidError) Error() string { return e.Field + " " + e.Reason }
+
+// LeaderHint is what a node knows of a shard's leader. Zero fields are unknown.
+type LeaderHint struct {
+	Replica ReplicaID
+	Node    NodeID
+	Term    uint64
+	Address string // where clients reach the node
+}
+
+// NotLeaderError: the attempt did not reach the replica and term that lead now.
+// Nothing was done. With a hint, repeat there at once; without one, try another
+// replica after a short backoff.
+type NotLeaderError struct {
+	Shard  ID
+	Leader LeaderHint
+}
+
+func (e *NotLeaderError) Error() string {
+	if e.Leader.Node == 0 {
+		return fmt.Sprintf("shard %d: the leader is not known here", e.Shard)
+	}
+	return fmt.Sprintf("shard %d is led by node %d (%s) in term %d", e.Shard, e.Leader.Node, e.Leader.Address, e.Leader.Term)
+}
+
+// WrongShardError: the attempt named a shard that is not here, an epoch version
+// that is not current, or a key outside the span. Nothing was done. Descriptors
+// are what the node knows of the key's surroundings, perhaps nothing: accept
+// the newer ones and route again; without any, ask the directory.
+type WrongShardError struct {
+	Shard       ID
+	Descriptors []Descriptor
+}
+
+func (e *WrongShardError) Error() string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "shard %d does not serve this key in this epoch here", e.Shard)
+	for i := range e.Descriptors {
+		d := &e.Descriptors[i]
+		fmt.Fprintf(&s, "; shard %d at epoch %v covers [%s, %s)", d.ID, d.Epoch, FormatKey(d.Span.Start), FormatKey(d.Span.End))
+	}
+	return s.String()
+}
+
+// InternalError is an unexpected failure of the server, in words. It is not
+// known whether a write took effect.
+type InternalError struct{ Reason string }
+
+func (e *InternalError) Error() string { return "internal: " + e.Reason }
+
+// errorCode is how an error is called on the wire. Codes are never reused.
+type errorCode byte
+
+const (
+	codeOK             errorCode = 0
+	codeInvalid        errorCode = 1
+	codeNotLeader      errorCode = 2
+	codeWrongShard     errorCode = 3
+	codeBusy           errorCode = 4
+	codeDropped        errorCode = 5
+	codeUndetermined   errorCode = 6
+	codeUnavailable    errorCode = 7
+	codeStopped        errorCode = 8
+	codeFutureRevision errorCode = 9
+	codeCompacted      errorCode = 10
+	codeMalformed      errorCode = 11
+	codeInternal       errorCode = 12
+)
+
+var codesOfErrors = []struct {
+	code errorCode
+	err  error
+}{
+	{codeBusy, ErrBusy}, {codeDropped, ErrDropped}, {codeUndetermined, ErrUndetermined},
+	{codeUnavailable, ErrUnavailable}, {codeStopped, ErrStopped}, {codeFutureRevision, ErrFutureRevision},
+	{codeCompacted, ErrCompacted}, {codeMalformed, ErrMalformed},
+}
+
+// AppendError appends the encoding of err, which may be nil. An error outside
+// the closed set becomes an InternalError with its text.
+func AppendError(b []byte, err error) []byte {
+	if err == nil {
+		return append(b, byte(codeOK))
+	}
+	var invalid *InvalidError
+	var notLeader *NotLeaderError
+	var wrongShard *WrongShardError
+	switch {
+	case errors.As(err, &invalid):
+		b = append(b, byte(codeInvalid))
+		b = appendBytes(b, []byte(invalid.Field))
+		return appendBytes(b, []byte(invalid.Reason))
+	case errors.As(err, &notLeader):
+		b = append(b, byte(codeNotLeader))
+		b = appendUvarints(b, uint64(notLeader.Shard), uint64(notLeader.Leader.Replica), uint64(notLeader.Leader.Node), notLeader.Leader.Term)
+		return appendBytes(b, []byte(notLeader.Leader.Address))
+	case errors.As(err, &wrongShard):
+		b = append(b, byte(codeWrongShard))
+		b = appendUvarints(b, uint64(wrongShard.Shard), uint64(len(wrongShard.Descriptors)))
+		for i := range wrongShard.Descriptors {
+			b = appendBytes(b, AppendDescriptor(nil, &wrongShard.Descriptors[i]))
+		}
+		return b
+	}
+	for _, c := range codesOfErrors {
+		if errors.Is(err, c.err) {
+			return append(b, byte(c.code))
+		}
+	}
+	var internal *InternalError
+	if !errors.As(err, &internal) {
+		internal = &InternalError{Reason: err.Error()}
+	}
+	return appendBytes(append(b, byte(codeInternal)), []byte(internal.Reason))
+}
+
+// DecodeError reads what AppendError wrote. The first result is the error that
+// travelled, the second one reports bytes that do not decode.
+func DecodeError(b []byte) (sent, err error) {
+	r := reader{b: b}
+	sent = r.error()
+	return sent, r.done()
+}
+
+// descriptorsPerErrorMax bounds the descriptors of one WrongShardError.
+const descriptorsPerErrorMax = 64
+
+func (r *reader) error() error {
+	code := errorCode(r.byte())
+	switch code {
+	case codeOK:
+		return nil
+	case codeInvalid:
+		return &InvalidError{Field: string(r.bytes()), Reason: string(r.bytes())}
+	case codeNotLeader:
+		return &NotLeaderError{Shard: ID(r.uvarint()), Leader: LeaderHint{Replica: ReplicaID(r.uvarint()),
+			Node: NodeID(r.uvarint()), Term: r.uvarint(), Address: string(r.bytes())}}
+	case codeWrongShard:
+		e := &WrongShardError{Shard: ID(r.uvarint())}
+		n := r.uvarint()
+		if n > descriptorsPerErrorMax {
+			r.fail("%d descriptors in one error", n)
+			return nil
+		}
+		for range n {
+			d, err := DecodeDescriptor(r.bytes())
+			if err != nil {
+				r.fail("%v", err)
+				return nil
+			}
+			e.Descriptors = append(e.Descriptors, d)
+		}
+		return e
+	case codeInternal:
+		return &InternalError{Reason: string(r.bytes())}
+	}
+	for _, c := range codesOfErrors {
+		if c.code == code {
+			return c.err
+		}
+	}
+	r.fail("error code %d", code)
+	return nil
+}

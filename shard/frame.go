@@ -1,0 +1,245 @@
+package shard
+
+// The client stream. A frame is the unit of the stream; its first byte says
+// what it holds. The server speaks first, with a greeting; the client answers
+// with its hello; then request frames flow one way and response frames the
+// other, each with as many operations as were waiting.
+const (
+	frameGreeting  byte = 1
+	frameHello     byte = 2
+	frameRequests  byte = 3
+	frameResponses byte = 4
+)
+
+// Greeting is the first frame that a server sends.
+type Greeting struct {
+	Cluster     ClusterID
+	Node        NodeID
+	Incarnation uint64
+}
+
+// Hello is the first frame that a client sends, after the greeting.
+type Hello struct {
+	Cluster ClusterID // the cluster that the client pinned; never zero
+	Session Session
+}
+
+// Target is whom an attempt is meant for. A leader that it does not describe
+// refuses the attempt with the current values. Reads compare all but Term.
+type Target struct {
+	Shard   ID
+	Version uint64 // of the shard's epoch
+	Replica ReplicaID
+	Term    uint64
+}
+
+// Request is one attempt of one operation on a client stream.
+type Request struct {
+	// ID is the client's choice, unique among those outstanding on the stream.
+	ID      uint64
+	Target  Target
+	Command []byte // see AppendCommand; aliases the frame when decoded
+}
+
+// Response answers the request with the same ID. Exactly one is sent for each
+// request, in any order.
+type Response struct {
+	ID     uint64
+	Err    error // one of the closed set, or nil
+	Result Result
+}
+
+// Row is one key of a scan.
+type Row struct {
+	Key      []byte // full key
+	Value    []byte
+	Revision Revision
+}
+
+// Result is the outcome of a command that was done. Slices alias the frame when
+// decoded.
+type Result struct {
+	// Revision of the write; or of the version that a get found.
+	Revision Revision
+	// Found: a get found a value; a compare held.
+	Found bool
+	// Value that a get found; the counter after an increment (8 bytes, big
+	// endian); the present value when a compare did not hold.
+	Value []byte
+	// Rows of a scan's page.
+	Rows []Row
+	// Resume is where the next page of the scan starts (its Start; or its End
+	// when scanning in reverse); nil when the page reached the end of the
+	// scanned range.
+	Resume []byte
+}
+
+// AppendGreeting appends a greeting frame to b.
+func AppendGreeting(b []byte, g Greeting) []byte {
+	b = append(b, frameGreeting)
+	b = append(b, g.Cluster[:]...)
+	return appendUvarints(b, uint64(g.Node), g.Incarnation)
+}
+
+// DecodeGreeting reads a greeting frame.
+func DecodeGreeting(b []byte) (Greeting, error) {
+	r := reader{b: b}
+	var g Greeting
+	r.format(frameGreeting)
+	g.Cluster = r.clusterID()
+	g.Node = NodeID(r.uvarint())
+	g.Incarnation = r.uvarint()
+	return g, r.done()
+}
+
+// AppendHello appends a hello frame to b.
+func AppendHello(b []byte, h Hello) []byte {
+	b = append(b, frameHello)
+	b = append(b, h.Cluster[:]...)
+	return appendUvarints(b, uint64(h.Session))
+}
+
+// DecodeHello reads a hello frame.
+func DecodeHello(b []byte) (Hello, error) {
+	r := reader{b: b}
+	var h Hello
+	r.format(frameHello)
+	h.Cluster = r.clusterID()
+	h.Session = Session(r.uvarint())
+	return h, r.done()
+}
+
+func (r *reader) clusterID() ClusterID {
+	var id ClusterID
+	if len(r.b) < len(id) {
+		r.fail("cut short")
+		return id
+	}
+	copy(id[:], r.b)
+	r.b = r.b[len(id):]
+	return id
+}
+
+// BeginRequests starts a request frame in b; AppendRequest adds to it.
+func BeginRequests(b []byte) []byte { return append(b, frameRequests) }
+
+// AppendRequest appends q to a request frame.
+func AppendRequest(b []byte, q *Request) []byte {
+	b = appendUvarints(b, q.ID, uint64(q.Target.Shard), q.Target.Version, uint64(q.Target.Replica), q.Target.Term)
+	return appendBytes(b, q.Command)
+}
+
+// DecodeRequests calls each for every request of a frame, in order, and stops
+// at the first malformed one with an error. Requests alias b.
+func DecodeRequests(b []byte, each func(Request)) error {
+	r := reader{b: b}
+	r.format(frameRequests)
+	for len(r.b) > 0 {
+		q := Request{ID: r.uvarint(), Target: Target{Shard: ID(r.uvarint()), Version: r.uvarint(),
+			Replica: ReplicaID(r.uvarint()), Term: r.uvarint()}, Command: r.bytes()}
+		if r.err != nil {
+			break
+		}
+		each(q)
+	}
+	return r.done()
+}
+
+// BeginResponses starts a response frame in b; AppendResponse adds to it.
+func BeginResponses(b []byte) []byte { return append(b, frameResponses) }
+
+const (
+	resultFound  = 1 << 0
+	resultValue  = 1 << 1
+	resultRows   = 1 << 2
+	resultResume = 1 << 3
+	resultKnown  = 1<<4 - 1
+)
+
+// AppendResponse appends p to a response frame.
+func AppendResponse(b []byte, p *Response) []byte {
+	b = appendUvarints(b, p.ID)
+	b = AppendError(b, p.Err)
+	if p.Err != nil {
+		return b
+	}
+	res := &p.Result
+	var flags byte
+	if res.Found {
+		flags |= resultFound
+	}
+	if len(res.Value) > 0 {
+		flags |= resultValue
+	}
+	if len(res.Rows) > 0 {
+		flags |= resultRows
+	}
+	if res.Resume != nil {
+		flags |= resultResume
+	}
+	b = append(b, flags)
+	b = appendUvarints(b, uint64(res.Revision))
+	if flags&resultValue != 0 {
+		b = appendBytes(b, res.Value)
+	}
+	if flags&resultRows != 0 {
+		b = appendUvarints(b, uint64(len(res.Rows)))
+		for i := range res.Rows {
+			row := &res.Rows[i]
+			b = appendBytes(b, row.Key)
+			b = appendUvarints(b, uint64(row.Revision))
+			b = appendBytes(b, row.Value)
+		}
+	}
+	if flags&resultResume != 0 {
+		b = appendBytes(b, res.Resume)
+	}
+	return b
+}
+
+// DecodeResponses calls each for every response of a frame, in order, and stops
+// at the first malformed one with an error. Responses alias b.
+func DecodeResponses(b []byte, each func(Response)) error {
+	r := reader{b: b}
+	r.format(frameResponses)
+	for len(r.b) > 0 {
+		p := Response{ID: r.uvarint(), Err: r.error()}
+		if r.err == nil && p.Err == nil {
+			p.Result = r.result()
+		}
+		if r.err != nil {
+			break
+		}
+		each(p)
+	}
+	return r.done()
+}
+
+func (r *reader) result() Result {
+	var res Result
+	flags := r.byte()
+	if r.err == nil && flags&^byte(resultKnown) != 0 {
+		r.fail("result flags %#x", flags)
+		return res
+	}
+	res.Found = flags&resultFound != 0
+	res.Revision = r.revision()
+	if flags&resultValue != 0 {
+		res.Value = r.bytes()
+	}
+	if flags&resultRows != 0 {
+		n := r.uvarint()
+		if n > uint64(len(r.b))/3 { // a row has at least three bytes
+			r.fail("%d rows in %d bytes", n, len(r.b))
+			return res
+		}
+		res.Rows = make([]Row, 0, n)
+		for range n {
+			res.Rows = append(res.Rows, Row{Key: r.bytes(), Revision: r.revision(), Value: r.bytes()})
+		}
+	}
+	if flags&resultResume != 0 {
+		res.Resume = r.bytes()
+	}
+	return res
+}
