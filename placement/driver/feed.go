@@ -37,13 +37,11 @@ func (f *Feeder) isClosed() bool {
 	return f.closed
 }
 
-// unknown counts the entries that were never looked up, as far as it matters.
+// unknown counts the entries that were never looked up among the next ones.
 func (f *Feeder) unknown() (n int) {
-	for _, t := range f.ready {
+	for _, t := range f.ready[:min(len(f.ready), 2*listMin)] {
 		if _, ok := f.known[t.entry.Descriptor.ID]; !ok && !t.gone {
-			if n++; n == listMin {
-				break
-			}
+			n++
 		}
 	}
 	return n
@@ -100,7 +98,13 @@ func (f *Feeder) updated(t *task, now []byte, err error) {
 	t.inFlight = false
 	again := t.again
 	t.again = false
+	var invalid *shard.InvalidError
 	switch {
+	case errors.Is(err, shard.ErrMalformed) || errors.As(err, &invalid):
+		// Nothing that is repeated here mends that; the shard's next news tries again.
+		delete(f.known, id)
+		delete(f.tasks, id)
+		f.log.warn("the shard directory has an entry that cannot be written", "shard", id, "err", err)
 	case err != nil:
 		delete(f.known, id)
 		f.enqueue(t)

@@ -20,7 +20,7 @@ const (
 	// once instead of one by one.
 	listMin = 16
 	// knownMax bounds the remembered values of entries.
-	knownMax = 1 << 14
+	knownMax = 1 << 16
 	// The meta shard is left alone after failures for a time that doubles.
 	feedBackoffMin = 100 * time.Millisecond
 	feedBackoffMax = 5 * time.Second
