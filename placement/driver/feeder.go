@@ -7,6 +7,7 @@ import (
 
 	"github.com/kiloraft/kiloraft/internal/env"
 	"github.com/kiloraft/kiloraft/placement/catalog"
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -28,7 +29,7 @@ const (
 
 // Directory is where a feeder writes: a catalog.Catalog.
 type Directory interface {
-	UpdateDirectory(e catalog.Entry, known []byte, done func(now []byte, err error))
+	UpdateDirectory(e router.Entry, known []byte, done func(now []byte, err error))
 	ListDirectory(done func([]catalog.DirectoryRow, error))
 }
 
@@ -77,7 +78,7 @@ type event struct {
 
 // task is news of one shard on its way to the directory.
 type task struct {
-	entry    catalog.Entry
+	entry    router.Entry
 	gone     bool // superseded by another node's leadership
 	queued   bool // in ready
 	inFlight bool
@@ -160,7 +161,7 @@ func (f *Feeder) take(ev *event) {
 	}
 	t.gone = false
 	t.again = t.inFlight
-	t.entry = catalog.Entry{Descriptor: ev.descriptor, Leader: shard.LeaderHint{Replica: replica.ID, Node: f.node, Term: ev.term}}
+	t.entry = router.Entry{Descriptor: ev.descriptor, Leader: shard.LeaderHint{Replica: replica.ID, Node: f.node, Term: ev.term}}
 	f.enqueue(t)
 }
 
