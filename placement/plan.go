@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/kiloraft/kiloraft/shard"
@@ -38,10 +39,11 @@ func (l Limits) withDefaults() Limits {
 // from it one shard at a time. Counts drift from the truth as leaders change by
 // themselves: make a new plan for each new view. Not safe for concurrent use.
 type Plan struct {
-	limits Limits
-	nodes  []load // in order of ID
-	live   int
-	steps  int // in flight
+	limits   Limits
+	nodes    []load // in order of ID
+	live     int
+	steps    int // in flight
+	settling bool
 }
 
 type load struct {
@@ -54,14 +56,14 @@ type load struct {
 
 // NewPlan counts what is in v, which it does not keep.
 func NewPlan(v View, limits Limits) *Plan {
-	p := &Plan{limits: limits.withDefaults()}
+	p := &Plan{limits: limits.withDefaults(), settling: v.Settling}
 	for _, n := range v.Nodes {
 		p.nodes = append(p.nodes, load{id: n.ID, live: n.Live})
 		if n.Live {
 			p.live++
 		}
 	}
-	slices.SortFunc(p.nodes, func(a, b load) int { return int(int64(a.id) - int64(b.id)) })
+	slices.SortFunc(p.nodes, func(a, b load) int { return cmp.Compare(a.id, b.id) })
 	for _, s := range v.Shards {
 		p.count(s)
 	}
@@ -87,7 +89,7 @@ func (p *Plan) count(s *Shard) {
 
 // node finds a node's counts; nil if the view does not have it.
 func (p *Plan) node(id shard.NodeID) *load {
-	i, ok := slices.BinarySearchFunc(p.nodes, id, func(n load, id shard.NodeID) int { return int(int64(n.id) - int64(id)) })
+	i, ok := slices.BinarySearchFunc(p.nodes, id, func(n load, id shard.NodeID) int { return cmp.Compare(n.id, id) })
 	if !ok {
 		return nil
 	}

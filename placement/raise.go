@@ -6,17 +6,42 @@ import "github.com/kiloraft/kiloraft/shard"
 // live nodes as the replication factor says and live nodes allow, and never more
 // voters than the replication factor, dead ones included.
 func (p *Plan) missing(d *shard.Descriptor) int {
-	voters, onLive := 0, 0
+	onLive := 0
 	for _, r := range d.Replicas {
-		if r.Role == shard.Voter || r.Role == shard.Incoming {
-			voters++
-			if p.isLive(r.Node) {
-				onLive++
-			}
+		if votes(r) && p.isLive(r.Node) {
+			onLive++
 		}
 	}
 	rf := p.limits.ReplicationFactor
-	return min(min(rf, p.live)-onLive, rf-voters)
+	return min(min(rf, p.live)-onLive, rf-voters(d))
+}
+
+// Waits tells whether the shard lacks voters and has the learners to become
+// them, so that nothing is to be done until these have caught up.
+func (p *Plan) Waits(s *Shard) bool {
+	missing := p.missing(&s.Descriptor)
+	if missing <= 0 || s.InFlight != nil || s.Descriptor.Joint() {
+		return false
+	}
+	learners := 0
+	for _, r := range s.Descriptor.Replicas {
+		if r.Role == shard.Learner && p.isLive(r.Node) {
+			learners++
+		}
+	}
+	return learners >= missing
+}
+
+// votes tells whether r is a voter once a joint configuration has been left.
+func votes(r shard.Replica) bool { return r.Role == shard.Voter || r.Role == shard.Incoming }
+
+func voters(d *shard.Descriptor) (n int) {
+	for _, r := range d.Replicas {
+		if votes(r) {
+			n++
+		}
+	}
+	return n
 }
 
 // raise decides the next step towards the voters that the shard lacks. Between
@@ -38,6 +63,9 @@ func (p *Plan) raise(s *Shard, missing int) (Step, bool) {
 		}
 	}
 	if len(ready) == missing {
+		if p.settling && missing < p.limits.ReplicationFactor-voters(d) {
+			return Step{}, false // wait for the nodes that would make it complete
+		}
 		return Step{Kind: Promote, Shard: d.ID, Epoch: d.Epoch, Leader: s.Leader, Promoted: ready}, true
 	}
 	if learners >= missing {

@@ -16,7 +16,7 @@ import (
 //
 //	nodes 1 2 !3
 //
-// (node 3 does not live) and a line for each shard:
+// (node 3 does not live), perhaps a line settling, and a line for each shard:
 //
 //	shard ID epoch=V.C leader=NODE commit=N [raised] [hold] [inflight=add:NODE|transfer:NODE|leave] REPLICA…
 //
@@ -66,6 +66,8 @@ func parseView(t *testing.T, input string) (v View) {
 				id := strings.TrimPrefix(w, "!")
 				v.Nodes = append(v.Nodes, Node{ID: shard.NodeID(number(t, id)), Live: id == w})
 			}
+		case "settling":
+			v.Settling = true
 		case "shard":
 			id := number(t, words[1])
 			v.Shards = append(v.Shards, parseShard(t, shard.ID(id), words[2:]))

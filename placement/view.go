@@ -6,6 +6,9 @@ import "github.com/kiloraft/kiloraft/shard"
 type View struct {
 	Nodes  []Node
 	Shards []*Shard
+	// Settling: a node joined a moment ago and others may be about to. No shard
+	// becomes one of fewer voters than the replication factor meanwhile.
+	Settling bool
 }
 
 // Node is a node that may hold replicas.
