@@ -19,7 +19,6 @@ import (
 	"github.com/kiloraft/kiloraft/client"
 	"github.com/kiloraft/kiloraft/internal/env/prod"
 	"github.com/kiloraft/kiloraft/node"
-	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
@@ -206,23 +205,34 @@ func (s *server) dialOptions() []grpc.DialOption {
 }
 
 func (s *server) startNode(ctx context.Context) error {
-	s.peers = newPeerClient(ctx, s.dialOptions()...)
-	var n *node.Node
-	cfg := node.Config{
-		Identity: s.identity, Env: s.env, Engine: s.engine, Peers: s.peers, Advertise: s.advertise,
-		HTTPAddress: s.cfg.HTTP, Version: s.cfg.Version, Logger: s.log, CPUSeconds: processCPUSeconds,
-		Stop: s.stop, Raft: s.cfg.Raft, Dialer: client.NewGRPCDialer(append(s.dialOptions(), grpc.WithStreamInterceptor(asNode))...),
-		NewTransport: func(r raftgroup.Receiver) raftgroup.Transport {
-			s.transport = s.newTransport(r)
-			return s.transport
-		},
-	}
-	n, err := node.New(cfg)
+	addresses, err := node.OpenAddressBook(s.engine)
 	if err != nil {
 		return err
 	}
-	s.node = n
-	return nil
+	s.peers = newPeerClient(ctx, s.dialOptions()...)
+	if s.transport, err = s.newTransport(addresses); err != nil {
+		return err
+	}
+	s.node, err = node.New(node.Config{
+		Identity: s.identity, Env: s.env, Engine: s.engine, Addresses: addresses, Transport: s.transport,
+		Dialer: client.NewGRPCDialer(append(s.dialOptions(), grpc.WithStreamInterceptor(asNode))...), Peers: s.peers,
+		Advertise: s.advertise, HTTPAddress: s.cfg.HTTP, Version: s.cfg.Version, Logger: s.log,
+		CPUSeconds: processCPUSeconds, Stop: s.stop, Raft: s.cfg.Raft,
+	})
+	return err
+}
+
+func (s *server) newTransport(addresses *node.AddressBook) (*transport.GRPC, error) {
+	return transport.NewGRPC(transport.Config{
+		Cluster: s.identity.Cluster, Node: s.identity.Node, Incarnation: s.identity.Incarnation, Address: s.advertise,
+		Addresses: addresses.Lookup,
+		PeerSeen: func(p transport.Peer) {
+			if _, err := addresses.Learn(map[shard.NodeID]string{p.Node: p.Address}); err != nil {
+				s.log.Error("address book not written", "err", err)
+			}
+		},
+		DialOptions: s.dialOptions(), Logger: s.log,
+	})
 }
 
 // serve answers until ctx ends, then stops in order: no new calls, no more
