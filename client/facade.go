@@ -28,10 +28,15 @@ const defaultDialTimeout = 5 * time.Second
 // errors of package shard, a GaveUpError when the context ended first, ErrNotFound
 // or ErrClosed.
 type Client struct {
+	core *Core
+	// What Close closes besides; nil in a client from a core.
 	env    *prod.Env
-	core   *Core
 	dialer Dialer
 }
+
+// FromCore is a client on a core that others own and close: Close does nothing.
+// The core's environment must run steps by itself, as the production one does.
+func FromCore(core *Core) *Client { return &Client{core: core} }
 
 // Open connects; it fails if no endpoint answers within DialTimeout or ctx, or
 // if endpoints belong to different clusters.
@@ -43,6 +48,11 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 		o.DialTimeout = defaultDialTimeout
 	}
 	if o.Dialer == nil {
+		for _, e := range o.Endpoints {
+			if err := checkLoopback(e); err != nil {
+				return nil, err
+			}
+		}
 		o.Dialer = NewGRPCDialer()
 	}
 	c := &Client{env: prod.New(), dialer: o.Dialer}
@@ -72,6 +82,9 @@ func (c *Client) await(ctx context.Context, timeout time.Duration) error {
 // shard.ErrUndetermined for writes that may have been sent, and releases all
 // resources. Closing twice is harmless.
 func (c *Client) Close() error {
+	if c.env == nil {
+		return nil
+	}
 	closed := make(chan struct{})
 	if !c.core.close(func() { close(closed) }) {
 		return nil

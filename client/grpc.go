@@ -2,13 +2,10 @@ package client
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/kiloraft/kiloraft/api"
@@ -20,7 +17,6 @@ import (
 // per node. It is safe for concurrent use.
 type GRPCDialer struct {
 	options []grpc.DialOption
-	secure  bool
 	pool    api.FramePool
 
 	ctx     context.Context // ends with Close
@@ -30,33 +26,13 @@ type GRPCDialer struct {
 	running sync.WaitGroup
 }
 
-// GRPCOption is an option of NewGRPCDialer.
-type GRPCOption func(*GRPCDialer)
-
-// WithCredentials secures every connection. Without it connections are in
-// plaintext, and addresses that are not loopback are refused.
-func WithCredentials(creds credentials.TransportCredentials) GRPCOption {
-	return func(d *GRPCDialer) {
-		d.secure = true
-		d.options = append(d.options, grpc.WithTransportCredentials(creds))
-	}
-}
-
-// WithDialOptions adds gRPC dial options, which come last.
-func WithDialOptions(options ...grpc.DialOption) GRPCOption {
-	return func(d *GRPCDialer) { d.options = append(d.options, options...) }
-}
-
-// NewGRPCDialer makes a dialer. The caller closes it.
-func NewGRPCDialer(options ...GRPCOption) *GRPCDialer {
-	d := &GRPCDialer{options: api.DialOptions()}
+// NewGRPCDialer makes a dialer; the caller closes it. It knows what raw streams
+// need (api.DialOptions); the given options come after that. Unless they bring
+// transport credentials, connections are in plaintext, and refused to addresses
+// that are not loopback.
+func NewGRPCDialer(options ...grpc.DialOption) *GRPCDialer {
+	d := &GRPCDialer{options: append(append(api.DialOptions(), grpc.WithTransportCredentials(loopbackCredentials{insecure.NewCredentials()})), options...)}
 	d.ctx, d.end = context.WithCancel(context.Background())
-	for _, o := range options {
-		o(d)
-	}
-	if !d.secure {
-		d.options = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, d.options...)
-	}
 	return d
 }
 
@@ -82,27 +58,10 @@ func (d *GRPCDialer) start(f func()) bool {
 	return true
 }
 
+// dial makes a connection. The address is resolved when it is dialled, and not
+// by gRPC's own resolver, which would go on asking.
 func (d *GRPCDialer) dial(address string) (*grpc.ClientConn, error) {
-	if !d.secure {
-		if err := checkLoopback(address); err != nil {
-			return nil, err
-		}
-	}
-	// The address is resolved when it is dialled, not by gRPC's own resolver,
-	// which would go on asking.
 	return grpc.NewClient("passthrough:///"+address, d.options...)
-}
-
-// checkLoopback refuses addresses that plaintext must not travel to.
-func checkLoopback(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return &shard.InvalidError{Field: "address", Reason: fmt.Sprintf("%q is not host:port", address)}
-	}
-	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
-		return nil
-	}
-	return &shard.InvalidError{Field: "address", Reason: fmt.Sprintf("%s is not on this machine, and connections without certificates are made to loopback addresses only; name the certificates (--certs-dir)", address)}
 }
 
 // Info implements Dialer.
