@@ -24,11 +24,19 @@ type Machine struct {
 	// state includes what this turn applied, and thus may be ahead of the disk
 	// until Published.
 	state storage.ReplicaState
-	// at is the last position that was handed in. Invariant: at.Index is at
-	// least state.Applied, and never decreases.
-	at raftgroup.Position
+	// at is the position of the entry that is being applied, or was applied last.
+	// It never goes back. before is what that entry's operations change of the
+	// state, as it was before the first of them.
+	at     raftgroup.Position
+	before counts
 
 	staged staged
+}
+
+// counts is the part of the replicated state that operations change.
+type counts struct {
+	lastRevision    shard.Revision
+	versions, bytes uint64
 }
 
 // New makes a machine in the given state, which it copies; nil for a replica
@@ -63,11 +71,21 @@ func (m *Machine) Applied() raftgroup.Position {
 }
 
 // Apply applies one operation of the entry at the given position and stages its
-// writes in b. op is not kept.
+// writes in b. op is not kept. After an error the state is that before the entry.
 func (m *Machine) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (raftgroup.Result, error) {
 	if err := m.advance(at); err != nil {
 		return raftgroup.Result{}, err
 	}
+	res, err := m.apply(b, at, op)
+	if err != nil {
+		// The entry counts as not applied. A later version of this code that can
+		// read it must not find its first operations refused for their revisions.
+		m.state.LastRevision, m.state.Versions, m.state.Bytes = m.before.lastRevision, m.before.versions, m.before.bytes
+	}
+	return res, err
+}
+
+func (m *Machine) apply(b *storage.Batch, at raftgroup.Position, op []byte) (raftgroup.Result, error) {
 	var h Header
 	var c shard.Command
 	if err := DecodeOperation(op, &h, &c); err != nil {
@@ -149,8 +167,8 @@ func (m *Machine) ApplyMembership(at raftgroup.Position, change []byte) (accepte
 // of the data that it describes: applied twice, an operation would be refused or,
 // worse, counted twice.
 func (m *Machine) EndApply(b *storage.Batch, at raftgroup.Position) error {
-	if err := m.advance(at); err != nil {
-		return err
+	if !m.initialized || at.Index <= m.state.Applied || at.Term < m.state.AppliedTerm {
+		return fmt.Errorf("a turn ends at entry %d of term %d, with entry %d of term %d applied", at.Index, at.Term, m.state.Applied, m.state.AppliedTerm)
 	}
 	m.state.Applied, m.state.AppliedTerm = at.Index, at.Term
 	b.PutReplicaState(m.state.Descriptor.ID, &m.state)
@@ -169,6 +187,9 @@ func (m *Machine) advance(at raftgroup.Position) error {
 	}
 	if at.Index < m.at.Index || at.Index <= m.state.Applied || at.Term < m.at.Term {
 		return fmt.Errorf("entry %d of term %d after entry %d of term %d, with %d applied", at.Index, at.Term, m.at.Index, m.at.Term, m.state.Applied)
+	}
+	if at.Index != m.at.Index {
+		m.before = counts{m.state.LastRevision, m.state.Versions, m.state.Bytes}
 	}
 	m.at = at
 	return nil
