@@ -7,9 +7,12 @@ import (
 	"github.com/kiloraft/kiloraft/shard"
 )
 
+// ReplicationFactor is how many voters every shard is to have.
+const ReplicationFactor = 3
+
 // Limits of what is under way at once. Zero fields take their defaults.
 type Limits struct {
-	// ReplicationFactor is how many voters a shard has when enough nodes live. Default 3.
+	// ReplicationFactor is how many voters a shard has when enough nodes live. Default ReplicationFactor.
 	ReplicationFactor int
 	// StepsMax bounds the steps in flight. Default 64.
 	StepsMax int
@@ -21,7 +24,7 @@ type Limits struct {
 
 func (l Limits) withDefaults() Limits {
 	if l.ReplicationFactor == 0 {
-		l.ReplicationFactor = 3
+		l.ReplicationFactor = ReplicationFactor
 	}
 	if l.StepsMax == 0 {
 		l.StepsMax = 64
