@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kiloraft/kiloraft/client"
+	"github.com/kiloraft/kiloraft/shard"
 )
 
 // Exit codes, a contract.
@@ -58,6 +59,11 @@ func (a *app) finish(cmd *cobra.Command, err error) int {
 	case errors.As(err, &usage):
 		fmt.Fprintf(a.stderr, "%s: %s (see %s --help)\n", commandName(cmd), usage.text, cmd.CommandPath())
 		return exitUsage
+	}
+	var invalid *shard.InvalidError
+	if errors.As(err, &invalid) && strings.HasPrefix(invalid.Field, "--") {
+		fmt.Fprintf(a.stderr, "%s: %v\n", commandName(cmd), err)
+		return exitUsage // of a flag that only the server could judge
 	}
 	name, text := commandName(cmd), a.plain(err)
 	var named *namedError

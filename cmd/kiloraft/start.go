@@ -11,19 +11,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kiloraft/kiloraft/server"
+	"github.com/kiloraft/kiloraft/storage"
 )
 
 const (
 	// shardsMax is how many shards the first two bytes of keys can tell apart.
 	shardsMax = 1 << 16
-	// memoryDefault suits a laptop that runs a few nodes.
-	memoryDefault = 1 << 30
-	memoryMin     = 64 << 20
+	memoryMin = 16 << 20
 )
 
 func (a *app) startCommand() *cobra.Command {
 	c := server.Config{Version: versionText()}
-	memory := bytesFlag(memoryDefault)
+	memory := bytesFlag(storage.DefaultMemoryBytes)
 	locality := map[string]string{}
 	level := "info"
 	cmd := &cobra.Command{
@@ -36,12 +35,17 @@ func (a *app) startCommand() *cobra.Command {
   kiloraft start --insecure --store ./n4 --listen 127.0.0.1:7410 --http 127.0.0.1:7411 --join 127.0.0.1:7400`,
 		Args: takes(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c.MemoryBytes, c.Locality = int64(memory), locality
+			c.MemoryBytes = int64(memory)
 			if err := checkStart(&c); err != nil {
 				return err
 			}
 			c.Logger = a.logger(level)
-			a.collectLess(c.MemoryBytes)
+			if len(locality) > 0 {
+				c.Logger.Warn("--locality is accepted, but placement does not look at it in this version")
+			}
+			// As much again as the budget is left to requests and messages under
+			// way before the collector runs more often.
+			a.collectLess(2 * c.MemoryBytes)
 			err := a.runServer(cmd.Context(), c)
 			if cmd.Context().Err() != nil && isInterrupt(err) {
 				return nil // asked to stop, and stopped
@@ -51,7 +55,7 @@ func (a *app) startCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.Store, "store", "", "`DIR` of the node's data; made if absent, with mode 0700")
-	f.Var(&memory, "memory", "`BYTES` for memtables, caches and buffers, e.g. 512MiB; the garbage collector works harder beyond it")
+	f.Var(&memory, "memory", "`BYTES` for memtables and caches, e.g. 256MiB; the process takes up to about twice as much")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:7400", "`ADDRESS` to serve clients and nodes on")
 	f.StringVar(&c.Advertise, "advertise", "", "`ADDRESS` at which others reach this node (default: that of --listen)")
 	f.StringVar(&c.HTTP, "http", "127.0.0.1:7401", "`ADDRESS` for /healthz, /metrics and /debug/pprof/; empty is none")
@@ -80,12 +84,15 @@ func checkStart(c *server.Config) error {
 		return usagef("--memory: it is %s and must be at least %s", bytesText(uint64(max(c.MemoryBytes, 0))), bytesText(memoryMin))
 	}
 	addresses := [][2]string{{"--listen", c.Listen}}
-	for flag, address := range map[string]string{"--advertise": c.Advertise, "--http": c.HTTP} {
-		if address != "" {
-			addresses = append(addresses, [2]string{flag, address})
+	for _, optional := range [][2]string{{"--advertise", c.Advertise}, {"--http", c.HTTP}} {
+		if optional[1] != "" {
+			addresses = append(addresses, optional)
 		}
 	}
 	for _, address := range c.Join {
+		if address == c.Listen || address == c.Advertise {
+			return usagef("--join: %s is this node itself; name another node of the cluster", address)
+		}
 		addresses = append(addresses, [2]string{"--join", address})
 	}
 	for _, a := range addresses {
