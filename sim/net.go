@@ -77,6 +77,11 @@ func (n *Net) Block(from, to string) {
 	}
 }
 
+// Open opens the way from one name to another.
+func (n *Net) Open(from, to string) {
+	n.cuts = slices.DeleteFunc(n.cuts, func(c cut) bool { return c == cut{from, to} })
+}
+
 // Heal opens every way.
 func (n *Net) Heal() { n.cuts = nil }
 

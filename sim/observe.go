@@ -12,13 +12,14 @@ import (
 // Witness sees what every replica of the cluster does, and compares. It notes
 // the first violation; the run ends there.
 type Witness struct {
-	loop    *Loop
-	trace   *Trace
-	leaders map[shardTerm]shard.ReplicaID
-	logs    map[shard.ID]map[uint64]*appliedEntry
-	states  map[shardIndex]stateMark
-	durable map[replicaOn]uint64
-	failure error
+	loop     *Loop
+	trace    *Trace
+	leaders  map[shardTerm]shard.ReplicaID
+	logs     map[shard.ID]map[uint64]*appliedEntry
+	states   map[shardIndex]stateMark
+	contents map[shardIndex]stateMark
+	durable  map[replicaOn]uint64
+	failure  error
 }
 
 type shardTerm struct {
@@ -54,7 +55,7 @@ type stateMark struct {
 // NewWitness makes a witness that has seen nothing.
 func NewWitness(loop *Loop, trace *Trace) *Witness {
 	return &Witness{loop: loop, trace: trace, leaders: make(map[shardTerm]shard.ReplicaID), logs: make(map[shard.ID]map[uint64]*appliedEntry),
-		states: make(map[shardIndex]stateMark), durable: make(map[replicaOn]uint64)}
+		states: make(map[shardIndex]stateMark), contents: make(map[shardIndex]stateMark), durable: make(map[replicaOn]uint64)}
 }
 
 // Fail notes a violation. Only the first one counts: the others follow from it.
