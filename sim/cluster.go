@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/kiloraft/kiloraft/placement/catalog"
+	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -17,6 +18,7 @@ type Cluster struct {
 	trace       *Trace
 	witness     *Witness
 	net         *Net
+	peers       *transport.Network
 	nodes       []*Node
 	descriptors []shard.Descriptor // that the cluster starts with, in order of ID and of span
 }
@@ -31,6 +33,7 @@ func NewCluster(loop *Loop, trace *Trace, witness *Witness, nodes, userShards in
 		c.ID[i] = byte(loop.rand.Uint32())
 	}
 	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c}
+	c.peers = transport.NewNetwork(loop.NewEnv("peers", clockExact), transport.NetworkConfig{Hook: c.net.fate})
 	ds, err := catalog.InitialDescriptors(1, userShards)
 	if err != nil {
 		return nil, err
@@ -49,7 +52,7 @@ func NewCluster(loop *Loop, trace *Trace, witness *Witness, nodes, userShards in
 		if drift {
 			rate += int64(loop.rand.IntN(40_001)) - 20_000 // two per cent either way
 		}
-		c.nodes = append(c.nodes, &Node{ID: id, Name: fmt.Sprint("n", id), Address: address(id), cluster: c, disk: NewDisk(), rate: rate})
+		c.nodes = append(c.nodes, &Node{ID: id, Name: nodeName(id), Address: address(id), cluster: c, disk: NewDisk(), rate: rate})
 	}
 	return c, nil
 }

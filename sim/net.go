@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -43,6 +44,20 @@ func (n *Net) latency() time.Duration {
 		return n.loop.between(latencyMin, n.faults.SlowMax)
 	}
 	return n.loop.between(latencyMin, latencyMax)
+}
+
+// fate decides what becomes of a frame between peers.
+func (n *Net) fate(d transport.Delivery) transport.Fate {
+	from, to := nodeName(d.From), nodeName(d.To)
+	if n.blocked(from, to) || n.loop.chance(n.faults.DropPerMille) {
+		n.trace.Event(n.loop.now, from, "loses %d bytes to %s, snapshot=%v", d.Bytes, to, d.Snapshot)
+		return transport.Fate{Drop: true}
+	}
+	f := transport.Fate{Delay: n.latency()}
+	if n.loop.chance(n.faults.DoublePerMille) {
+		f.Again, f.AgainDelay = true, n.latency()
+	}
+	return f
 }
 
 // in runs step after d in an environment: not at all once that is closed.
@@ -112,6 +127,9 @@ func (n *Net) live() []*conn {
 	n.conns = slices.DeleteFunc(n.conns, func(c *conn) bool { return c.closed })
 	return n.conns
 }
+
+// nodeName is how the network and the trace call a node.
+func nodeName(id shard.NodeID) string { return "n" + id.String() }
 
 // address is where clients reach a node.
 func address(id shard.NodeID) string { return "node-" + id.String() + ":7400" }

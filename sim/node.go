@@ -6,6 +6,7 @@ import (
 	"github.com/kiloraft/kiloraft/client"
 	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/raftgroup"
+	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/shard/replica"
 	"github.com/kiloraft/kiloraft/storage"
@@ -24,6 +25,7 @@ type Node struct {
 	env         *Env
 	incarnation uint64
 	engine      *storage.Engine
+	peers       *transport.Memory
 	host        *raftgroup.Host
 	store       *replica.Store
 	serving     bool // the start is over: clients and peers are heard
@@ -84,6 +86,46 @@ func (n *Node) bootstrap(b *storage.Batch) {
 	}
 }
 
+// serve is the end of the start: the store knows its incarnation durably.
+func (n *Node) serve() {
+	fail := func(what string, err error) { n.cluster.witness.Fail("node %d: %s: %v", n.ID, what, err) }
+	peers, err := n.cluster.peers.Join(n.ID, n.incarnation)
+	if err != nil {
+		fail("joining the network", err)
+		return
+	}
+	book := n.cluster.book()
+	n.peers = peers
+	n.store = replica.NewStore(replica.Config{Node: n.ID, Env: n.env, Engine: n.engine, Revisions: n.revisions(),
+		Reads: n.env.NewPool("reads", 2), Logger: n.cluster.logger(n.Name),
+		Address:           func(id shard.NodeID) string { return book[id] },
+		DescriptorChanged: func(shard.Descriptor, bool, uint64) {}})
+	n.host, err = raftgroup.NewHost(raftgroup.Config{Node: n.ID, Incarnation: n.incarnation, Env: n.env, Engine: n.engine, Transport: peers,
+		Logger: n.cluster.logger(n.Name), Workers: 1, LogBytesMax: logBytesMax,
+		NewMachine: func(g *raftgroup.Group, state *storage.ReplicaState) (raftgroup.Machine, error) {
+			m, err := n.store.NewMachine(g, state)
+			if err != nil {
+				return nil, err
+			}
+			return n.cluster.witness.Observe(n, g, m), nil
+		}})
+	if err != nil {
+		fail("making the host", err)
+		return
+	}
+	peers.Start(n.host)
+	if err := n.host.Load(); err != nil {
+		fail("loading the replicas", err)
+		return
+	}
+	n.serving = true
+	n.event("serves")
+}
+
+// logBytesMax makes logs be truncated, so that who was away for long is sent a
+// snapshot.
+const logBytesMax = 16 << 10
+
 // greeting is what a stream's client hears first.
 func (n *Node) greeting() shard.Greeting {
 	return shard.Greeting{Cluster: n.cluster.ID, Node: n.ID, Incarnation: n.incarnation}
@@ -103,18 +145,32 @@ func (n *Node) info() (client.Info, error) {
 // not synced survives, as when only the process ends. Clients hear of it after
 // up to silence.
 func (n *Node) Crash(keep bool, silence time.Duration) {
-	if keep {
-		n.Sync()
-	}
 	n.event("crashes")
-	n.disk.Crash()
+	if !keep {
+		n.disk.Crash()
+	}
 	n.env.Close()
 	n.cluster.net.crashed(n, silence)
-	n.disconnect()
+	if n.peers != nil {
+		n.peers.Crash()
+	}
 	if n.engine != nil {
-		// The old incarnation's views stay open for ever, and Close says so: it
-		// is called for the sake of Pebble's goroutines only.
+		// Closing writes out what was committed; after Disk.Crash that has no effect
+		// any more, and it ends Pebble's goroutines. Views that steps had open are
+		// open for ever, and the error says so.
 		_ = n.engine.Close()
 	}
-	n.env, n.engine, n.host, n.store, n.serving = nil, nil, nil, nil, false
+	n.env, n.engine, n.peers, n.host, n.store, n.serving = nil, nil, nil, nil, nil, false
+}
+
+// Sync makes the store sync although nothing asked for it.
+func (n *Node) Sync() {
+	if n.engine == nil {
+		return
+	}
+	durable := n.cluster.witness.applied(n.ID, n.engine)
+	err := n.engine.CommitSync(n.engine.NewBatch(), 0, func() { n.cluster.witness.synced(durable) })
+	if err != nil {
+		n.cluster.witness.Fail("node %d: sync: %v", n.ID, err)
+	}
 }

@@ -114,11 +114,25 @@ func (w *Witness) state(node shard.NodeID, s *storage.ReplicaState, text string)
 	}
 }
 
-// synced notes what a store holds durably at the moment.
-func (w *Witness) synced(node shard.NodeID, e *storage.Engine) {
+// replicaApplied is how far one replica has applied.
+type replicaApplied struct {
+	replica replicaOn
+	applied uint64
+}
+
+// applied is how far every replica of a store has applied, synced or not.
+func (w *Witness) applied(node shard.NodeID, e *storage.Engine) (all []replicaApplied) {
 	w.eachState(e, func(r storage.ReplicaRecord, s *storage.ReplicaState) {
-		w.durable[replicaOn{node, r.Shard, r.Replica}] = s.Applied
+		all = append(all, replicaApplied{replicaOn{node, r.Shard, r.Replica}, s.Applied})
 	})
+	return all
+}
+
+// synced notes that what applied has reported is durable.
+func (w *Witness) synced(all []replicaApplied) {
+	for _, a := range all {
+		w.durable[a.replica] = max(w.durable[a.replica], a.applied)
+	}
 }
 
 // recovered refuses a store that came back from a crash with less than was durable before.
