@@ -1,15 +1,18 @@
 package raftgroup
 
 import (
+	"cmp"
+	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kiloraft/kiloraft/internal/env"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
 )
-
-// CONTRACT: signatures that other rooms build on; bodies follow.
 
 // Config of a host. Zero fields that have a default take it.
 type Config struct {
@@ -30,96 +33,174 @@ type Config struct {
 	ElectionTicks  int           // default 15
 	HeartbeatTicks int           // default 3
 	LogBytesMax    int64         // per group: truncation starts above it; default 4 MiB
-	// Byte budgets of the node; past them ErrBusy.
+	// Byte budgets of the node; past them ErrBusy. Defaults 64 MiB, 64 MiB and 16 MiB.
+	// The last one bounds one apply batch.
 	ProposalBytesMax, IncomingBytesMax, ApplyBytesMax int64
 }
 
-// Host drives all groups of a node.
-type Host struct{}
+// Host drives all groups of a node. It is the Receiver of the node's transport.
+// Safe for concurrent use.
+//
+// Lock order: createMu, mu, then a worker's running, a mailbox's mu, a
+// worker's mu. No lock is held while a Machine, a callback or the Transport is
+// called, except running, which a worker holds for its whole round.
+type Host struct {
+	cfg       Config
+	env       env.Env
+	engine    *storage.Engine
+	transport Transport
+	log       *slog.Logger
 
-func NewHost(cfg Config) (*Host, error) { panic("contract") }
+	workers []*worker
+	ingest  env.Queue // installs large snapshots
+	clock   env.Queue // runs the tick step
 
-// Load starts every replica that the store has records of.
-func (h *Host) Load() error { panic("contract") }
+	// createMu serializes the creation of groups.
+	createMu sync.Mutex
+	// installing is held for reading while a large snapshot is ingested, so
+	// that Close can wait for it.
+	installing sync.RWMutex
 
-// Close stops all groups. Waiting proposals fail with ErrUndetermined, reads with ErrUnavailable.
-func (h *Host) Close() { panic("contract") }
+	mu            sync.RWMutex // guards what follows
+	groups        map[shard.ID]*Group
+	uninitialized int
+	timer         env.Timer
+
+	sorted atomic.Pointer[[]*Group] // all groups in order of shard; never modified
+	closed atomic.Bool
+
+	proposalBytes, incomingBytes, readsWaiting atomic.Int64
+	snapshotsOut, snapshotsIn                  atomic.Int64
+	stats                                      hostCounters
+}
+
+// NewHost makes a host without groups. Load starts those that the store has.
+func NewHost(cfg Config) (*Host, error) {
+	if cfg.Env == nil || cfg.Engine == nil || cfg.Transport == nil || cfg.NewMachine == nil || cfg.Node == 0 {
+		return nil, &shard.InvalidError{Field: "host config", Reason: "lacks Node, Env, Engine, Transport or NewMachine"}
+	}
+	cfg.setDefaults()
+	if cfg.ElectionTicks <= cfg.HeartbeatTicks {
+		return nil, &shard.InvalidError{Field: "host config", Reason: "needs more election ticks than heartbeat ticks"}
+	}
+	h := &Host{cfg: cfg, env: cfg.Env, engine: cfg.Engine, transport: cfg.Transport, log: cfg.Logger,
+		groups: make(map[shard.ID]*Group)}
+	h.sorted.Store(&[]*Group{})
+	for i := range cfg.Workers {
+		h.workers = append(h.workers, newWorker(h, i, h.env.NewQueue(fmt.Sprintf("raft/%d", i))))
+	}
+	h.ingest = h.env.NewPool("raft/ingest", 2)
+	h.clock = h.env.NewQueue("raft/clock")
+	h.timer = h.env.AfterFunc(cfg.Tick, h.clock, h.tick)
+	return h, nil
+}
+
+// Load starts every replica that the store has records of. Call it once, before
+// messages arrive.
+func (h *Host) Load() error {
+	records, err := h.engine.Replicas()
+	if err != nil {
+		return fmt.Errorf("list replicas: %w", err)
+	}
+	for _, r := range records {
+		if _, err := h.create(r.Shard, r.Replica, r.Initialized); err != nil {
+			return fmt.Errorf("load replica %d of shard %d: %w", r.Replica, r.Shard, err)
+		}
+	}
+	return nil
+}
+
+// Close stops all groups. Waiting proposals fail with ErrUndetermined, reads
+// with ErrUnavailable. It waits for the rounds and installations that are
+// running; afterwards the host does not touch the engine.
+func (h *Host) Close() {
+	if h.closed.Swap(true) {
+		return
+	}
+	h.mu.Lock()
+	h.timer.Stop()
+	h.mu.Unlock()
+	// No group is created and no snapshot installed from here on: both check
+	// closed under these.
+	h.createMu.Lock()
+	defer h.createMu.Unlock()
+	h.installing.Lock()
+	defer h.installing.Unlock()
+	for _, w := range h.workers {
+		w.running.Lock()
+		w.stopped = true
+	}
+	for _, g := range h.Groups() {
+		g.shutDown()
+	}
+	for _, w := range h.workers {
+		w.running.Unlock()
+	}
+}
 
 // Group finds the group of a shard on this node.
-func (h *Host) Group(id shard.ID) (*Group, bool) { panic("contract") }
-
-// Groups lists all groups in order of shard.
-func (h *Host) Groups() []*Group { panic("contract") }
-
-// Stats of the host for metrics: rounds, groups per round, ready count, fsync waits, proposals, entries, ops per entry, messages, drops, budgets in use.
-type HostStats struct {
-	Rounds, GroupsInRounds, SyncedRounds, Entries, Operations, Messages, MessagesDropped, ReadIndexes, Reads uint64
-	ProposalBytes, IncomingBytes                                                                             int64
+func (h *Host) Group(id shard.ID) (*Group, bool) {
+	h.mu.RLock()
+	g, ok := h.groups[id]
+	h.mu.RUnlock()
+	return g, ok
 }
 
-func (h *Host) Stats() HostStats { panic("contract") }
+// Groups lists all groups in order of shard. The slice is the caller's.
+func (h *Host) Groups() []*Group { return slices.Clone(*h.sorted.Load()) }
 
-// Group is one raft group on this node. Methods are safe for concurrent use and never block.
-type Group struct{}
-
-func (g *Group) Shard() shard.ID          { panic("contract") }
-func (g *Group) Replica() shard.ReplicaID { panic("contract") }
-
-// Proposal is one operation on its way into the log.
-type Proposal struct {
-	// Header and Body together are the operation's bytes. They are not modified and
-	// are kept until Done.
-	Header, Body []byte
-	// Term in which it may be proposed; in any other it is dropped.
-	Term uint64
-	// Done is called exactly once, on the group's turn. err is nil (see Result),
-	// ErrDropped, a NotLeaderError (both: provably never in effect) or
-	// ErrUndetermined. Must not block.
-	Done func(res Result, err error)
+// create makes the group of a replica and schedules its first turn.
+func (h *Host) create(id shard.ID, replica shard.ReplicaID, initialized bool) (*Group, error) {
+	h.createMu.Lock()
+	defer h.createMu.Unlock()
+	if h.closed.Load() {
+		return nil, shard.ErrUnavailable
+	}
+	if g, ok := h.Group(id); ok {
+		return g, nil
+	}
+	g, err := newGroup(h, id, replica, initialized)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	h.groups[id] = g
+	if !initialized {
+		h.uninitialized++
+	}
+	all := *h.sorted.Load()
+	at, _ := slices.BinarySearchFunc(all, id, func(g *Group, id shard.ID) int { return cmp.Compare(g.shard, id) })
+	next := slices.Insert(slices.Clone(all), at, g)
+	h.sorted.Store(&next)
+	h.mu.Unlock()
+	g.wake()
+	return g, nil
 }
 
-// Propose hands p to the group. An error (ErrBusy, ErrUnavailable, ErrStopped) means that
-// nothing was done and Done will not be called. The order of calls is the order in the log.
-func (g *Group) Propose(p *Proposal) error { panic("contract") }
-
-// ProposeMembership proposes a change that m must accept; see shard.MembershipChange.
-// done: nil once applied; the refusal otherwise.
-func (g *Group) ProposeMembership(term uint64, m shard.MembershipChange, done func(error)) {
-	panic("contract")
+// tick marks every group and arms the timer again. A host that was stalled
+// does not make up for lost ticks: time that nobody could act in must not
+// start elections.
+func (h *Host) tick() {
+	if h.closed.Load() {
+		return
+	}
+	for _, g := range *h.sorted.Load() {
+		g.pushTick()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed.Load() {
+		h.timer = h.env.AfterFunc(h.cfg.Tick, h.clock, h.tick)
+	}
 }
 
-// Read submits a read; it comes back in Machine.Confirmed. An error as in Propose.
-func (g *Group) Read(r Read) error { panic("contract") }
-
-// TransferLeader asks the leader to hand over. done is called when this replica
-// no longer leads (nil), or after an election timeout with an error.
-func (g *Group) TransferLeader(to shard.ReplicaID, done func(error)) { panic("contract") }
-
-// Campaign makes the replica stand for election at once.
-func (g *Group) Campaign() { panic("contract") }
-
-// Status is a copy of what the group last published, refreshed at least once a tick interval when it changes.
-func (g *Group) Status() Status { panic("contract") }
-
-// Status of a replica.
-type Status struct {
-	Shard                 shard.ID
-	Replica               shard.ReplicaID
-	Term                  uint64
-	Leader                shard.ReplicaID
-	LeaderNode            shard.NodeID
-	Leading               bool
-	Last, Commit, Applied uint64
-	First                 uint64
-	LogBytes              int64
-	Progress              []Progress // of a leader, in order of replica
-	Err                   error      // why it stopped
-}
-
-// Progress is what a leader knows of one member.
-type Progress struct {
-	Replica  shard.ReplicaID
-	Match    uint64
-	Active   bool // heard from within the last election timeout
-	Snapshot bool // is being sent a snapshot
+// initialized notes that a group that a message created has its state.
+func (h *Host) initialized(g *Group) {
+	if g.initialized {
+		return
+	}
+	g.initialized = true
+	h.mu.Lock()
+	h.uninitialized--
+	h.mu.Unlock()
 }

@@ -68,9 +68,6 @@ type Machine interface {
 	Stopped(err error)
 }
 
-// Read is a read request on its way through ReadIndex; opaque to the group.
-type Read any
-
 // Leadership is what a replica believes of its group.
 type Leadership struct {
 	Term    uint64

@@ -1,0 +1,68 @@
+package raftgroup
+
+import (
+	"log/slog"
+	"runtime"
+	"time"
+)
+
+// These would not corrupt anything if they were different; they tune.
+const (
+	roundGroupsMax = 64 // groups that one round steps
+
+	// entryBytesMax bounds an entry of packed operations; a single larger
+	// operation gets an entry of its own.
+	entryBytesMax = 1 << 20
+	// pendingEntriesMax is how many of a group's entries may be on their way
+	// before new operations wait, to be packed together into the next one.
+	// It trades a little latency of a busy group for far fewer entries.
+	pendingEntriesMax = 2
+
+	messageBytesMax       = 1 << 20  // of entries in one MsgApp, unless one entry is larger
+	inflightMessagesMax   = 256      // MsgApps to one follower that are not acknowledged
+	inflightBytesMax      = 32 << 20 // their bytes
+	committedBytesMax     = 4 << 20  // of entries that one Ready hands out to apply
+	incomingPerGroupMax   = 4096     // messages in one mailbox
+	readsWaitingMax       = 1 << 16  // reads of the node
+	ticksPendingMax       = 2        // in one mailbox
+	uninitializedMax      = 1 << 14  // groups that messages may create
+	learnedPeersMax       = 8        // senders outside the configuration, per group
+	snapshotsPerGroupMax  = 3        // outgoing
+	snapshotsOutMax       = 64       // outgoing, per node
+	snapshotsInMax        = 32       // incoming, per node
+	snapshotHoldsTicks    = 600      // for which an outgoing snapshot may hold back truncation
+	truncationForcedTimes = 4        // a log this many times LogBytesMax waits for no follower
+)
+
+func (c *Config) setDefaults() {
+	if c.Workers <= 0 {
+		c.Workers = 1
+		if n := runtime.GOMAXPROCS(0); n > 4 {
+			c.Workers = n / 4
+		}
+	}
+	if c.Tick <= 0 {
+		c.Tick = 100 * time.Millisecond
+	}
+	if c.ElectionTicks <= 0 {
+		c.ElectionTicks = 15
+	}
+	if c.HeartbeatTicks <= 0 {
+		c.HeartbeatTicks = 3
+	}
+	if c.LogBytesMax <= 0 {
+		c.LogBytesMax = 4 << 20
+	}
+	if c.ProposalBytesMax <= 0 {
+		c.ProposalBytesMax = 64 << 20
+	}
+	if c.IncomingBytesMax <= 0 {
+		c.IncomingBytesMax = 64 << 20
+	}
+	if c.ApplyBytesMax <= 0 {
+		c.ApplyBytesMax = 16 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}

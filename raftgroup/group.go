@@ -1,0 +1,163 @@
+package raftgroup
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/storage"
+)
+
+// Group is one raft group on this node. Methods are safe for concurrent use and
+// never block.
+type Group struct {
+	h       *Host
+	w       *worker
+	shard   shard.ID
+	replica shard.ReplicaID
+
+	box    mailbox
+	status atomic.Pointer[Status]
+	nodes  atomic.Pointer[[]peerNode] // where the peers are, for sends outside the turn
+	// receiving is set while a snapshot for this group is under way, from its
+	// first byte until it is installed or given up.
+	receiving atomic.Bool
+
+	// What follows belongs to the group's turn.
+
+	machine  Machine
+	log      *storage.Log
+	rn       *raft.RawNode
+	instance uint64 // of rn: responses to an earlier one are dropped
+	dead     error  // why the group takes no further part
+	parked   bool   // a large snapshot is being installed
+
+	in         mail // taken, and not worked off if the turn stopped early
+	applied    Position
+	saved      raftpb.HardState // term and vote as last staged
+	leadership Leadership       // as last reported
+	published  uint64           // the clock when the status was last computed
+	clock      uint64           // ticks
+
+	peers []peer
+
+	// uncovered: term, vote or entries were staged, and no sync that was asked
+	// for since covers them. cover is the last sync that was asked for after
+	// staging such writes; nil: there were none.
+	uncovered bool
+	cover     *syncRecord
+
+	waiting []*Proposal // not proposed yet
+	pending []pendingEntry
+	// confIndex: membership changes up to this index may be unapplied.
+	confIndex uint64
+
+	reads    readState
+	transfer *transfer
+
+	opened   []openedSnapshot // made by raft.Storage.Snapshot, not yet in a MsgSnap
+	outgoing []*outgoingSnapshot
+	// candidate was stepped and is not accepted by raft yet; install is being
+	// installed.
+	candidate, install *receivedSnapshot
+	initialized        bool
+}
+
+func newGroup(h *Host, id shard.ID, replica shard.ReplicaID, initialized bool) (*Group, error) {
+	g := &Group{h: h, w: h.workers[uint64(id)%uint64(len(h.workers))], shard: id, replica: replica, initialized: initialized}
+	g.status.Store(&Status{Shard: id, Replica: replica})
+	g.nodes.Store(&[]peerNode{})
+	var state *storage.ReplicaState
+	if initialized {
+		s, ok, err := h.engine.ReplicaState(id)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, fmt.Errorf("%w: replica is initialized and has no state", shard.ErrMalformed)
+		}
+		state = &s
+	}
+	var err error
+	if g.machine, err = h.cfg.NewMachine(g, state); err != nil {
+		return nil, err
+	}
+	if g.log, err = h.engine.OpenLog(id, replica); err != nil {
+		return nil, err
+	}
+	g.applied = g.machine.Applied()
+	g.loadPeers()
+	if err := g.startRaft(); err != nil {
+		return nil, err
+	}
+	g.publishStatus()
+	return g, nil
+}
+
+// startRaft makes the RawNode from what the log and the machine have.
+func (g *Group) startRaft() error {
+	hs, err := g.log.InitialState()
+	if err != nil {
+		return err
+	}
+	g.saved = hs
+	g.instance++
+	c := &g.h.cfg
+	g.rn, err = raft.NewRawNode(&raft.Config{
+		ID: uint64(g.replica), Storage: raftStorage{Log: g.log, g: g}, Applied: g.applied.Index,
+		ElectionTick: c.ElectionTicks, HeartbeatTick: c.HeartbeatTicks,
+		AsyncStorageWrites: true, PreVote: true, CheckQuorum: true,
+		StepDownOnRemoval: true, DisableProposalForwarding: true,
+		ReadOnlyOption: raft.ReadOnlySafe,
+		MaxSizePerMsg:  messageBytesMax, MaxInflightMsgs: inflightMessagesMax, MaxInflightBytes: inflightBytesMax,
+		MaxCommittedSizePerReady:  committedBytesMax,
+		MaxUncommittedEntriesSize: uint64(c.ProposalBytesMax),
+		Logger:                    raftLogger{log: g.h.log, shard: g.shard, replica: g.replica},
+	})
+	if err != nil {
+		return err
+	}
+	// A lone voter has nobody to wait for. Others wait for raft's randomized
+	// time-out: it spreads the elections of a node's groups over as long as the
+	// time-out itself, and messages that wait are stepped before ticks.
+	voters := 0
+	for _, p := range g.peers {
+		if p.role.votes() {
+			voters++
+		}
+	}
+	if p := g.peer(g.replica); voters == 1 && p != nil && p.role.votes() {
+		return g.rn.Campaign()
+	}
+	return nil
+}
+
+// Shard that the group serves.
+func (g *Group) Shard() shard.ID { return g.shard }
+
+// Replica of the shard that this node has.
+func (g *Group) Replica() shard.ReplicaID { return g.replica }
+
+// Campaign makes the replica stand for election at once. Nothing happens if it
+// leads, is no voter, or has membership changes to apply.
+func (g *Group) Campaign() {
+	g.pushControl(control{run: func() { _ = g.rn.Campaign() }, abandon: func(error) {}})
+}
+
+// raftStorage is the group's log as raft sees it.
+type raftStorage struct {
+	*storage.Log
+	g *Group
+}
+
+func (s raftStorage) InitialState() (raftpb.HardState, raftpb.ConfState, error) {
+	hs, err := s.Log.InitialState()
+	return hs, confState(s.g.machine.Members()), err
+}
+
+func (s raftStorage) Snapshot() (raftpb.Snapshot, error) { return s.g.openSnapshot() }
+
+var _ Receiver = (*Host)(nil)

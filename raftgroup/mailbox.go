@@ -1,0 +1,149 @@
+package raftgroup
+
+import (
+	"sync"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// mailbox is everything that waits for a group's next turn. Bytes of proposals
+// and messages are bounded by the host's budgets, reads by their number,
+// messages of one group and ticks by constants; the rest has at most a few
+// elements by construction.
+type mailbox struct {
+	mu sync.Mutex
+	// queued: the group is in the run queue, in a round, or parked. See worker.
+	queued bool
+	closed error // non-nil: nothing is taken any more, and why
+	mail
+}
+
+// mail is what one turn takes out of the mailbox.
+type mail struct {
+	local     []localResponse
+	messages  []incoming
+	proposals []*Proposal
+	reads     []Read
+	controls  []control
+	ticks     int
+	snapshot  *receivedSnapshot  // complete, not stepped yet
+	installed *installedSnapshot // a large one whose ingest has ended
+}
+
+// localResponse is raft's message to itself about a storage write.
+type localResponse struct {
+	instance uint64
+	msg      raftpb.Message
+}
+
+// incoming is a message of another replica.
+type incoming struct {
+	node  shard.NodeID
+	bytes int64 // in the host's budget
+	msg   raftpb.Message
+}
+
+// control is a rare request. Exactly one of its functions is called: run on a
+// turn, or abandon when the group has stopped.
+type control struct {
+	run     func()
+	abandon func(error)
+}
+
+func (m *mail) empty() bool {
+	return len(m.local) == 0 && len(m.messages) == 0 && len(m.proposals) == 0 && len(m.reads) == 0 &&
+		len(m.controls) == 0 && m.ticks == 0 && m.snapshot == nil && m.installed == nil
+}
+
+// recycle empties m and keeps the memory of its slices, but not that of a burst.
+func (m *mail) recycle() {
+	m.local = recycled(m.local)
+	m.messages = recycled(m.messages)
+	m.proposals = recycled(m.proposals)
+	m.reads = recycled(m.reads)
+	m.controls = recycled(m.controls)
+	m.ticks, m.snapshot, m.installed = 0, nil, nil
+}
+
+func recycled[T any](s []T) []T {
+	if cap(s) > 256 {
+		return nil
+	}
+	clear(s)
+	return s[:0]
+}
+
+// take swaps the mailbox's mail with m, which must be empty.
+func (b *mailbox) take(m *mail) {
+	b.mu.Lock()
+	b.mail, *m = *m, b.mail
+	b.mu.Unlock()
+}
+
+// release ends the group's turn: it clears the queued flag and returns true if
+// nothing came in meanwhile.
+func (b *mailbox) release() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.mail.empty() {
+		return false
+	}
+	b.queued = false
+	return true
+}
+
+// unlockAndWake ends a critical section that has put something in.
+func (g *Group) unlockAndWake() {
+	wake := !g.box.queued
+	g.box.queued = true
+	g.box.mu.Unlock()
+	if wake {
+		g.w.enqueue(g)
+	}
+}
+
+// wake schedules a turn.
+func (g *Group) wake() {
+	g.box.mu.Lock()
+	if g.box.closed != nil {
+		g.box.mu.Unlock()
+		return
+	}
+	g.unlockAndWake()
+}
+
+func (g *Group) pushTick() {
+	g.box.mu.Lock()
+	if g.box.closed != nil || g.box.ticks >= ticksPendingMax {
+		g.box.mu.Unlock()
+		return
+	}
+	g.box.ticks++
+	g.unlockAndWake()
+}
+
+// pushMessage tells whether the message was taken.
+func (g *Group) pushMessage(m incoming) bool {
+	g.box.mu.Lock()
+	if g.box.closed != nil || len(g.box.messages) >= incomingPerGroupMax {
+		g.box.mu.Unlock()
+		return false
+	}
+	g.box.messages = append(g.box.messages, m)
+	g.unlockAndWake()
+	return true
+}
+
+// pushControl hands in c; if the group has stopped it is abandoned at once.
+func (g *Group) pushControl(c control) {
+	g.box.mu.Lock()
+	if err := g.box.closed; err != nil {
+		g.box.mu.Unlock()
+		c.abandon(err)
+		return
+	}
+	g.box.controls = append(g.box.controls, c)
+	g.unlockAndWake()
+}

@@ -1,0 +1,105 @@
+package raftgroup
+
+import (
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// takeReady takes one Ready, if there is one: it sends what may leave at once
+// and stages the rest for the round.
+func (g *Group) takeReady(r *round) {
+	if !g.rn.HasReady() {
+		return
+	}
+	g.h.stats.readies.Add(1)
+	rd := g.rn.Ready()
+	for i := range rd.Messages {
+		m := &rd.Messages[i]
+		switch m.Type {
+		case raftpb.MsgStorageAppend:
+			if g.stageAppend(r, m); g.dead != nil {
+				return
+			}
+		case raftpb.MsgStorageApply:
+			r.applies = append(r.applies, applyWork{g: g, msg: *m})
+		case raftpb.MsgSnap:
+			g.sendSnapshot(m)
+		default:
+			// A leader's appends overtake its own fsync here. What must follow a
+			// fsync comes as a response of MsgStorageAppend instead.
+			if !g.send(m) && m.Type == raftpb.MsgApp {
+				g.rn.ReportUnreachable(m.To)
+			}
+		}
+	}
+	for _, s := range rd.ReadStates {
+		g.readIndexed(s)
+	}
+}
+
+// stageAppend stages what a MsgStorageAppend writes. Its responses are decided
+// on when the round's batch is committed.
+func (g *Group) stageAppend(r *round, m *raftpb.Message) {
+	if m.Snapshot != nil {
+		if g.stageInstall(r, m); g.dead != nil {
+			return
+		}
+	}
+	g.stageHardState(r, m)
+	if len(m.Entries) > 0 {
+		if g.parked {
+			panic("raftgroup: entries appended together with a large snapshot")
+		}
+		// Append deletes every entry above the last one in the same batch.
+		g.log.Append(r.batch(), m.Entries)
+		g.markUncovered(r)
+	}
+	if len(m.Responses) > 0 && !g.parked {
+		r.waiting = append(r.waiting, delivery{g: g, instance: g.instance, msgs: m.Responses})
+	}
+}
+
+// changedHardState tells whether a MsgStorageAppend has a term or vote to save.
+//
+// A commit index that has moved is not worth a write: it is known again from
+// the applied index, or from the next leader. So the record never exceeds the
+// applied index, and in particular does not speak of a snapshot that is not
+// installed yet.
+func (g *Group) changedHardState(m *raftpb.Message) (hs raftpb.HardState, changed bool) {
+	hs = raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+	if raft.IsEmptyHardState(hs) || hs.Term == g.saved.Term && hs.Vote == g.saved.Vote {
+		return hs, false
+	}
+	hs.Commit = g.applied.Index
+	g.saved = hs
+	return hs, true
+}
+
+func (g *Group) stageHardState(r *round, m *raftpb.Message) {
+	if hs, changed := g.changedHardState(m); changed {
+		g.log.SetHardState(r.batch(), hs)
+		g.markUncovered(r)
+	}
+}
+
+// markUncovered notes a write that must be durable before any later response of
+// the group.
+func (g *Group) markUncovered(r *round) {
+	g.uncovered = true
+	if n := len(r.writers); n == 0 || r.writers[n-1] != g {
+		r.writers = append(r.writers, g)
+	}
+}
+
+// send hands a message to the transport and tells whether it was taken.
+func (g *Group) send(m *raftpb.Message) bool {
+	node := g.nodeOf(shard.ReplicaID(m.To))
+	if node == 0 || !g.h.sendTo(node, g.shard, m) {
+		g.h.stats.messagesDropped.Add(1)
+		return false
+	}
+	g.h.stats.messages.Add(1)
+	return true
+}

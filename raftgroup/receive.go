@@ -1,0 +1,102 @@
+package raftgroup
+
+import (
+	"fmt"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// Receive takes a frame: the concatenation of messages that one node's Sends
+// encoded. An error (ErrMalformed) means that the sender is broken; the messages
+// before the malformed one were taken. Messages that nobody here waits for, or
+// for which there is no room, are dropped and counted: raft repeats them.
+func (h *Host) Receive(from shard.NodeID, frame []byte) error {
+	for len(frame) > 0 {
+		e, rest, err := nextMessage(frame)
+		if err != nil {
+			return err
+		}
+		if e.msg.Type == raftpb.MsgSnap {
+			return fmt.Errorf("%w: a snapshot's message came without the snapshot", shard.ErrMalformed)
+		}
+		if !h.receive(from, &e) {
+			h.stats.messagesDropped.Add(1)
+		}
+		frame = rest
+	}
+	return nil
+}
+
+func (h *Host) receive(from shard.NodeID, e *envelope) bool {
+	if h.incomingBytes.Add(e.bytes) > h.cfg.IncomingBytesMax {
+		h.incomingBytes.Add(-e.bytes)
+		return false
+	}
+	g := h.addressee(e)
+	if g == nil || !g.pushMessage(incoming{node: from, bytes: e.bytes, msg: e.msg}) {
+		h.incomingBytes.Add(-e.bytes)
+		return false
+	}
+	return true
+}
+
+// addressee finds the group of a message, or creates an uninitialized one; nil
+// if the message is for nobody. A message to a lower replica ID is for a
+// replica that was replaced. One to a higher ID proves that ours was removed.
+func (h *Host) addressee(e *envelope) *Group {
+	if h.closed.Load() {
+		return nil
+	}
+	g, ok := h.Group(e.shard)
+	if !ok {
+		if !creates(e.msg.Type) || !h.reserveUninitialized() {
+			return nil
+		}
+		var err error
+		if g, err = h.create(e.shard, e.to, false); err != nil {
+			h.log.Warn("a replica could not be created", "shard", uint64(e.shard), "replica", uint64(e.to), "error", err)
+			return nil
+		}
+	}
+	if g.replica != e.to {
+		return nil
+	}
+	return g
+}
+
+// creates tells whether a message makes sense for a replica without any state:
+// it comes from a leader or a candidate that knows of it.
+func creates(t raftpb.MessageType) bool {
+	switch t {
+	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgSnap:
+		return true
+	}
+	return false
+}
+
+func (h *Host) reserveUninitialized() bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.uninitialized < uninitializedMax
+}
+
+// PeerUnreachable makes leaders probe their replicas on node instead of sending
+// ahead.
+func (h *Host) PeerUnreachable(node shard.NodeID) {
+	for _, g := range *h.sorted.Load() {
+		for _, p := range *g.nodes.Load() {
+			if p.node == node && p.replica != g.replica {
+				g.pushControl(control{run: func() { g.unreachable(p.replica) }, abandon: func(error) {}})
+				break
+			}
+		}
+	}
+}
+
+func (g *Group) unreachable(id shard.ReplicaID) {
+	if _, leads := g.leads(); leads {
+		g.rn.ReportUnreachable(uint64(id))
+	}
+}

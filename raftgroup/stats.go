@@ -1,0 +1,32 @@
+package raftgroup
+
+import "sync/atomic"
+
+// HostStats counts since the host was made; the bytes are in use now.
+type HostStats struct {
+	Rounds, GroupsInRounds, SyncedRounds, Entries, Operations, Messages, MessagesDropped, ReadIndexes, Reads uint64
+	// Readies that groups produced; Syncs that were asked of the engine.
+	Readies                       uint64
+	SnapshotsSent, SnapshotsTaken uint64
+	ProposalBytes, IncomingBytes  int64
+}
+
+type hostCounters struct {
+	rounds, groupsInRounds, syncedRounds, entries, operations atomic.Uint64
+	messages, messagesDropped, readIndexes, reads, readies    atomic.Uint64
+	snapshotsSent, snapshotsTaken                             atomic.Uint64
+}
+
+// Stats of the host. Operations per entry is Operations/Entries, groups per
+// round is GroupsInRounds/Rounds.
+func (h *Host) Stats() HostStats {
+	c := &h.stats
+	return HostStats{
+		Rounds: c.rounds.Load(), GroupsInRounds: c.groupsInRounds.Load(), SyncedRounds: c.syncedRounds.Load(),
+		Entries: c.entries.Load(), Operations: c.operations.Load(),
+		Messages: c.messages.Load(), MessagesDropped: c.messagesDropped.Load(),
+		ReadIndexes: c.readIndexes.Load(), Reads: c.reads.Load(), Readies: c.readies.Load(),
+		SnapshotsSent: c.snapshotsSent.Load(), SnapshotsTaken: c.snapshotsTaken.Load(),
+		ProposalBytes: h.proposalBytes.Load(), IncomingBytes: h.incomingBytes.Load(),
+	}
+}
