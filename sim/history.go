@@ -8,6 +8,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"github.com/kiloraft/kiloraft/client"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -27,11 +28,13 @@ func classify(err error) outcome {
 	var invalid *shard.InvalidError
 	var notLeader *shard.NotLeaderError
 	var wrongShard *shard.WrongShardError
+	var gaveUp *client.GaveUpError
 	switch {
 	case err == nil:
 		return done
 	case errors.Is(err, shard.ErrBusy), errors.Is(err, shard.ErrDropped), errors.Is(err, shard.ErrUnavailable),
-		errors.As(err, &invalid), errors.As(err, &notLeader), errors.As(err, &wrongShard):
+		errors.As(err, &invalid), errors.As(err, &notLeader), errors.As(err, &wrongShard),
+		errors.As(err, &gaveUp) && !gaveUp.Undetermined:
 		return refused
 	}
 	return undetermined
