@@ -6,6 +6,7 @@ import (
 
 	"github.com/kiloraft/kiloraft/client"
 	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/shard/replica"
 )
 
 // Dialer is one client's way into the simulated network: the twin of the gRPC
@@ -185,7 +186,7 @@ func (w *wire) pump() {
 	c := w.conn
 	env := c.env
 	if w == &c.up {
-		env = c.door.node.env
+		env = c.door.env
 	}
 	c.net.in(env, w.frames[0].at-c.net.loop.now, "frame", func() {
 		w.pumping = false
@@ -215,6 +216,8 @@ func (w *wire) pump() {
 // It dies with the node's incarnation.
 type door struct {
 	node    *Node
+	env     *Env           // of the incarnation
+	store   *replica.Store // of the incarnation
 	conn    *conn
 	session shard.Session // 0: no hello yet
 	out     []byte        // responses that wait for the next frame
@@ -223,7 +226,7 @@ type door struct {
 }
 
 func (n *Node) open(c *conn) *door {
-	d := &door{node: n, conn: c}
+	d := &door{node: n, env: n.env, store: n.store, conn: c}
 	n.doors = append(n.doors, d)
 	return d
 }
@@ -244,7 +247,7 @@ func (d *door) receive(frame []byte) {
 	}
 	err := shard.DecodeRequests(frame, func(q shard.Request) {
 		answered := false
-		d.node.store.Execute(q, func(p shard.Response) {
+		d.store.Execute(q, func(p shard.Response) {
 			if answered || p.ID != q.ID {
 				d.node.cluster.witness.Fail("node %d answers request %d with %d, before: %v", d.node.ID, q.ID, p.ID, answered)
 			}
@@ -270,7 +273,7 @@ func (d *door) respond(p *shard.Response) {
 		return
 	}
 	d.sending = true
-	d.conn.net.in(d.node.env, d.node.env.hop(), "respond", func() {
+	d.conn.net.in(d.env, d.env.hop(), "respond", func() {
 		d.sending = false
 		frame := d.out
 		d.out = nil

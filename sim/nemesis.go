@@ -21,7 +21,6 @@ type Faults struct {
 	Sync       bool // syncs that nobody asked for: a crash then keeps a prefix
 	Transfer   bool // leadership is handed over
 	Drift      bool // clocks that run at different rates
-	Compact    bool // flushes and compactions at drawn moments
 }
 
 // drawFaults enables each fault with a probability of one half. One seed in eight has
@@ -32,7 +31,7 @@ func drawFaults(l *Loop) Faults {
 	}
 	coin := func() bool { return l.rand.IntN(2) == 0 }
 	return Faults{Crash: l.rand.IntN(4) > 0, CrashAll: l.rand.IntN(4) == 0, Partition: coin(), PartClient: coin(), Drop: coin(), Double: coin(),
-		Slow: coin(), Pause: coin(), Break: coin(), Sync: coin(), Transfer: coin(), Drift: coin(), Compact: coin()}
+		Slow: coin(), Pause: coin(), Break: coin(), Sync: coin(), Transfer: coin(), Drift: coin()}
 }
 
 func (f Faults) String() string {
@@ -41,7 +40,7 @@ func (f Faults) String() string {
 		on   bool
 		name string
 	}{{f.Crash, "crash"}, {f.CrashAll, "crash-all"}, {f.Partition, "partition"}, {f.PartClient, "part-client"}, {f.Drop, "drop"}, {f.Double, "double"},
-		{f.Slow, "slow"}, {f.Pause, "pause"}, {f.Break, "break"}, {f.Sync, "sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}, {f.Compact, "compact"}} {
+		{f.Slow, "slow"}, {f.Pause, "pause"}, {f.Break, "break"}, {f.Sync, "sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}} {
 		if e.on {
 			s = append(s, e.name)
 		}
@@ -102,7 +101,6 @@ func (n *Nemesis) strikes() []strike {
 		{n.faults.Break, "break", 3 * time.Second, n.breakStreams},
 		{n.faults.Sync, "sync", 50 * time.Millisecond, n.sync},
 		{n.faults.Transfer, "transfer", 2 * time.Second, n.transfer},
-		{n.faults.Compact, "compact", 3 * time.Second, n.compact},
 	}
 }
 
@@ -245,20 +243,13 @@ func (n *Nemesis) sync() {
 	}
 }
 
-func (n *Nemesis) compact() {
-	if node := n.anyNode(); node.Up() {
-		n.event("compact %s", node.Name)
-		node.Compact()
-	}
-}
-
 // transfer asks the leader of a drawn shard to hand over to a drawn replica.
 func (n *Nemesis) transfer() {
 	l := n.cluster.loop
 	d := n.cluster.descriptors[l.rand.IntN(len(n.cluster.descriptors))]
 	to := d.Replicas[l.rand.IntN(len(d.Replicas))]
 	for _, node := range n.cluster.nodes {
-		if !node.Up() {
+		if !node.serving {
 			continue
 		}
 		if r, ok := node.store.Replica(d.ID); ok && r.Leadership().Leading {

@@ -68,10 +68,10 @@ func (n *Net) in(e *Env, d time.Duration, name string, step func()) {
 	n.loop.push(&event{at: n.loop.now + max(d, 0), env: e, name: name, run: step})
 }
 
-// at finds the running node that listens at an address.
+// at finds the node that listens at an address.
 func (n *Net) at(address string) *Node {
 	for _, node := range n.cluster.nodes {
-		if node.Address == address && node.Up() {
+		if node.Address == address && node.serving {
 			return node
 		}
 	}
