@@ -2158,6 +2158,7 @@ func (x *JoinResponse) GetNodes() []*NodeAddress {
 type NodeReportRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Replicas      bool                   `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Shards        []uint64               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"` // with replicas: only those of these shards; empty: all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2197,6 +2198,13 @@ func (x *NodeReportRequest) GetReplicas() bool {
 		return x.Replicas
 	}
 	return false
+}
+
+func (x *NodeReportRequest) GetShards() []uint64 {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
 }
 
 type NodeReportResponse struct {
@@ -2664,9 +2672,10 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12+\n" +
 	"\x04meta\x18\x03 \x01(\v2\x17.kiloraft.v1.DescriptorR\x04meta\x12.\n" +
-	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"/\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"G\n" +
 	"\x11NodeReportRequest\x12\x1a\n" +
-	"\breplicas\x18\x01 \x01(\bR\breplicas\"\x94\x01\n" +
+	"\breplicas\x18\x01 \x01(\bR\breplicas\x12\x16\n" +
+	"\x06shards\x18\x02 \x03(\x04R\x06shards\"\x94\x01\n" +
 	"\x12NodeReportResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12)\n" +

@@ -3,6 +3,7 @@ package catalog
 import (
 	"fmt"
 
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -61,23 +62,23 @@ func boundary(i, n uint) []byte {
 // BootstrapRecords are the records that a new cluster's meta shard starts with:
 // its first node, the counters after all IDs in use, and the directory, in order
 // of key.
-func BootstrapRecords(first Node, descriptors []shard.Descriptor) []Write {
+func BootstrapRecords(first router.Node, descriptors []shard.Descriptor) []Write {
 	lastShard := shard.MetaID
 	var ws []Write
 	for i := range descriptors {
 		d := &descriptors[i]
 		lastShard = max(lastShard, d.ID)
-		e := Entry{Descriptor: *d}
+		e := router.Entry{Descriptor: *d}
 		for _, r := range d.Replicas {
 			if r.Node == first.ID {
 				e.Leader = shard.LeaderHint{Replica: r.ID, Node: r.Node}
 			}
 		}
-		ws = append(ws, Write{Key: directoryKey(d.Span.Start), Value: encodeEntry(&e)})
+		ws = append(ws, Write{Key: router.DirectoryKey(d.Span.Start), Value: router.AppendEntry(nil, &e)})
 	}
 	return append(ws,
 		Write{Key: counterKey(nodeCounter), Value: encodeCounter(uint64(first.ID))},
 		Write{Key: counterKey(shardCounter), Value: encodeCounter(uint64(lastShard))},
-		Write{Key: nodeKey(first.ID), Value: encodeNode(&first)},
+		Write{Key: router.NodeKey(first.ID), Value: router.AppendNode(nil, &first)},
 	)
 }

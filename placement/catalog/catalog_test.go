@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kiloraft/kiloraft/placement/internal/fake"
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -37,13 +38,13 @@ func (h *house) wait(start func(done func())) {
 	}
 }
 
-func (h *house) register(n Node) (err error) {
+func (h *house) register(n router.Node) (err error) {
 	h.t.Helper()
 	h.wait(func(done func()) { h.RegisterNode(n, func(e error) { err = e; done() }) })
 	return err
 }
 
-func (h *house) update(e Entry, known []byte) (now []byte, err error) {
+func (h *house) update(e router.Entry, known []byte) (now []byte, err error) {
 	h.t.Helper()
 	h.wait(func(done func()) {
 		h.UpdateDirectory(e, known, func(v []byte, e error) { now, err = v, e; done() })
@@ -64,7 +65,7 @@ func (h *house) bootstrap(users int) []shard.Descriptor {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	for _, w := range BootstrapRecords(Node{ID: 1, Address: "a:1", Incarnation: 1, StartNonce: 11}, ds) {
+	for _, w := range BootstrapRecords(router.Node{ID: 1, Address: "a:1", Incarnation: 1, StartNonce: 11}, ds) {
 		h.kv.Put(w.Key, w.Value)
 	}
 	return ds
@@ -122,7 +123,7 @@ func TestBootstrapRecordsAreWhatTheOperationsRead(t *testing.T) {
 	ds := h.bootstrap(25)
 	h.kv.PageRows = 10
 	var rows []DirectoryRow
-	var nodes []Node
+	var nodes []router.Node
 	h.wait(func(done func()) {
 		h.ListDirectory(func(r []DirectoryRow, err error) {
 			if rows = r; err != nil {
@@ -132,7 +133,7 @@ func TestBootstrapRecordsAreWhatTheOperationsRead(t *testing.T) {
 		})
 	})
 	h.wait(func(done func()) {
-		h.ListNodes(func(n []Node, err error) {
+		h.ListNodes(func(n []router.Node, err error) {
 			if nodes = n; err != nil {
 				t.Error(err)
 			}
@@ -156,7 +157,7 @@ func TestBootstrapRecordsAreWhatTheOperationsRead(t *testing.T) {
 	if last, err := decodeCounter(h.kv.Get(counterKey(shardCounter))); last != 26 || err != nil {
 		t.Fatalf("the last shard's ID is %d, %v", last, err)
 	}
-	keys := BootstrapRecords(Node{ID: 1}, ds)
+	keys := BootstrapRecords(router.Node{ID: 1}, ds)
 	for i := 1; i < len(keys); i++ {
 		if bytes.Compare(keys[i-1].Key, keys[i].Key) >= 0 {
 			t.Fatalf("record %d is out of order", i)
@@ -188,7 +189,7 @@ func TestListRepeatsAPageThatFailedWithoutDoublingRows(t *testing.T) {
 func TestListReportsAMalformedRecord(t *testing.T) {
 	h := newHouse(t)
 	h.bootstrap(2)
-	h.kv.Put(append(directoryPrefix(), 2, 9), []byte{0xff})
+	h.kv.Put(router.DirectoryKey([]byte{2, 9}), []byte{0xff})
 	h.wait(func(done func()) {
 		h.ListDirectory(func(r []DirectoryRow, err error) {
 			if !errors.Is(err, shard.ErrMalformed) {
@@ -225,7 +226,7 @@ func TestOperationsGiveUpAfterABoundedNumberOfAttempts(t *testing.T) {
 	h.kv.Fault = func(cmd *shard.Command) (error, bool) { return shard.ErrUnavailable, false }
 	for name, run := range map[string]func() error{ //order-free: each is checked alone
 		"allocate": func() error { _, err := h.allocate(); return err },
-		"register": func() error { return h.register(Node{ID: 2, Incarnation: 1}) },
+		"register": func() error { return h.register(router.Node{ID: 2, Incarnation: 1}) },
 		"update":   func() error { _, err := h.update(entry(2, 1, 1, 1), nil); return err },
 	} {
 		h.kv.Commands = 0

@@ -3,6 +3,7 @@ package catalog
 import (
 	"fmt"
 
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -11,15 +12,15 @@ import (
 // that is as new already is not written. known is the record's value as the
 // caller last saw it, which saves a read; nil if it is not known. done gets the
 // record's value as it then is, for the next call.
-func (c *Catalog) UpdateDirectory(e Entry, known []byte, done func(now []byte, err error)) {
-	key := directoryKey(e.Descriptor.Span.Start)
+func (c *Catalog) UpdateDirectory(e router.Entry, known []byte, done func(now []byte, err error)) {
+	key := router.DirectoryKey(e.Descriptor.Span.Start)
 	o := &operation{c: c, what: fmt.Sprintf("updating the directory entry of shard %d", e.Descriptor.ID), end: func(err error) { done(nil, err) }}
 
 	var try func(old []byte)
 	try = func(old []byte) {
 		next := e
 		if old != nil {
-			was, err := decodeEntry(old)
+			was, err := router.DecodeEntry(old)
 			if err != nil {
 				o.failed(err)
 				return
@@ -30,7 +31,7 @@ func (c *Catalog) UpdateDirectory(e Entry, known []byte, done func(now []byte, e
 				return
 			}
 		}
-		value := encodeEntry(&next)
+		value := router.AppendEntry(nil, &next)
 		c.compareAndPut(key, old, value, func(res shard.Result, err error) {
 			switch {
 			case err != nil:
@@ -61,7 +62,7 @@ func (c *Catalog) UpdateDirectory(e Entry, known []byte, done func(now []byte, e
 // forward is the newest of what two entries with the same start key say, and
 // whether that differs from was. It is commutative and idempotent for entries
 // of one shard, so that reports may arrive late, twice and in any order.
-func forward(was, e Entry) (next Entry, changed bool) {
+func forward(was, e router.Entry) (next router.Entry, changed bool) {
 	if was.Descriptor.ID != e.Descriptor.ID {
 		// Shards that follow each other at one start key have growing versions;
 		// their terms have nothing to do with each other.
@@ -82,8 +83,8 @@ func forward(was, e Entry) (next Entry, changed bool) {
 
 // UpToDate tells whether the directory's record value makes writing e needless.
 // A value that does not decode is not up to date.
-func UpToDate(value []byte, e Entry) bool {
-	was, err := decodeEntry(value)
+func UpToDate(value []byte, e router.Entry) bool {
+	was, err := router.DecodeEntry(value)
 	if err != nil {
 		return false
 	}

@@ -6,23 +6,24 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
 // entry describes a shard over the whole user keyspace at epoch version.conf,
 // with conf voters, led by replica 1 in term.
-func entry(id shard.ID, version, conf, term uint64) Entry {
+func entry(id shard.ID, version, conf, term uint64) router.Entry {
 	d := shard.Descriptor{ID: id, Span: shard.UserSpan(), Epoch: shard.Epoch{Version: version, ConfVersion: conf}, NextReplica: shard.ReplicaID(conf + 1)}
 	for i := uint64(1); i <= conf; i++ {
 		d.Replicas = append(d.Replicas, shard.Replica{ID: shard.ReplicaID(i), Node: shard.NodeID(i), Role: shard.Voter})
 	}
-	return Entry{Descriptor: d, Leader: shard.LeaderHint{Replica: 1, Node: shard.NodeID(term), Term: term}}
+	return router.Entry{Descriptor: d, Leader: shard.LeaderHint{Replica: 1, Node: shard.NodeID(term), Term: term}}
 }
 
 func TestUpdateDirectoryMovesForwardOnly(t *testing.T) {
 	for _, c := range []struct {
 		name        string
-		there, told Entry
+		there, told router.Entry
 		epoch       shard.Epoch
 		id          shard.ID
 		term        uint64
@@ -39,14 +40,14 @@ func TestUpdateDirectoryMovesForwardOnly(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHouse(t)
-			key := directoryKey(c.there.Descriptor.Span.Start)
-			before := encodeEntry(&c.there)
+			key := router.DirectoryKey(c.there.Descriptor.Span.Start)
+			before := router.AppendEntry(nil, &c.there)
 			h.kv.Put(key, before)
 			now, err := h.update(c.told, nil)
 			if err != nil || !bytes.Equal(now, h.kv.Get(key)) {
 				t.Fatalf("%x, %v; the record is %x", now, err, h.kv.Get(key))
 			}
-			e, err := decodeEntry(now)
+			e, err := router.DecodeEntry(now)
 			if err != nil || e.Descriptor.ID != c.id || e.Descriptor.Epoch != c.epoch || e.Leader.Term != c.term {
 				t.Fatalf("%+v, %v", e, err)
 			}
@@ -65,15 +66,15 @@ func TestUpdateDirectoryMovesForwardOnly(t *testing.T) {
 }
 
 func TestUpdateDirectoryAgreesInAnyOrder(t *testing.T) {
-	es := []Entry{entry(2, 1, 1, 3), entry(2, 1, 2, 3), entry(2, 1, 2, 5), entry(2, 2, 2, 4), entry(2, 2, 3, 4)}
-	want := Entry{Descriptor: es[4].Descriptor, Leader: es[2].Leader}
-	var permute func(rest []Entry, at *Entry)
-	permute = func(rest []Entry, at *Entry) {
+	es := []router.Entry{entry(2, 1, 1, 3), entry(2, 1, 2, 3), entry(2, 1, 2, 5), entry(2, 2, 2, 4), entry(2, 2, 3, 4)}
+	want := router.Entry{Descriptor: es[4].Descriptor, Leader: es[2].Leader}
+	var permute func(rest []router.Entry, at *router.Entry)
+	permute = func(rest []router.Entry, at *router.Entry) {
 		if len(rest) == 0 && !reflect.DeepEqual(*at, want) {
 			t.Fatalf("%+v", *at)
 		}
 		for i := range rest {
-			left := append(append([]Entry(nil), rest[:i]...), rest[i+1:]...)
+			left := append(append([]router.Entry(nil), rest[:i]...), rest[i+1:]...)
 			next := rest[i]
 			if at != nil {
 				next, _ = forward(*at, rest[i])
@@ -87,13 +88,13 @@ func TestUpdateDirectoryAgreesInAnyOrder(t *testing.T) {
 func TestUpdateDirectoryUsesTheAnswerOfALostRace(t *testing.T) {
 	h := newHouse(t)
 	old, between, told := entry(2, 1, 1, 1), entry(2, 1, 1, 4), entry(2, 1, 3, 2)
-	key := directoryKey(old.Descriptor.Span.Start)
-	h.kv.Put(key, encodeEntry(&between))
-	now, err := h.update(told, encodeEntry(&old))
+	key := router.DirectoryKey(old.Descriptor.Span.Start)
+	h.kv.Put(key, router.AppendEntry(nil, &between))
+	now, err := h.update(told, router.AppendEntry(nil, &old))
 	if err != nil || h.kv.Reads != 0 || h.kv.Writes != 2 {
 		t.Fatalf("%v after %d reads and %d writes", err, h.kv.Reads, h.kv.Writes)
 	}
-	e, err := decodeEntry(now)
+	e, err := router.DecodeEntry(now)
 	if err != nil || e.Descriptor.Epoch != told.Descriptor.Epoch || e.Leader.Term != 4 {
 		t.Fatalf("%+v, %v", e, err)
 	}
@@ -106,7 +107,7 @@ func TestUpdateDirectoryGivesUpAgainstEndlessRivals(t *testing.T) {
 		if cmd.Kind == shard.KindCompareAndPut {
 			term++
 			e := entry(2, 1, 1, term)
-			h.kv.Put(cmd.Key, encodeEntry(&e))
+			h.kv.Put(cmd.Key, router.AppendEntry(nil, &e))
 		}
 	}
 	if _, err := h.update(entry(2, 1, 2, 1), nil); !errors.Is(err, shard.ErrBusy) {
@@ -117,7 +118,7 @@ func TestUpdateDirectoryGivesUpAgainstEndlessRivals(t *testing.T) {
 func TestUpdateDirectoryNeverOverwritesWhatItCannotRead(t *testing.T) {
 	h := newHouse(t)
 	e := entry(2, 1, 2, 1)
-	key := directoryKey(e.Descriptor.Span.Start)
+	key := router.DirectoryKey(e.Descriptor.Span.Start)
 	foreign := []byte{0xee, 1, 2, 3}
 	h.kv.Put(key, foreign)
 	if _, err := h.update(e, nil); !errors.Is(err, shard.ErrMalformed) || !bytes.Equal(h.kv.Get(key), foreign) {
@@ -139,7 +140,7 @@ func TestUpdateDirectoryWhenAnswersAreLost(t *testing.T) {
 	}
 	e := entry(2, 1, 2, 3)
 	now, err := h.update(e, nil)
-	if err != nil || !bytes.Equal(now, encodeEntry(&e)) {
+	if err != nil || !bytes.Equal(now, router.AppendEntry(nil, &e)) {
 		t.Fatalf("%x, %v", now, err)
 	}
 }

@@ -4,14 +4,15 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
 // ListNodes lists all nodes that ever registered, in order of ID.
-func (c *Catalog) ListNodes(done func([]Node, error)) {
-	var nodes []Node
-	c.scan("listing nodes", nodePrefix(), func(key, value []byte) error {
-		n, err := decodeNode(value)
+func (c *Catalog) ListNodes(done func([]router.Node, error)) {
+	var nodes []router.Node
+	c.scan("listing nodes", router.NodeSpan(), func(key, value []byte) error {
+		n, err := router.DecodeNode(value)
 		nodes = append(nodes, n)
 		return err
 	}, func(err error) {
@@ -25,7 +26,7 @@ func (c *Catalog) ListNodes(done func([]Node, error)) {
 
 // DirectoryRow is one record of the directory.
 type DirectoryRow struct {
-	Entry
+	router.Entry
 	Value []byte // as it is stored
 }
 
@@ -33,8 +34,8 @@ type DirectoryRow struct {
 // page: an entry may be older than one that was read before it.
 func (c *Catalog) ListDirectory(done func([]DirectoryRow, error)) {
 	var rows []DirectoryRow
-	c.scan("listing the directory", directoryPrefix(), func(key, value []byte) error {
-		e, err := decodeEntry(value)
+	c.scan("listing the directory", router.DirectorySpan(), func(key, value []byte) error {
+		e, err := router.DecodeEntry(value)
 		rows = append(rows, DirectoryRow{Entry: e, Value: value})
 		return err
 	}, func(err error) {
@@ -46,11 +47,11 @@ func (c *Catalog) ListDirectory(done func([]DirectoryRow, error)) {
 	})
 }
 
-// scan calls row for every record under prefix, in order. Rows are taken from
+// scan calls row for every record in span, in order. Rows are taken from
 // pages that arrived whole, so that none is seen twice when a page is read again;
 // an error of row ends the scan.
-func (c *Catalog) scan(what string, prefix []byte, row func(key, value []byte) error, done func(error)) {
-	start, end := prefix, prefixEnd(prefix)
+func (c *Catalog) scan(what string, span shard.Span, row func(key, value []byte) error, done func(error)) {
+	start, end := span.Start, span.End
 	o := &operation{c: c, what: what, end: done}
 	o.again = func() {
 		c.do(shard.Command{Kind: shard.KindScan, Start: start, End: end}, func(res shard.Result, err error) {
@@ -77,12 +78,4 @@ func (c *Catalog) scan(what string, prefix []byte, row func(key, value []byte) e
 		})
 	}
 	o.again()
-}
-
-// prefixEnd is the first key after all that begin with prefix, whose last byte
-// is not 0xff.
-func prefixEnd(prefix []byte) []byte {
-	end := append([]byte(nil), prefix...)
-	end[len(end)-1]++
-	return end
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -18,18 +19,18 @@ var ErrStoreInUse = errors.New("another process runs, or ran, with a newer copy 
 // it is this start's own (same incarnation and start nonce): then an earlier
 // attempt of it, or an earlier call, had its answer lost. Any other error leaves
 // it open whether the record was written; call again with the same record.
-func (c *Catalog) RegisterNode(n Node, done func(error)) {
+func (c *Catalog) RegisterNode(n router.Node, done func(error)) {
 	if n.ID == 0 || n.Incarnation == 0 {
 		done(&shard.InvalidError{Field: "node record", Reason: "has no node ID or no incarnation"})
 		return
 	}
-	key, value := nodeKey(n.ID), encodeNode(&n)
+	key, value := router.NodeKey(n.ID), router.AppendNode(nil, &n)
 	o := &operation{c: c, what: fmt.Sprintf("registering node %d", n.ID), end: done}
 
 	var try func(old []byte)
 	try = func(old []byte) {
 		if old != nil {
-			was, err := decodeNode(old)
+			was, err := router.DecodeNode(old)
 			if err != nil {
 				o.failed(err)
 				return

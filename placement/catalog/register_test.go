@@ -4,18 +4,19 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
 func TestRegisterNode(t *testing.T) {
-	ours := Node{ID: 2, Address: "b:1", Incarnation: 5, StartNonce: 55, Version: "v"}
+	ours := router.Node{ID: 2, Address: "b:1", Incarnation: 5, StartNonce: 55, Version: "v"}
 	older, same, copied, newer := ours, ours, ours, ours
 	older.Incarnation, older.StartNonce = 4, 44
 	copied.StartNonce = 66
 	newer.Incarnation, newer.StartNonce = 6, 77
 	for _, c := range []struct {
 		name   string
-		there  *Node
+		there  *router.Node
 		refuse bool
 	}{
 		{"first start", nil, false},
@@ -27,7 +28,7 @@ func TestRegisterNode(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHouse(t)
 			if c.there != nil {
-				h.kv.Put(nodeKey(2), encodeNode(c.there))
+				h.kv.Put(router.NodeKey(2), router.AppendNode(nil, c.there))
 			}
 			err := h.register(ours)
 			if errors.Is(err, ErrStoreInUse) != c.refuse || err != nil && !c.refuse {
@@ -37,7 +38,7 @@ func TestRegisterNode(t *testing.T) {
 			if c.refuse {
 				want = *c.there
 			}
-			if got, err := decodeNode(h.kv.Get(nodeKey(2))); got != want || err != nil {
+			if got, err := router.DecodeNode(h.kv.Get(router.NodeKey(2))); got != want || err != nil {
 				t.Fatalf("record %+v, %v", got, err)
 			}
 		})
@@ -54,7 +55,7 @@ func TestRegisterNodeIsIdempotentWhenAnswersAreLost(t *testing.T) {
 		}
 		return nil, true
 	}
-	n := Node{ID: 2, Incarnation: 1, StartNonce: 9}
+	n := router.Node{ID: 2, Incarnation: 1, StartNonce: 9}
 	if err := h.register(n); err != nil {
 		t.Fatal(err)
 	}
@@ -72,14 +73,14 @@ func TestRegisterNodeIsIdempotentWhenAnswersAreLost(t *testing.T) {
 func TestSameStoreStartedTwiceRefused(t *testing.T) {
 	for _, copiesWriteFirst := range []bool{false, true} {
 		h := newHouse(t)
-		a := Node{ID: 2, Incarnation: 3, StartNonce: 1}
+		a := router.Node{ID: 2, Incarnation: 3, StartNonce: 1}
 		b := a
 		b.StartNonce = 2
 		if copiesWriteFirst {
 			// b's write lands between a's read and a's write.
 			h.kv.Meanwhile = func(cmd *shard.Command) {
-				if cmd.Kind == shard.KindCompareAndPut && !h.kv.Has(nodeKey(2)) {
-					h.kv.Put(nodeKey(2), encodeNode(&b))
+				if cmd.Kind == shard.KindCompareAndPut && !h.kv.Has(router.NodeKey(2)) {
+					h.kv.Put(router.NodeKey(2), router.AppendNode(nil, &b))
 				}
 			}
 			if err := h.register(a); !errors.Is(err, ErrStoreInUse) {
@@ -101,7 +102,7 @@ func TestSameStoreStartedTwiceRefused(t *testing.T) {
 func TestRegisterNodeNeedsAnIdentity(t *testing.T) {
 	h := newHouse(t)
 	var invalid *shard.InvalidError
-	for _, n := range []Node{{Incarnation: 1}, {ID: 1}} {
+	for _, n := range []router.Node{{Incarnation: 1}, {ID: 1}} {
 		if err := h.register(n); !errors.As(err, &invalid) || h.kv.Commands != 0 {
 			t.Fatalf("%+v: %v", n, err)
 		}
