@@ -5,56 +5,99 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/storage"
 )
 
 // Cluster is all nodes of a run and what they share.
 type Cluster struct {
-	ID          shard.ClusterID
+	ID          shard.ClusterID // zero until the first node has founded it
 	loop        *Loop
 	trace       *Trace
 	witness     *Witness
 	net         *Net
 	peers       *transport.Network
 	nodes       []*Node
+	grown       bool               // one node founds the cluster and the others join
 	descriptors []shard.Descriptor // that the cluster starts with, in order of ID and of span
 }
+
+// ClusterConfig sizes a cluster.
+type ClusterConfig struct {
+	Nodes      int
+	UserShards int
+	// Grown: the first node founds the cluster, the others join it, and placement
+	// gives every shard its replicas. Else all shards have a voter on every node
+	// from the start.
+	Grown bool
+	Drift bool // clocks run at different rates
+}
+
+// replicationFactor is what placement aims at.
+const replicationFactor = 3
 
 // clockExact is the rate of a clock that does not drift, in millionths.
 const clockExact = 1_000_000
 
 // NewCluster makes nodes with empty disks; Start starts them.
-func NewCluster(loop *Loop, trace *Trace, witness *Witness, nodes, userShards int, drift bool) (*Cluster, error) {
-	c := &Cluster{loop: loop, trace: trace, witness: witness}
+func NewCluster(loop *Loop, trace *Trace, witness *Witness, cfg ClusterConfig) (*Cluster, error) {
+	c := &Cluster{loop: loop, trace: trace, witness: witness, grown: cfg.Grown}
+	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c}
+	c.peers = transport.NewNetwork(loop.NewEnv("peers", clockExact), transport.NetworkConfig{Hook: c.net.fate})
+	for i := range cfg.Nodes {
+		rate := int64(clockExact)
+		if cfg.Drift {
+			rate += int64(loop.rand.IntN(40_001)) - 20_000 // two per cent either way
+		}
+		name := fmt.Sprint("n", i+1)
+		c.nodes = append(c.nodes, &Node{Name: name, Address: name + ":7400", cluster: c, disk: NewDisk(), rate: rate})
+	}
+	ds, err := catalog.InitialDescriptors(1, cfg.UserShards)
+	if err != nil || cfg.Grown {
+		c.descriptors = ds
+		return c, err
+	}
 	for i := range c.ID {
 		c.ID[i] = byte(loop.rand.Uint32())
 	}
-	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c}
-	c.peers = transport.NewNetwork(loop.NewEnv("peers", clockExact), transport.NetworkConfig{Hook: c.net.fate})
-	ds, err := catalog.InitialDescriptors(1, userShards)
-	if err != nil {
-		return nil, err
-	}
 	for _, d := range ds {
 		d.Replicas = nil
-		for i := range nodes {
-			d.Replicas = append(d.Replicas, shard.Replica{ID: shard.ReplicaID(i + 1), Node: shard.NodeID(i + 1), Role: shard.Voter})
+		for _, n := range c.nodes {
+			id := c.index(n)
+			d.Replicas = append(d.Replicas, shard.Replica{ID: shard.ReplicaID(id), Node: id, Role: shard.Voter})
 		}
-		d.NextReplica = shard.ReplicaID(nodes + 1)
+		d.NextReplica = shard.ReplicaID(cfg.Nodes + 1)
 		c.descriptors = append(c.descriptors, d)
 	}
-	for i := range nodes {
-		id := shard.NodeID(i + 1)
-		rate := int64(clockExact)
-		if drift {
-			rate += int64(loop.rand.IntN(40_001)) - 20_000 // two per cent either way
-		}
-		c.nodes = append(c.nodes, &Node{ID: id, Name: nodeName(id), Address: address(id), cluster: c, disk: NewDisk(), rate: rate})
-	}
 	return c, nil
+}
+
+// index is the ID of a node of a cluster that is not grown.
+func (c *Cluster) index(n *Node) shard.NodeID { return shard.NodeID(slices.Index(c.nodes, n) + 1) }
+
+// identified notes a node's first durable identity.
+func (c *Cluster) identified(n *Node, id storage.Identity) {
+	if c.nameOf(id.Node) != "" {
+		c.witness.Fail("%s was given the ID %d of %s", n.Name, id.Node, c.nameOf(id.Node))
+	}
+	if c.ID.IsZero() {
+		c.ID = id.Cluster
+	}
+	n.ID = id.Node
+}
+
+// nameOf is how the network and the trace call a node, "" if no node has the ID.
+func (c *Cluster) nameOf(id shard.NodeID) string {
+	for _, n := range c.nodes {
+		if n.ID == id {
+			return n.Name
+		}
+	}
+	return ""
 }
 
 // Start starts all nodes.
@@ -81,15 +124,6 @@ func (c *Cluster) addresses() []string {
 	return as
 }
 
-// book is where every node is.
-func (c *Cluster) book() map[shard.NodeID]string {
-	m := make(map[shard.NodeID]string)
-	for _, n := range c.nodes {
-		m[n.ID] = n.Address
-	}
-	return m
-}
-
 // shardOf finds the shard that covers a key.
 func (c *Cluster) shardOf(key []byte) shard.ID {
 	for i := range c.descriptors {
@@ -100,49 +134,58 @@ func (c *Cluster) shardOf(key []byte) shard.ID {
 	panic(fmt.Sprintf("no shard covers key %x", key))
 }
 
-// Settled tells whether every shard has exactly one leader, which all its replicas
-// follow, and whether all have applied the same.
-func (c *Cluster) Settled() bool {
-	return c.Unsettled() == ""
-}
-
-// Unsettled says what keeps the cluster from being settled, or nothing.
+// Unsettled says what keeps the cluster from being settled, or nothing: every
+// shard has all its replicas as voters, exactly one leader, which all of them
+// follow, and all have applied the same.
 func (c *Cluster) Unsettled() string {
 	for _, n := range c.nodes {
-		if !n.serving {
+		if !n.Serving() {
 			return n.Name + " is not up"
 		}
 	}
 	for i := range c.descriptors {
-		d := &c.descriptors[i]
-		leaders := 0
-		var first uint64
-		for k, n := range c.nodes {
-			r, ok := n.store.Replica(d.ID)
-			if !ok {
-				return fmt.Sprintf("%s has no replica of shard %d", n.Name, d.ID)
-			}
-			s, ok := r.State()
-			if !ok {
-				return fmt.Sprintf("shard %d is not initialized on %s", d.ID, n.Name)
-			}
-			l := r.Leadership()
-			if l.Leading {
-				leaders++
-			}
-			if l.Leader == 0 {
-				return fmt.Sprintf("%s knows no leader of shard %d", n.Name, d.ID)
-			}
-			if k == 0 {
-				first = s.Applied
-			}
-			if s.Applied != first {
-				return fmt.Sprintf("shard %d is applied to %d on %s and to %d on %s", d.ID, s.Applied, n.Name, first, c.nodes[0].Name)
-			}
+		if why := c.unsettled(c.descriptors[i].ID); why != "" {
+			return fmt.Sprintf("shard %d %s", c.descriptors[i].ID, why)
 		}
-		if leaders != 1 {
-			return fmt.Sprintf("shard %d has %d leaders", d.ID, leaders)
+	}
+	return ""
+}
+
+func (c *Cluster) unsettled(id shard.ID) string {
+	leaders, replicas := 0, 0
+	var first storage.ReplicaState
+	for _, n := range c.nodes {
+		r, here := n.store().Replica(id)
+		if !here {
+			continue
 		}
+		s, ok := r.State()
+		if !ok {
+			return "is not initialized on " + n.Name
+		}
+		if replicas++; replicas == 1 {
+			first = s
+		}
+		l := r.Leadership()
+		if l.Leading {
+			leaders++
+		}
+		switch {
+		case l.Leader == 0:
+			return "has no leader known to " + n.Name
+		case s.Applied != first.Applied:
+			return fmt.Sprintf("is applied to %d on %s and to %d elsewhere", s.Applied, n.Name, first.Applied)
+		}
+	}
+	voters := 0
+	for _, r := range first.Descriptor.Replicas {
+		if r.Role == shard.Voter {
+			voters++
+		}
+	}
+	want := min(replicationFactor, len(c.nodes))
+	if leaders != 1 || replicas != want || voters != want || len(first.Descriptor.Replicas) != want {
+		return fmt.Sprintf("has %d leaders, %d replicas, %d voters of %v", leaders, replicas, voters, first.Descriptor.Replicas)
 	}
 	return ""
 }

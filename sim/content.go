@@ -10,11 +10,11 @@ import (
 
 // content compares what every replica of a node holds with what others held at
 // the same applied index. It reads everything: it is for drawn moments and the end.
-func (w *Witness) content(node shard.NodeID, e *storage.Engine) {
+func (w *Witness) content(node string, e *storage.Engine) {
 	w.eachState(e, func(r storage.ReplicaRecord, s *storage.ReplicaState) {
 		sum, rows, err := contentHash(e, s.Descriptor.Span)
 		if err != nil {
-			w.Fail("node %d shard %d: reading its content: %v", node, r.Shard, err)
+			w.Fail("%s shard %d: reading its content: %v", node, r.Shard, err)
 			return
 		}
 		at := shardIndex{r.Shard, s.Applied}
@@ -23,7 +23,7 @@ func (w *Witness) content(node shard.NodeID, e *storage.Engine) {
 		case !known:
 			w.contents[at] = mark
 		case first.text != mark.text:
-			w.Fail("shard %d has different content at index %d: node %d: %s; node %d: %s", r.Shard, s.Applied, first.by, first.text, node, mark.text)
+			w.Fail("shard %d has different content at index %d: %s: %s; %s: %s", r.Shard, s.Applied, first.by, first.text, node, mark.text)
 		}
 	})
 }

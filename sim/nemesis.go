@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"fmt"
 	"strings"
 	"time"
 )
@@ -124,6 +123,7 @@ func (n *Nemesis) Stop() {
 		if !node.Up() {
 			node.Start()
 		}
+		node.env.pausedUntil = 0
 	}
 	n.event("all is healed")
 }
@@ -246,18 +246,19 @@ func (n *Nemesis) sync() {
 // transfer asks the leader of a drawn shard to hand over to a drawn replica.
 func (n *Nemesis) transfer() {
 	l := n.cluster.loop
-	d := n.cluster.descriptors[l.rand.IntN(len(n.cluster.descriptors))]
-	to := d.Replicas[l.rand.IntN(len(d.Replicas))]
+	id := n.cluster.descriptors[l.rand.IntN(len(n.cluster.descriptors))].ID
 	for _, node := range n.cluster.nodes {
-		if !node.serving {
+		if !node.Serving() {
 			continue
 		}
-		if r, ok := node.store.Replica(d.ID); ok && r.Leadership().Leading {
-			n.event("transfer shard %d from %s to replica %d", d.ID, node.Name, to.ID)
-			r.Group().TransferLeader(to.ID, func(err error) {
-				n.event("transfer of shard %d: %v", d.ID, fmt.Sprint(err))
-			})
-			return
+		r, here := node.store().Replica(id)
+		if !here || !r.Leadership().Leading {
+			continue
 		}
+		state, _ := r.State()
+		to := state.Descriptor.Replicas[l.rand.IntN(len(state.Descriptor.Replicas))].ID
+		n.event("transfer shard %d from %s to replica %d", id, node.Name, to)
+		r.Group().TransferLeader(to, func(err error) { n.event("transfer of shard %d: %v", id, err) })
+		return
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/kiloraft/kiloraft/raftgroup/transport"
-	"github.com/kiloraft/kiloraft/shard"
 )
 
 // Net is the network between everything that has a name: nodes and clients.
@@ -48,7 +47,7 @@ func (n *Net) latency() time.Duration {
 
 // fate decides what becomes of a frame between peers.
 func (n *Net) fate(d transport.Delivery) transport.Fate {
-	from, to := nodeName(d.From), nodeName(d.To)
+	from, to := n.cluster.nameOf(d.From), n.cluster.nameOf(d.To)
 	if n.blocked(from, to) || n.loop.chance(n.faults.DropPerMille) {
 		n.trace.Event(n.loop.now, from, "loses %d bytes to %s, snapshot=%v", d.Bytes, to, d.Snapshot)
 		return transport.Fate{Drop: true}
@@ -71,7 +70,7 @@ func (n *Net) in(e *Env, d time.Duration, name string, step func()) {
 // at finds the node that listens at an address.
 func (n *Net) at(address string) *Node {
 	for _, node := range n.cluster.nodes {
-		if node.Address == address && node.serving {
+		if node.Address == address && node.Serving() {
 			return node
 		}
 	}
@@ -120,6 +119,14 @@ func (n *Net) crashed(node *Node, silence time.Duration) {
 		n.in(c.env, n.loop.between(0, silence), "reset", func() { c.lose(errReset) })
 	}
 	node.doors = nil
+	for _, c := range n.live() { // its own as a client
+		if c.client == node.Name {
+			c.closed = true
+			if c.door != nil {
+				c.door.close()
+			}
+		}
+	}
 }
 
 // live forgets the streams that are closed and lists the others.
@@ -127,9 +134,3 @@ func (n *Net) live() []*conn {
 	n.conns = slices.DeleteFunc(n.conns, func(c *conn) bool { return c.closed })
 	return n.conns
 }
-
-// nodeName is how the network and the trace call a node.
-func nodeName(id shard.NodeID) string { return "n" + id.String() }
-
-// address is where clients reach a node.
-func address(id shard.NodeID) string { return "node-" + id.String() + ":7400" }

@@ -42,14 +42,14 @@ type replicaOn struct {
 type appliedEntry struct {
 	term uint64
 	ops  []uint64 // hashes, in order
-	by   shard.NodeID
+	by   string
 	full bool // ops is complete
 }
 
 // stateMark is the replicated state at an index, by the node that got there first.
 type stateMark struct {
 	text string
-	by   shard.NodeID
+	by   string
 }
 
 // NewWitness makes a witness that has seen nothing.
@@ -98,19 +98,19 @@ func (w *Witness) entry(o *observer, at raftgroup.Position) *appliedEntry {
 		log[at.Index] = e
 	}
 	if e.term != at.Term {
-		w.Fail("shard %d forks at index %d: node %d applied term %d, node %d term %d", o.shard, at.Index, e.by, e.term, o.node, at.Term)
+		w.Fail("shard %d forks at index %d: %s applied term %d, %s term %d", o.shard, at.Index, e.by, e.term, o.node, at.Term)
 	}
 	return e
 }
 
 // state compares the replicated state at an index over replicas, and content with it.
-func (w *Witness) state(node shard.NodeID, s *storage.ReplicaState, text string) {
+func (w *Witness) state(node string, s *storage.ReplicaState, text string) {
 	at := shardIndex{s.Descriptor.ID, s.Applied}
 	switch first, known := w.states[at]; {
 	case !known:
 		w.states[at] = stateMark{text, node}
 	case first.text != text:
-		w.Fail("shard %d differs at index %d:\n  node %d: %s\n  node %d: %s", at.shard, at.index, first.by, first.text, node, text)
+		w.Fail("shard %d differs at index %d:\n  %s: %s\n  %s: %s", at.shard, at.index, first.by, first.text, node, text)
 	}
 }
 
@@ -165,7 +165,7 @@ func (w *Witness) eachState(e *storage.Engine, each func(storage.ReplicaRecord, 
 // Observe wraps the machine of a replica, so that the witness sees what its group
 // tells it.
 func (w *Witness) Observe(node *Node, g *raftgroup.Group, m raftgroup.Machine) raftgroup.Machine {
-	o := &observer{Machine: m, witness: w, engine: node.engine, name: node.env.name, node: node.ID, shard: g.Shard(), replica: g.Replica()}
+	o := &observer{Machine: m, witness: w, engine: node.engine, node: node.Name, id: node.ID, shard: g.Shard(), replica: g.Replica()}
 	o.applied = m.Applied()
 	return o
 }
@@ -176,8 +176,8 @@ type observer struct {
 	raftgroup.Machine
 	witness *Witness
 	engine  *storage.Engine
-	name    string
-	node    shard.NodeID
+	node    string
+	id      shard.NodeID
 	shard   shard.ID
 	replica shard.ReplicaID
 
@@ -189,13 +189,13 @@ type observer struct {
 }
 
 func (o *observer) event(format string, args ...any) {
-	o.witness.trace.Event(o.witness.loop.Now(), o.name, "shard %d replica %d "+format, append([]any{o.shard, o.replica}, args...)...)
+	o.witness.trace.Event(o.witness.loop.Now(), o.node, "shard %d replica %d "+format, append([]any{o.shard, o.replica}, args...)...)
 }
 
 // operation compares one operation with what other replicas found in its place.
 func (o *observer) operation(at raftgroup.Position, op []byte) {
 	if at.Index <= o.applied.Index || at.Index < o.at.Index {
-		o.witness.Fail("node %d shard %d applies index %d after %d", o.node, o.shard, at.Index, max(o.applied.Index, o.at.Index))
+		o.witness.Fail("%s shard %d applies index %d after %d", o.node, o.shard, at.Index, max(o.applied.Index, o.at.Index))
 	}
 	if at != o.at {
 		o.finish()
@@ -207,9 +207,9 @@ func (o *observer) operation(at raftgroup.Position, op []byte) {
 	e := o.witness.entry(o, at)
 	switch {
 	case o.ops < len(e.ops) && e.ops[o.ops] != sum:
-		o.witness.Fail("shard %d forks at index %d: operation %d differs between nodes %d and %d", o.shard, at.Index, o.ops, e.by, o.node)
+		o.witness.Fail("shard %d forks at index %d: operation %d differs between %s and %s", o.shard, at.Index, o.ops, e.by, o.node)
 	case o.ops == len(e.ops) && e.full:
-		o.witness.Fail("shard %d forks at index %d: node %d applied %d operations, node %d more", o.shard, at.Index, e.by, len(e.ops), o.node)
+		o.witness.Fail("shard %d forks at index %d: %s applied %d operations, %s more", o.shard, at.Index, e.by, len(e.ops), o.node)
 	case o.ops == len(e.ops):
 		e.ops = append(e.ops, sum)
 	}
@@ -224,7 +224,7 @@ func (o *observer) finish() {
 	e := o.witness.entry(o, o.at)
 	e.full = true
 	if len(e.ops) != o.ops {
-		o.witness.Fail("shard %d forks at index %d: node %d applied %d operations, node %d %d", o.shard, o.at.Index, e.by, len(e.ops), o.node, o.ops)
+		o.witness.Fail("shard %d forks at index %d: %s applied %d operations, %s %d", o.shard, o.at.Index, e.by, len(e.ops), o.node, o.ops)
 	}
 }
 
@@ -232,7 +232,7 @@ func (o *observer) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (ra
 	o.operation(at, op)
 	res, err := o.Machine.Apply(b, at, op)
 	if err != nil {
-		o.witness.Fail("node %d shard %d stops at index %d: %v", o.node, o.shard, at.Index, err)
+		o.witness.Fail("%s shard %d stops at index %d: %v", o.node, o.shard, at.Index, err)
 	}
 	return res, err
 }
@@ -247,7 +247,7 @@ func (o *observer) ApplyMembership(b *storage.Batch, at raftgroup.Position, chan
 func (o *observer) EndApply(b *storage.Batch, at raftgroup.Position) {
 	o.finish()
 	if at.Index < o.applied.Index || at.Index < o.at.Index {
-		o.witness.Fail("node %d shard %d: applied index goes from %d back to %d", o.node, o.shard, max(o.applied.Index, o.at.Index), at.Index)
+		o.witness.Fail("%s shard %d: applied index goes from %d back to %d", o.node, o.shard, max(o.applied.Index, o.at.Index), at.Index)
 	}
 	o.applied, o.at, o.ops = at, raftgroup.Position{}, 0
 	o.Machine.EndApply(b, at)
@@ -259,14 +259,14 @@ func (o *observer) Published() {
 	o.Machine.Published()
 	s, ok, err := o.engine.ReplicaState(o.shard)
 	if err != nil || !ok {
-		o.witness.Fail("node %d shard %d: no state after apply: ok=%v err=%v", o.node, o.shard, ok, err)
+		o.witness.Fail("%s shard %d: no state after apply: ok=%v err=%v", o.node, o.shard, ok, err)
 		return
 	}
 	if s.Applied != o.applied.Index || s.AppliedTerm != o.applied.Term {
-		o.witness.Fail("node %d shard %d: the record says applied %d/%d, the group %v", o.node, o.shard, s.Applied, s.AppliedTerm, o.applied)
+		o.witness.Fail("%s shard %d: the record says applied %d/%d, the group %v", o.node, o.shard, s.Applied, s.AppliedTerm, o.applied)
 	}
 	if s.LastRevision < o.last {
-		o.witness.Fail("node %d shard %d: last revision goes from %d back to %d", o.node, o.shard, o.last, s.LastRevision)
+		o.witness.Fail("%s shard %d: last revision goes from %d back to %d", o.node, o.shard, o.last, s.LastRevision)
 	}
 	o.last = s.LastRevision
 	o.witness.state(o.node, &s, stateText(&s))
@@ -285,7 +285,7 @@ func (o *observer) InstallEnd(s *storage.ReplicaState) {
 		return
 	}
 	if s.Applied < o.applied.Index {
-		o.witness.Fail("node %d shard %d: a snapshot at %d replaced the state at %d", o.node, o.shard, s.Applied, o.applied.Index)
+		o.witness.Fail("%s shard %d: a snapshot at %d replaced the state at %d", o.node, o.shard, s.Applied, o.applied.Index)
 	}
 	o.applied, o.last = raftgroup.Position{Index: s.Applied, Term: s.AppliedTerm}, s.LastRevision
 	o.witness.state(o.node, s, stateText(s))
@@ -294,7 +294,7 @@ func (o *observer) InstallEnd(s *storage.ReplicaState) {
 
 func (o *observer) LeaderChanged(l raftgroup.Leadership) {
 	if l.Term < o.term {
-		o.witness.Fail("node %d shard %d: term goes from %d back to %d", o.node, o.shard, o.term, l.Term)
+		o.witness.Fail("%s shard %d: term goes from %d back to %d", o.node, o.shard, o.term, l.Term)
 	}
 	o.term = l.Term
 	o.witness.lead(o.shard, l)

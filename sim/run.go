@@ -20,6 +20,7 @@ type Config struct {
 	Work       time.Duration // virtual time during which clients work and faults strike; 0: 15 s
 	Workload   WorkloadConfig
 	Faults     *Faults // nil: drawn from the seed
+	Grown      *bool   // see ClusterConfig; nil: drawn from the seed
 
 	TraceAll io.Writer // every line of the trace; nil: none
 }
@@ -52,6 +53,7 @@ type Report struct {
 	TraceHash    uint64
 	Steps, Lines uint64
 	Virtual      time.Duration
+	Grown        bool
 	Faults       Faults
 
 	Acked, Undetermined, Refused, Reads int // operations
@@ -59,8 +61,8 @@ type Report struct {
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused; %d reads; %d crashes, %d partitions, %d pauses; faults %v",
-		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Reads, r.Crashes, r.Partitions, r.Pauses, r.Faults)
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused; %d reads; %d crashes, %d partitions, %d pauses; grown %v; faults %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Reads, r.Crashes, r.Partitions, r.Pauses, r.Grown, r.Faults)
 }
 
 // Failure is a run that broke a promise.
@@ -131,8 +133,12 @@ func newRun(cfg Config) (*run, error) {
 	if cfg.Faults != nil {
 		faults = *cfg.Faults
 	}
+	grown := r.loop.rand.IntN(2) == 0
+	if cfg.Grown != nil {
+		grown = *cfg.Grown
+	}
 	var err error
-	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, cfg.Nodes, cfg.UserShards, faults.Drift); err != nil {
+	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, ClusterConfig{Nodes: cfg.Nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift}); err != nil {
 		return nil, err
 	}
 	r.load = NewWorkload(r.cluster, cfg.Workload)
@@ -152,22 +158,11 @@ func (r *run) until(d time.Duration, done func() bool) (bool, error) {
 	})
 }
 
-// start starts the nodes, and waits for the stores to be written; leaders are
-// elected while the clients are at work already.
+// start starts the nodes. They find each other, and elect leaders, while the
+// clients are at work already and faults strike.
 func (r *run) start() error {
 	r.cluster.Start()
-	ok, err := r.until(time.Second, func() bool {
-		for _, n := range r.cluster.nodes {
-			if !n.serving {
-				return false
-			}
-		}
-		return true
-	})
-	if err == nil && !ok {
-		err = fmt.Errorf("the nodes are not up")
-	}
-	return err
+	return nil
 }
 
 func (r *run) work() error {
@@ -218,13 +213,13 @@ func (r *run) readBack() error {
 // check compares the replicas' content and the clients' histories.
 func (r *run) check() error {
 	for _, n := range r.cluster.nodes {
-		r.witness.content(n.ID, n.engine)
+		r.witness.content(n.Name, n.engine)
 	}
 	return r.load.history.Check(porcupineMax)
 }
 
 func (r *run) report() Report {
-	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Faults: r.nemesis.faults,
+	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Faults: r.nemesis.faults,
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
 		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses}
 }
