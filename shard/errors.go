@@ -118,7 +118,8 @@ var codesOfErrors = []struct {
 }
 
 // AppendError appends the encoding of err, which may be nil. An error outside
-// the closed set becomes an InternalError with its text.
+// the closed set becomes an InternalError with its text. Of a WrongShardError at
+// most the first 64 descriptors travel.
 func AppendError(b []byte, err error) []byte {
 	if err == nil {
 		return append(b, byte(codeOK))
@@ -137,9 +138,11 @@ func AppendError(b []byte, err error) []byte {
 		return appendBytes(b, []byte(notLeader.Leader.Address))
 	case errors.As(err, &wrongShard):
 		b = append(b, byte(codeWrongShard))
-		b = appendUvarints(b, uint64(wrongShard.Shard), uint64(len(wrongShard.Descriptors)))
-		for i := range wrongShard.Descriptors {
-			b = appendBytes(b, AppendDescriptor(nil, &wrongShard.Descriptors[i]))
+		// More than the reader accepts would make the whole frame malformed.
+		known := wrongShard.Descriptors[:min(len(wrongShard.Descriptors), descriptorsPerErrorMax)]
+		b = appendUvarints(b, uint64(wrongShard.Shard), uint64(len(known)))
+		for i := range known {
+			b = appendBytes(b, AppendDescriptor(nil, &known[i]))
 		}
 		return b
 	}

@@ -229,7 +229,9 @@ func (r *reader) result() Result {
 	}
 	if flags&resultRows != 0 {
 		n := r.uvarint()
-		if n > uint64(len(r.b))/3 { // a row has at least three bytes
+		// A row in memory is many times the three bytes that it has at least on
+		// the wire: no more of them are made room for than a page can have.
+		if n > PageRowsMax || n > uint64(len(r.b))/3 {
 			r.fail("%d rows in %d bytes", n, len(r.b))
 			return res
 		}

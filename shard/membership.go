@@ -93,6 +93,9 @@ func (m *MembershipChange) Apply(d *Descriptor) (Descriptor, error) {
 			if _, taken := d.ReplicaOn(c.Node); taken || c.Node == 0 {
 				return refuse("adds a replica on a node that has one already, or on no node")
 			}
+			if len(d.Replicas) >= maxReplicas {
+				return refuse("adds a replica to a shard that has as many as a descriptor can hold")
+			}
 			if joint || !alone || c.Replica != d.NextReplica {
 				return refuse("adds a learner that is not the next replica, or not alone, or while joint")
 			}
@@ -125,6 +128,8 @@ func (m *MembershipChange) Apply(d *Descriptor) (Descriptor, error) {
 					next.Replicas[k].Role = Learner
 				}
 			}
+		default:
+			return refuse("is of an unknown kind")
 		}
 	}
 	voters := 0

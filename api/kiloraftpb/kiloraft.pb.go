@@ -2158,6 +2158,7 @@ func (x *JoinResponse) GetNodes() []*NodeAddress {
 type NodeReportRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Replicas      bool                   `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Shards        []uint64               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"` // with replicas: only those of these shards; empty: all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2197,6 +2198,13 @@ func (x *NodeReportRequest) GetReplicas() bool {
 		return x.Replicas
 	}
 	return false
+}
+
+func (x *NodeReportRequest) GetShards() []uint64 {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
 }
 
 type NodeReportResponse struct {
@@ -2443,6 +2451,52 @@ func (*TransferShardResponse) Descriptor() ([]byte, []int) {
 	return file_api_kiloraft_proto_rawDescGZIP(), []int{39}
 }
 
+// ErrorDetail is attached to every status that carries one of Kiloraft's own
+// errors, so that the other side gets the error itself back.
+type ErrorDetail struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         []byte                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ErrorDetail) Reset() {
+	*x = ErrorDetail{}
+	mi := &file_api_kiloraft_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ErrorDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ErrorDetail) ProtoMessage() {}
+
+func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
+func (*ErrorDetail) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ErrorDetail) GetError() []byte {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 var File_api_kiloraft_proto protoreflect.FileDescriptor
 
 const file_api_kiloraft_proto_rawDesc = "" +
@@ -2618,9 +2672,10 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12+\n" +
 	"\x04meta\x18\x03 \x01(\v2\x17.kiloraft.v1.DescriptorR\x04meta\x12.\n" +
-	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"/\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"G\n" +
 	"\x11NodeReportRequest\x12\x1a\n" +
-	"\breplicas\x18\x01 \x01(\bR\breplicas\"\x94\x01\n" +
+	"\breplicas\x18\x01 \x01(\bR\breplicas\x12\x16\n" +
+	"\x06shards\x18\x02 \x03(\x04R\x06shards\"\x94\x01\n" +
 	"\x12NodeReportResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12)\n" +
@@ -2637,7 +2692,9 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x1d\n" +
 	"\n" +
 	"to_replica\x18\x02 \x01(\x04R\ttoReplica\"\x17\n" +
-	"\x15TransferShardResponse2\x8a\x03\n" +
+	"\x15TransferShardResponse\"#\n" +
+	"\vErrorDetail\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\fR\x05error2\x8a\x03\n" +
 	"\x02KV\x128\n" +
 	"\x03Get\x12\x17.kiloraft.v1.GetRequest\x1a\x18.kiloraft.v1.GetResponse\x128\n" +
 	"\x03Put\x12\x17.kiloraft.v1.PutRequest\x1a\x18.kiloraft.v1.PutResponse\x12A\n" +
@@ -2672,7 +2729,7 @@ func file_api_kiloraft_proto_rawDescGZIP() []byte {
 	return file_api_kiloraft_proto_rawDescData
 }
 
-var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_api_kiloraft_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: kiloraft.v1.GetRequest
 	(*GetResponse)(nil),              // 1: kiloraft.v1.GetResponse
@@ -2714,7 +2771,8 @@ var file_api_kiloraft_proto_goTypes = []any{
 	(*ChangeMembershipResponse)(nil), // 37: kiloraft.v1.ChangeMembershipResponse
 	(*TransferShardRequest)(nil),     // 38: kiloraft.v1.TransferShardRequest
 	(*TransferShardResponse)(nil),    // 39: kiloraft.v1.TransferShardResponse
-	nil,                              // 40: kiloraft.v1.NodeInfo.CountersEntry
+	(*ErrorDetail)(nil),              // 40: kiloraft.v1.ErrorDetail
+	nil,                              // 41: kiloraft.v1.NodeInfo.CountersEntry
 }
 var file_api_kiloraft_proto_depIdxs = []int32{
 	8,  // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
@@ -2727,7 +2785,7 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	19, // 7: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
 	24, // 8: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
 	24, // 9: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
-	40, // 10: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
+	41, // 10: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
 	27, // 11: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
 	18, // 12: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
 	28, // 13: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
@@ -2786,7 +2844,7 @@ func file_api_kiloraft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kiloraft_proto_rawDesc), len(file_api_kiloraft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -1,0 +1,56 @@
+# Kiloraft's targets. A fresh machine needs Go and make, nothing else:
+# `make demo` and `make test` fetch and build all there is to fetch and build.
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race lint generate bench fuzz clean
+
+GO        ?= go
+VERSION   ?= 0.1.0
+# Absent outside a git checkout; the binary then reports its version alone.
+COMMIT    ?= $(shell git rev-parse --short HEAD 2>/dev/null)
+LDFLAGS   := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+GOTOOL    := $(GO) tool -modfile=tools/go.mod
+# Options of one run, e.g. make demo ARGS='--nodes 5', make test ARGS='-run Key'.
+ARGS      ?=
+FUZZTIME  ?= 10s
+BENCHTIME ?= 20s
+
+help: ## list the targets (the default)
+	@echo 'Kiloraft: a sharded, strongly consistent, ordered key-value store.'
+	@echo
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
+
+build: ## build bin/kiloraft
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kiloraft ./cmd/kiloraft
+
+demo: build ## build, then run a three-node cluster in a temporary folder until Ctrl-C
+	@bin/kiloraft demo $(ARGS)
+
+test: ## run every test
+	$(GO) test $(ARGS) ./...
+
+race: ## run every test under the race detector (needs a C compiler)
+	$(GO) test -race $(ARGS) ./...
+
+lint: ## gofmt, go vet, staticcheck and the house rules
+	@unformatted="$$(gofmt -l .)" && \
+	  if [ -n "$$unformatted" ]; then echo "gofmt is needed on:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	cd tools && $(GO) vet ./...
+	$(GOTOOL) staticcheck ./...
+	$(GO) test -count=1 ./internal/lint/...
+
+generate: ## reproduce the generated code with pinned tools
+	$(GO) generate ./...
+
+bench: build ## puts and gets on a three-node cluster with 48 shards
+	bin/kiloraft demo --nodes 3 --shards 48 --exec 'kiloraft bench put --clients 256 --duration $(BENCHTIME)'
+	bin/kiloraft demo --nodes 3 --shards 48 --exec 'kiloraft bench get --load --clients 256 --duration $(BENCHTIME)'
+
+fuzz: ## run every fuzz test for FUZZTIME (10s) each
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for name in $$($(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+	  done; done
+
+clean: ## remove what build made
+	rm -rf bin

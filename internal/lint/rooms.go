@@ -1,0 +1,65 @@
+package lint
+
+import (
+	"slices"
+	"strings"
+)
+
+// The rooms of the house, from left to right. A room imports only rooms of
+// columns to its left. A package belongs to the room with the longest name that
+// is a prefix of its path.
+var columns = [][]string{
+	{"shard", "internal/env"},
+	{"storage", "router", "placement", "api"},
+	{"raftgroup"},
+	{"raftgroup/transport", "shard/machine"},
+	{"shard/replica", "placement/catalog"},
+	{"revision", "client"},
+	{"placement/driver"},
+	{"node"},
+	{"server", "sim", "bench"},
+	{"cmd"},
+}
+
+// Rooms outside the order: each says whom it may import, and who may import it.
+var outside = map[string]struct{ imports, importers []string }{
+	// The facade is a set of files, see facade below.
+	"internal/env/prod": {imports: []string{"internal/env"}, importers: []string{"node", "client"}},
+	"internal/lint":     {},
+	// Tests with real processes; no code of its own.
+	"e2e": {},
+}
+
+// facade tells whether a file of package client belongs to its blocking facade,
+// the part that may use goroutines and the real environment.
+func facade(path string) bool { return strings.HasPrefix(path, "client/facade") }
+
+// roomOf is the room of a package, or "" if it has none.
+func roomOf(pkg string) string {
+	best := ""
+	consider := func(room string) {
+		if (pkg == room || strings.HasPrefix(pkg, room+"/")) && len(room) > len(best) {
+			best = room
+		}
+	}
+	for _, column := range columns {
+		for _, room := range column {
+			consider(room)
+		}
+	}
+	for room := range outside {
+		consider(room)
+	}
+	return best
+}
+
+// columnOf is the place of a room in the order, or -1 if it stands outside.
+func columnOf(room string) int {
+	return slices.IndexFunc(columns, func(column []string) bool { return slices.Contains(column, room) })
+}
+
+// belowNode tells whether a room consists of steps.
+func belowNode(room string) bool {
+	c := columnOf(room)
+	return c >= 0 && c < columnOf("node")
+}

@@ -1,0 +1,3 @@
+package client
+
+import _ "github.com/kiloraft/kiloraft/internal/env/prod" // want imports "is not for client/core.go"

@@ -1,0 +1,2 @@
+// Package client breaks rules of the facade.
+package client

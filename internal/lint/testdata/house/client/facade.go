@@ -1,0 +1,3 @@
+package client
+
+import _ "github.com/kiloraft/kiloraft/internal/env/prod"

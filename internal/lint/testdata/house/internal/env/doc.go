@@ -1,0 +1,4 @@
+// Package env imports too much.
+package env
+
+import _ "go.etcd.io/raft/v3/raftpb" // want imports "raftpb stays"

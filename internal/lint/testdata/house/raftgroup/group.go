@@ -1,0 +1,5 @@
+package raftgroup
+
+import (
+	_ "go.etcd.io/raft/v3/raftpb"
+)

@@ -1,0 +1,2 @@
+// Package shard breaks rules.
+package shard

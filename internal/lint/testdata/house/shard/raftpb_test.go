@@ -1,0 +1,3 @@
+package shard
+
+import _ "go.etcd.io/raft/v3/raftpb" // want imports "raftpb stays"

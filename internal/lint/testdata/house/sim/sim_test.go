@@ -1,0 +1,3 @@
+package sim
+
+import _ "go.etcd.io/raft/v3/raftpb"

@@ -1,0 +1,2 @@
+// Package storage breaks rules, too.
+package storage

@@ -1,0 +1,10 @@
+// Package storagetest is for tests only.
+package storagetest
+
+import (
+	"os"
+	"testing"
+)
+
+// Check checks.
+func Check(t *testing.T) { t.Log(os.Args) }

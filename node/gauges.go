@@ -1,0 +1,20 @@
+package node
+
+// Gauge is one figure of the node at this moment.
+type Gauge struct {
+	Name, Help string
+	Value      float64
+}
+
+// Gauges are figures of the engine and the host that go up and down.
+func (n *Node) Gauges() []Gauge {
+	disk := n.cfg.Engine.Stats()
+	host := n.host.Stats()
+	return []Gauge{
+		{"memtable_bytes", "Bytes in memtables.", float64(disk.MemtableBytes)},
+		{"block_cache_bytes", "Bytes in the block cache.", float64(disk.CacheBytes)},
+		{"l0_sublevels", "Sublevels of level 0: how far compaction is behind.", float64(disk.L0Sublevels)},
+		{"proposal_bytes", "Bytes of proposals that wait for their outcome.", float64(host.ProposalBytes)},
+		{"incoming_bytes", "Bytes of raft messages that wait for a turn.", float64(host.IncomingBytes)},
+	}
+}

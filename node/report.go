@@ -1,0 +1,85 @@
+package node
+
+import (
+	"slices"
+
+	"github.com/kiloraft/kiloraft/api"
+	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/raftgroup"
+	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/shard/replica"
+)
+
+// ReportQuery says what a report is to hold beside the node itself.
+type ReportQuery struct {
+	Replicas bool
+	Shards   []shard.ID // with Replicas: only those of these shards; empty: all
+}
+
+func (q *ReportQuery) wants(id shard.ID) bool {
+	return q.Replicas && (len(q.Shards) == 0 || slices.Contains(q.Shards, id))
+}
+
+// Report is this node's own view of itself, and of its replicas if asked.
+// Safe for concurrent use.
+func (n *Node) Report(q ReportQuery) *pb.NodeReportResponse {
+	id := n.cfg.Identity
+	report := &pb.NodeReportResponse{ClusterId: id.Cluster[:], Node: n.info()}
+	for _, r := range n.store.Replicas() {
+		status := r.Group().Status()
+		report.Node.Shards++
+		report.Node.LogBytes += uint64(max(0, status.LogBytes))
+		if status.Leading {
+			report.Node.Leaders++
+		}
+		if q.wants(status.Shard) {
+			info := describeReplica(r, &status)
+			info.Node = uint64(id.Node)
+			report.Replicas = append(report.Replicas, info)
+		}
+	}
+	return report
+}
+
+func (n *Node) info() *pb.NodeInfo {
+	id := n.cfg.Identity
+	disk := n.cfg.Engine.Stats()
+	host := n.host.Stats()
+	info := &pb.NodeInfo{
+		Id: uint64(id.Node), Address: n.cfg.Advertise, HttpAddress: n.cfg.HTTPAddress, Live: true,
+		Bytes: uint64(max(0, disk.DiskBytes)), Incarnation: id.Incarnation, Version: n.cfg.Version,
+		UptimeSeconds: (n.cfg.Env.Now() - n.started).Seconds(),
+		Counters: map[string]float64{
+			"wal_syncs_total":        float64(disk.WALSyncs),
+			"commits_total":          float64(disk.Commits),
+			"rounds_total":           float64(host.Rounds),
+			"groups_in_rounds_total": float64(host.GroupsInRounds),
+			"entries_total":          float64(host.Entries),
+			"operations_total":       float64(host.Operations),
+			"read_indexes_total":     float64(host.ReadIndexes),
+			"reads_total":            float64(host.Reads),
+		},
+	}
+	if n.cfg.CPUSeconds != nil {
+		info.Counters["process_cpu_seconds_total"] = n.cfg.CPUSeconds()
+	}
+	return info
+}
+
+func describeReplica(r *replica.Replica, s *raftgroup.Status) *pb.ReplicaInfo {
+	info := &pb.ReplicaInfo{
+		Shard: uint64(s.Shard), Replica: uint64(s.Replica), Term: s.Term, Leading: s.Leading, LeaderNode: uint64(s.LeaderNode),
+		First: s.First, Last: s.Last, Commit: s.Commit, Applied: s.Applied, LogBytes: uint64(max(0, s.LogBytes)),
+	}
+	if state, ok := r.State(); ok {
+		info.Descriptor_ = api.FromDescriptor(&state.Descriptor)
+		info.Keys, info.Bytes, info.Revision = state.Versions, state.Bytes, uint64(state.LastRevision)
+	}
+	if s.Err != nil {
+		info.Stopped = s.Err.Error()
+	}
+	for _, p := range s.Progress {
+		info.Progress = append(info.Progress, &pb.MemberProgress{Replica: uint64(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot})
+	}
+	return info
+}

@@ -1,0 +1,40 @@
+package driver
+
+import (
+	"github.com/kiloraft/kiloraft/placement"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// Cluster is what a driver asks of the nodes. Every done is called exactly once,
+// from any step, perhaps before the call returns, after a bounded time.
+type Cluster interface {
+	// Reports asks all nodes for a report and passes on those of the nodes that
+	// answered, which are the live ones. only names the shards that are of
+	// interest; nil: all. Replicas of other shards may be left out.
+	Reports(only []shard.ID, done func([]Report))
+
+	// ChangeMembership asks the replica on node, which leads, to change its
+	// shard's membership. It answers with the shard's descriptor after the
+	// change; a descriptor without an ID means that it is not known.
+	ChangeMembership(node shard.NodeID, m shard.MembershipChange, done func(shard.Descriptor, error))
+
+	// TransferShard asks the replica of the shard on node, which leads, to hand
+	// over to another replica, and answers when it no longer leads.
+	TransferShard(node shard.NodeID, id shard.ID, to shard.ReplicaID, done func(error))
+}
+
+// Report is a live node's view of its replicas. Those that do not lead may be
+// left out; they help while a shard has no leader.
+type Report struct {
+	Node     shard.NodeID
+	Replicas []ReplicaReport
+}
+
+// ReplicaReport is a replica's view of its shard.
+type ReplicaReport struct {
+	Descriptor shard.Descriptor // of an initialized replica
+	Term       uint64
+	Leading    bool
+	Commit     uint64
+	Progress   []placement.Progress // of a leader
+}

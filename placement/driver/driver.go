@@ -1,0 +1,180 @@
+package driver
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/kiloraft/kiloraft/internal/env"
+	"github.com/kiloraft/kiloraft/placement"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+const (
+	// busyPoll is the pause between polls for shards whose learners catch up,
+	// fullPoll that between polls for all shards.
+	busyPoll = 200 * time.Millisecond
+	fullPoll = time.Second
+	// pollTimeout and stepTimeout give up on an answer that never comes.
+	pollTimeout = 15 * time.Second
+	stepTimeout = 30 * time.Second
+	// liveFor is how long a node counts as live after its last report, so that
+	// one late report does not change what is decided.
+	liveFor = 3 * time.Second
+	// settleFor is how long after a node joined others may be about to.
+	settleFor = 2 * time.Second
+	// forgetAfter drops a shard that no node has reported for so long.
+	forgetAfter = time.Minute
+	// A shard whose step failed is left alone for a while that doubles.
+	stepBackoffMin = 100 * time.Millisecond
+	stepBackoffMax = 5 * time.Second
+)
+
+// Config of a driver.
+type Config struct {
+	Env     env.Env
+	Cluster Cluster
+	Limits  placement.Limits
+	Logger  *slog.Logger // nil: none
+}
+
+// Driver carries out placement's steps while it is started. Its methods are safe
+// for concurrent use and return at once.
+type Driver struct {
+	env     env.Env
+	queue   env.Queue
+	cluster Cluster
+	limits  placement.Limits
+	log     *limitedLog
+
+	// All below belongs to steps on queue.
+
+	term uint64 // of the meta shard's leadership; 0: stopped
+	last uint64 // the last term that was started
+	run  uint64 // grows with each start and stop: answers to an earlier run are dropped
+
+	nodes   map[shard.NodeID]time.Duration // live nodes and their last report
+	joined  time.Duration                  // when a node was last new
+	entries map[shard.ID]*entry
+	sorted  []*entry // in order of shard
+	plan    *placement.Plan
+	later   []*entry // their steps wait for room
+	clock   uint64   // orders polls and ends of steps
+
+	poll poll
+}
+
+// entry is what the driver knows of a shard.
+type entry struct {
+	placement.Shard
+	term     uint64        // of Leader
+	seen     time.Duration // last report
+	polled   uint64        // the last poll in which a leader was found
+	changed  uint64        // when the last step ended: polls from before know less
+	began    time.Duration // of the step in flight
+	step     uint64        // tells the step in flight from earlier ones
+	failures int
+	retryAt  time.Duration
+	waiting  bool // in Driver.later
+}
+
+// New makes a driver, stopped.
+func New(cfg Config) *Driver {
+	return &Driver{
+		env:     cfg.Env,
+		queue:   cfg.Env.NewQueue("placement"),
+		cluster: cfg.Cluster,
+		limits:  cfg.Limits,
+		log:     newLimitedLog(cfg.Logger, cfg.Env),
+	}
+}
+
+// Start begins to drive: this node leads the meta shard in term. It knows nothing
+// at first, whatever it knew in an earlier term. A term that is not newer than the
+// last one started is ignored.
+func (d *Driver) Start(term uint64) {
+	d.queue.Submit(func() {
+		if term <= d.last {
+			return
+		}
+		d.reset()
+		d.last, d.term = term, term
+		d.pollWithin(0)
+	})
+}
+
+// Stop ends driving if it was started in term or in an earlier one: this node no
+// longer leads in that. Steps in flight are left to themselves.
+func (d *Driver) Stop(term uint64) {
+	d.queue.Submit(func() {
+		if d.term != 0 && d.term <= term {
+			d.reset()
+		}
+	})
+}
+
+// Wake makes the driver look at once: a node joined, or somebody waits.
+func (d *Driver) Wake() {
+	d.queue.Submit(func() {
+		if d.term != 0 {
+			d.poll.full = true
+			d.pollWithin(0)
+		}
+	})
+}
+
+func (d *Driver) reset() {
+	d.run++
+	d.term = 0
+	if d.poll.timer != nil {
+		d.poll.timer.Stop()
+	}
+	d.poll = poll{serial: d.poll.serial}
+	d.nodes = map[shard.NodeID]time.Duration{}
+	d.entries = map[shard.ID]*entry{}
+	d.sorted, d.plan, d.later = nil, nil, nil
+	d.joined = 0
+}
+
+// submit runs step on the driver's queue, unless the run is over by then.
+func (d *Driver) submit(run uint64, step func()) {
+	d.queue.Submit(func() {
+		if d.run == run {
+			step()
+		}
+	})
+}
+
+// decide makes a new plan from what is known, and begins its steps.
+func (d *Driver) decide() {
+	now := d.env.Now()
+	v := placement.View{Settling: now < d.joined+settleFor}
+	for id := range d.nodes { //order-free: the plan sorts nodes
+		v.Nodes = append(v.Nodes, placement.Node{ID: id, Live: true})
+	}
+	v.Shards = make([]*placement.Shard, len(d.sorted))
+	for i, e := range d.sorted {
+		if e.InFlight != nil && now >= e.began+stepTimeout {
+			d.abandon(e)
+		}
+		e.Hold = now < e.retryAt
+		e.waiting = false
+		v.Shards[i] = &e.Shard
+	}
+	d.plan = placement.NewPlan(v, d.limits)
+	steps, later := d.plan.Decide(v.Shards)
+	d.later = d.later[:0]
+	for _, s := range later {
+		e := d.entries[s.Descriptor.ID]
+		e.waiting = true
+		d.later = append(d.later, e)
+	}
+	for i := range steps {
+		d.begin(d.entries[steps[i].Shard], &steps[i])
+	}
+	for _, e := range d.sorted {
+		// Its leader's place was decided with full knowledge of the members.
+		if e.Raised && e.InFlight == nil && !e.waiting && !e.Hold && len(e.Progress) > 0 {
+			e.Raised = false
+		}
+	}
+}

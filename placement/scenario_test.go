@@ -1,0 +1,172 @@
+package placement
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// TestScenarios reads cluster states and the steps that they call for. A state
+// has a line
+//
+//	nodes 1 2 !3
+//
+// (node 3 does not live), perhaps a line settling, and a line for each shard:
+//
+//	shard ID epoch=V.C leader=NODE commit=N [raised] [hold] [inflight=add:NODE|transfer:NODE|leave] REPLICA…
+//
+// with a replica as id@node:role:match, where the role is voter if left out and
+// the match index the commit index; match may be followed by :inactive or
+// :snapshot, and is ? for a member of which the leader knows nothing.
+// "shards FROM-TO …" stands for many alike.
+func TestScenarios(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			limits := Limits{}
+			d.MaybeScanArgs(t, "rf", &limits.ReplicationFactor)
+			d.MaybeScanArgs(t, "steps", &limits.StepsMax)
+			d.MaybeScanArgs(t, "learners", &limits.LearnersMax)
+			v := parseView(t, d.Input)
+			switch d.Cmd {
+			case "decide":
+				var b strings.Builder
+				for _, st := range Decide(v, limits) {
+					fmt.Fprintln(&b, st.String())
+				}
+				if b.Len() == 0 {
+					return "nothing\n"
+				}
+				return b.String()
+			case "later":
+				_, later := NewPlan(v, limits).Decide(v.Shards)
+				var b strings.Builder
+				for _, s := range later {
+					fmt.Fprintf(&b, "shard %d\n", s.Descriptor.ID)
+				}
+				return b.String()
+			}
+			t.Fatalf("%s: unknown command %s", d.Pos, d.Cmd)
+			return ""
+		})
+	})
+}
+
+func parseView(t *testing.T, input string) (v View) {
+	t.Helper()
+	for _, line := range strings.Split(strings.TrimSpace(input), "\n") {
+		words := strings.Fields(line)
+		switch words[0] {
+		case "nodes":
+			for _, w := range words[1:] {
+				id := strings.TrimPrefix(w, "!")
+				v.Nodes = append(v.Nodes, Node{ID: shard.NodeID(number(t, id)), Live: id == w})
+			}
+		case "settling":
+			v.Settling = true
+		case "shard":
+			id := number(t, words[1])
+			v.Shards = append(v.Shards, parseShard(t, shard.ID(id), words[2:]))
+		case "shards":
+			from, to, _ := strings.Cut(words[1], "-")
+			for id := number(t, from); id <= number(t, to); id++ {
+				v.Shards = append(v.Shards, parseShard(t, shard.ID(id), words[2:]))
+			}
+		default:
+			t.Fatalf("unknown line %q", line)
+		}
+	}
+	return v
+}
+
+func parseShard(t *testing.T, id shard.ID, words []string) *Shard {
+	t.Helper()
+	s := &Shard{Descriptor: shard.Descriptor{ID: id, Span: shard.UserSpan(), Epoch: shard.Epoch{Version: 1, ConfVersion: 1}, NextReplica: 1}, Commit: 20}
+	d := &s.Descriptor
+	var inFlight string
+	for _, w := range words {
+		name, value, _ := strings.Cut(w, "=")
+		switch name {
+		case "epoch":
+			version, conf, _ := strings.Cut(value, ".")
+			d.Epoch = shard.Epoch{Version: number(t, version), ConfVersion: number(t, conf)}
+		case "leader":
+			s.Leader = shard.NodeID(number(t, value))
+		case "commit":
+			s.Commit = number(t, value)
+		case "raised":
+			s.Raised = true
+		case "hold":
+			s.Hold = true
+		case "inflight":
+			inFlight = value
+		default:
+			parseReplica(t, s, w)
+		}
+	}
+	if inFlight != "" {
+		st := &Step{Shard: id, Epoch: d.Epoch, Leader: s.Leader, Replica: d.NextReplica}
+		kind, node, _ := strings.Cut(inFlight, ":")
+		switch kind {
+		case "add":
+			st.Kind, st.Node = AddLearner, shard.NodeID(number(t, node))
+		case "transfer":
+			st.Kind, st.Node = TransferLeader, shard.NodeID(number(t, node))
+		case "leave":
+			st.Kind = LeaveJoint
+		default:
+			t.Fatalf("unknown step %q", inFlight)
+		}
+		s.InFlight = st
+	}
+	return s
+}
+
+func parseReplica(t *testing.T, s *Shard, word string) {
+	t.Helper()
+	parts := strings.Split(word, ":")
+	id, node, ok := strings.Cut(parts[0], "@")
+	if !ok {
+		t.Fatalf("unknown word %q", word)
+	}
+	r := shard.Replica{ID: shard.ReplicaID(number(t, id)), Node: shard.NodeID(number(t, node)), Role: shard.Voter}
+	p := Progress{Replica: r.ID, Match: s.Commit, Active: true}
+	known := true
+	for _, part := range parts[1:] {
+		switch part {
+		case "voter":
+		case "learner":
+			r.Role = shard.Learner
+		case "incoming":
+			r.Role = shard.Incoming
+		case "outgoing":
+			r.Role = shard.Outgoing
+		case "inactive":
+			p.Active = false
+		case "snapshot":
+			p.Snapshot = true
+		case "?":
+			known = false
+		default:
+			p.Match = number(t, part)
+		}
+	}
+	s.Descriptor.Replicas = append(s.Descriptor.Replicas, r)
+	s.Descriptor.NextReplica = r.ID + 1
+	if known {
+		s.Progress = append(s.Progress, p)
+	}
+}
+
+func number(t *testing.T, s string) uint64 {
+	t.Helper()
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

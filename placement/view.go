@@ -1,0 +1,62 @@
+package placement
+
+import "github.com/kiloraft/kiloraft/shard"
+
+// View is what is known of the cluster.
+type View struct {
+	Nodes  []Node
+	Shards []*Shard
+	// Settling: a node joined a moment ago and others may be about to. No shard
+	// becomes one of fewer voters than the replication factor meanwhile.
+	Settling bool
+}
+
+// Node is a node that may hold replicas.
+type Node struct {
+	ID   shard.NodeID
+	Live bool
+}
+
+// Shard is what is known of a shard.
+type Shard struct {
+	Descriptor shard.Descriptor
+	// Leader is the node of the replica that leads; 0: none is known, and no
+	// step is decided.
+	Leader shard.NodeID
+	// Commit is the leader's commit index.
+	Commit uint64
+	// Progress is what the leader knows of the members; a member that is not
+	// listed counts as not caught up.
+	Progress []Progress
+	// Raised: voters were added, and the leader's place has not been decided since.
+	Raised bool
+	// InFlight is the step that is being carried out, nil if none. It counts
+	// as if it had succeeded, and no other step is decided for the shard.
+	InFlight *Step
+	// Hold: no step is to be decided now.
+	Hold bool
+}
+
+// Progress is what a leader knows of a member.
+type Progress struct {
+	Replica  shard.ReplicaID
+	Match    uint64 // index up to which its log is known to equal the leader's
+	Active   bool   // heard from within the last election timeout
+	Snapshot bool   // is being sent a snapshot
+}
+
+// lagEntriesMax is how far a member's log may be behind the leader's commit
+// index and count as caught up: what is on its way to it under load.
+const lagEntriesMax = 64
+
+// caughtUp tells whether the member could vote for new entries at once. A match
+// index of 0 is a member whose log has not begun: it waits for its snapshot,
+// however short the leader's log is.
+func (s *Shard) caughtUp(id shard.ReplicaID) bool {
+	for i := range s.Progress {
+		if p := &s.Progress[i]; p.Replica == id {
+			return p.Active && !p.Snapshot && p.Match > 0 && p.Match+lagEntriesMax >= s.Commit
+		}
+	}
+	return false
+}

@@ -1,0 +1,143 @@
+package router
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// Node is a node's record in the system keyspace.
+type Node struct {
+	ID          shard.NodeID
+	Address     string // where clients and peers reach it, host:port
+	HTTPAddress string // its HTTP server; "" if it has none
+	Incarnation uint64
+	StartNonce  uint64 // random at each start: tells two starts of one incarnation (a copied store) apart
+	Version     string // of the program
+}
+
+const (
+	nodePrefix = string(rune(shard.SystemKeyspace)) + "node/"
+	nodeFormat = 1
+	// nodeStringBytesMax bounds each string of a record.
+	nodeStringBytesMax = 1 << 10
+)
+
+// NodeKey is the key of a node's record.
+func NodeKey(id shard.NodeID) []byte {
+	return binary.BigEndian.AppendUint64([]byte(nodePrefix), uint64(id))
+}
+
+// NodeSpan holds the records of all nodes, in order of their IDs.
+func NodeSpan() shard.Span { return prefixSpan(nodePrefix) }
+
+// AppendNode appends the encoding of n to b.
+func AppendNode(b []byte, n *Node) []byte {
+	b = append(b, nodeFormat)
+	b = binary.AppendUvarint(b, uint64(n.ID))
+	b = appendString(b, n.Address)
+	b = appendString(b, n.HTTPAddress)
+	b = binary.AppendUvarint(b, n.Incarnation)
+	b = binary.BigEndian.AppendUint64(b, n.StartNonce)
+	return appendString(b, n.Version)
+}
+
+// DecodeNode reads what AppendNode wrote. The result shares no memory with b.
+func DecodeNode(b []byte) (Node, error) {
+	r := reader{b: b}
+	var n Node
+	r.format("node record", nodeFormat)
+	n.ID = shard.NodeID(r.uvarint())
+	n.Address = r.string()
+	n.HTTPAddress = r.string()
+	n.Incarnation = r.uvarint()
+	n.StartNonce = r.uint64()
+	n.Version = r.string()
+	if r.err == nil && n.ID == 0 {
+		r.fail("a record of node 0")
+	}
+	if err := r.done(); err != nil {
+		return Node{}, err
+	}
+	return n, nil
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+// reader decodes a byte slice. The first malformed field sets err; every later
+// read then returns a zero value.
+type reader struct {
+	b   []byte
+	err error
+}
+
+func (r *reader) fail(format string, args ...any) {
+	if r.err == nil {
+		r.err = fmt.Errorf("%w: %s", shard.ErrMalformed, fmt.Sprintf(format, args...))
+	}
+	r.b = nil
+}
+
+func (r *reader) done() error {
+	if r.err == nil && len(r.b) > 0 {
+		r.fail("%d bytes too many", len(r.b))
+	}
+	return r.err
+}
+
+func (r *reader) format(what string, want byte) {
+	if len(r.b) == 0 {
+		r.fail("an empty %s", what)
+		return
+	}
+	if r.b[0] != want {
+		r.fail("%s of format %d, this version reads %d", what, r.b[0], want)
+		return
+	}
+	r.b = r.b[1:]
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if r.err != nil || n <= 0 {
+		r.fail("bad varint")
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) uint64() uint64 {
+	if r.err != nil || len(r.b) < 8 {
+		r.fail("cut short")
+		return 0
+	}
+	v := binary.BigEndian.Uint64(r.b)
+	r.b = r.b[8:]
+	return v
+}
+
+// bytes is a length-prefixed field; it aliases the input.
+func (r *reader) bytes() []byte {
+	n := r.uvarint()
+	if r.err != nil || n > uint64(len(r.b)) {
+		r.fail("a field of %d bytes, %d are left", n, len(r.b))
+		return nil
+	}
+	v := r.b[:n:n]
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) string() string {
+	s := r.bytes()
+	if len(s) > nodeStringBytesMax {
+		r.fail("a string of %d bytes", len(s))
+		return ""
+	}
+	return string(s)
+}

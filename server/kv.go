@@ -1,0 +1,108 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kiloraft/kiloraft/api"
+	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/client"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// multiKeysMax bounds the keys of one MultiGet or MultiPut call.
+const multiKeysMax = 10_000
+
+// kvService is the plain unary service for other languages: it routes on behalf
+// of the caller with the node's own client.
+type kvService struct {
+	pb.UnimplementedKVServer
+	client *client.Client
+}
+
+func newKVService(core *client.Core) *kvService { return &kvService{client: client.FromCore(core)} }
+
+func (s *kvService) Get(ctx context.Context, q *pb.GetRequest) (*pb.GetResponse, error) {
+	kv, err := s.client.Get(ctx, q.Key)
+	if errors.Is(err, client.ErrNotFound) {
+		return &pb.GetResponse{}, nil
+	}
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	return &pb.GetResponse{Found: true, Value: kv.Value, Revision: uint64(kv.Revision)}, nil
+}
+
+func (s *kvService) Put(ctx context.Context, q *pb.PutRequest) (*pb.PutResponse, error) {
+	rev, err := s.client.Put(ctx, q.Key, q.Value)
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	return &pb.PutResponse{Revision: uint64(rev)}, nil
+}
+
+func (s *kvService) Delete(ctx context.Context, q *pb.DeleteRequest) (*pb.DeleteResponse, error) {
+	rev, err := s.client.Delete(ctx, q.Key)
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	return &pb.DeleteResponse{Revision: uint64(rev)}, nil
+}
+
+func (s *kvService) Scan(ctx context.Context, q *pb.ScanRequest) (*pb.ScanResponse, error) {
+	rows, resume, err := s.client.ScanPage(ctx, client.ScanOptions{
+		Start: q.Start, End: q.End, Reverse: q.Reverse, KeysOnly: q.KeysOnly, Limit: int(min(q.Limit, shard.PageRowsMax)),
+	})
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	r := &pb.ScanResponse{More: resume != nil, Resume: resume}
+	for _, row := range rows {
+		r.Rows = append(r.Rows, &pb.KeyValue{Key: row.Key, Value: row.Value, Revision: uint64(row.Revision)})
+	}
+	return r, nil
+}
+
+func checkMulti(n int) error {
+	if n == 0 || n > multiKeysMax {
+		return &shard.InvalidError{Field: "request", Reason: fmt.Sprintf("names %d keys, the limits are 1 and %d", n, multiKeysMax)}
+	}
+	return nil
+}
+
+func (s *kvService) MultiGet(ctx context.Context, q *pb.MultiGetRequest) (*pb.MultiGetResponse, error) {
+	if err := checkMulti(len(q.Keys)); err != nil {
+		return nil, api.Status(err)
+	}
+	found, err := s.client.MultiGet(ctx, q.Keys)
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	r := &pb.MultiGetResponse{}
+	for _, kv := range found {
+		r.Results = append(r.Results, &pb.GetResponse{Found: kv.Revision != 0, Value: kv.Value, Revision: uint64(kv.Revision)})
+	}
+	return r, nil
+}
+
+func (s *kvService) MultiPut(ctx context.Context, q *pb.MultiPutRequest) (*pb.MultiPutResponse, error) {
+	if err := checkMulti(len(q.Pairs)); err != nil {
+		return nil, api.Status(err)
+	}
+	pairs := make([]client.KeyValue, len(q.Pairs))
+	for i, p := range q.Pairs {
+		pairs[i] = client.KeyValue{Key: p.Key, Value: p.Value}
+	}
+	revisions, errs := s.client.MultiPut(ctx, pairs)
+	r := &pb.MultiPutResponse{}
+	for i := range pairs {
+		outcome := &pb.PutOutcome{Revision: uint64(revisions[i])}
+		if errs[i] != nil {
+			outcome.Error = errs[i].Error()
+			outcome.Undetermined = errors.Is(errs[i], shard.ErrUndetermined)
+		}
+		r.Results = append(r.Results, outcome)
+	}
+	return r, nil
+}

@@ -1,0 +1,56 @@
+package server
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/kiloraft/kiloraft/node"
+)
+
+// newMetrics registers everything that /metrics shows. Names are
+// kiloraft_<what>_<unit>; what also appears in a node's report has the same name there.
+func newMetrics(n *node.Node) *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &nodeCollector{node: n})
+	return reg
+}
+
+// nodeCollector reads the node's own counters when it is scraped.
+type nodeCollector struct{ node *node.Node }
+
+// Describe sends nothing: which metrics there are is known when they are read.
+func (c *nodeCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads the node's report and the engine's and host's figures.
+func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
+	send := func(kind prometheus.ValueType, name, help string, v float64) {
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("kiloraft_"+name, help, nil, nil), kind, v)
+	}
+	report := c.node.Report(node.ReportQuery{}).Node
+	send(prometheus.GaugeValue, "shards", "Replicas on this node.", float64(report.Shards))
+	send(prometheus.GaugeValue, "leaders", "Shards that this node leads.", float64(report.Leaders))
+	send(prometheus.GaugeValue, "log_bytes", "Bytes of all raft logs.", float64(report.LogBytes))
+	send(prometheus.GaugeValue, "disk_bytes", "Bytes of the store on disk.", float64(report.Bytes))
+	for name, v := range report.Counters {
+		if strings.HasPrefix(name, "process_") {
+			continue // the process collector has them
+		}
+		send(prometheus.CounterValue, name, counterHelp[name], v)
+	}
+	for _, g := range c.node.Gauges() {
+		send(prometheus.GaugeValue, g.Name, g.Help, g.Value)
+	}
+}
+
+var counterHelp = map[string]string{
+	"wal_syncs_total":        "Syncs of the write-ahead log.",
+	"commits_total":          "Batches committed to the engine.",
+	"rounds_total":           "Rounds of the scheduler.",
+	"groups_in_rounds_total": "Groups that had a turn, over all rounds.",
+	"entries_total":          "Log entries proposed on this node.",
+	"operations_total":       "Operations proposed on this node.",
+	"read_indexes_total":     "ReadIndex rounds started on this node.",
+	"reads_total":            "Reads confirmed on this node.",
+}

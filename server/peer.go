@@ -1,0 +1,79 @@
+package server
+
+import (
+	"context"
+
+	"github.com/kiloraft/kiloraft/api"
+	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/node"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// peerService answers what nodes ask of each other.
+type peerService struct {
+	pb.UnimplementedPeerServer
+	node *node.Node
+}
+
+// await runs start, which reports by its callback, and waits for that or ctx.
+func await[T any](ctx context.Context, start func(done func(T, error))) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	ch := make(chan outcome, 1)
+	start(func(v T, err error) { ch <- outcome{v, err} })
+	select {
+	case o := <-ch:
+		return o.value, o.err
+	case <-ctx.Done():
+		var zero T
+		return zero, ctx.Err()
+	}
+}
+
+func (s *peerService) Join(ctx context.Context, q *pb.JoinRequest) (*pb.JoinResponse, error) {
+	if q.Address == "" {
+		return nil, api.Status(&shard.InvalidError{Field: "address", Reason: "is empty; a joining node says where it can be reached"})
+	}
+	id, err := await(ctx, s.node.AllocateNode)
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	self := s.node.Identity()
+	r := &pb.JoinResponse{ClusterId: self.Cluster[:], NodeId: uint64(id), Nodes: nodeAddresses(s.node.Addresses())}
+	if meta, _, ok := s.node.Meta(); ok {
+		r.Meta = api.FromDescriptor(&meta)
+	}
+	return r, nil
+}
+
+func (s *peerService) NodeReport(_ context.Context, q *pb.NodeReportRequest) (*pb.NodeReportResponse, error) {
+	query := node.ReportQuery{Replicas: q.Replicas}
+	for _, id := range q.Shards {
+		query.Shards = append(query.Shards, shard.ID(id))
+	}
+	return s.node.Report(query), nil
+}
+
+func (s *peerService) ChangeMembership(ctx context.Context, q *pb.ChangeMembershipRequest) (*pb.ChangeMembershipResponse, error) {
+	m, err := shard.DecodeMembershipChange(q.Change)
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	d, err := await(ctx, func(done func(shard.Descriptor, error)) { s.node.ChangeMembership(m, done) })
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	return &pb.ChangeMembershipResponse{Descriptor_: api.FromDescriptor(&d)}, nil
+}
+
+func (s *peerService) TransferShard(ctx context.Context, q *pb.TransferShardRequest) (*pb.TransferShardResponse, error) {
+	_, err := await(ctx, func(done func(struct{}, error)) {
+		s.node.TransferShard(shard.ID(q.Shard), shard.ReplicaID(q.ToReplica), func(err error) { done(struct{}{}, err) })
+	})
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	return &pb.TransferShardResponse{}, nil
+}

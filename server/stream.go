@@ -1,0 +1,178 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+
+	"github.com/kiloraft/kiloraft/api"
+	"github.com/kiloraft/kiloraft/node"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// The answers of one client stream that wait for the client to read them are
+// bounded; a client that does not read is cut off rather than buffered for ever.
+const unreadBytesMax = 256 << 20
+
+// frameBytesTarget is where a response frame is closed and sent, unless a single
+// response is larger.
+const frameBytesTarget = 1 << 20
+
+// frames recycles the buffers of response frames once gRPC has written them.
+var frames api.FramePool
+
+// frameStream is the raw bidirectional stream of frames that operations travel
+// on; see api.RawStream. Send takes the frame over and recycles it into pool.
+type frameStream interface {
+	Send(frame []byte, pool *api.FramePool) error
+	Receive(bytesMax int) ([]byte, error)
+}
+
+// executor carries out requests; see replica.Store.
+type executor interface {
+	Execute(q shard.Request, reply func(shard.Response))
+	ExecuteTrusted(q shard.Request, reply func(shard.Response))
+}
+
+// operations serves client streams.
+type operations struct {
+	node *node.Node
+	log  *slog.Logger
+}
+
+func (o *operations) Stream(s *api.RawStream) error {
+	id := o.node.Identity()
+	greeting := shard.Greeting{Cluster: id.Cluster, Node: id.Node, Incarnation: id.Incarnation}
+	err := serveOperations(s, greeting, o.node.Store(), fromNode(s.Context()))
+	if err != nil {
+		o.log.Info("a client stream ended", "err", err)
+	}
+	return err
+}
+
+// serveOperations runs one client stream until it ends. The greeting goes out
+// before any request is taken, so that a client that reached the wrong cluster
+// has sent nothing. Responses leave in whatever order they come, as many in a
+// frame as were waiting.
+func serveOperations(s frameStream, greeting shard.Greeting, x executor, trusted bool) error {
+	if err := s.Send(shard.AppendGreeting(nil, greeting), nil); err != nil {
+		return err
+	}
+	first, err := s.Receive(shard.FrameBytesMax)
+	if err != nil {
+		return err
+	}
+	hello, err := shard.DecodeHello(first)
+	if err != nil {
+		return err
+	}
+	if hello.Cluster != greeting.Cluster {
+		return &shard.InvalidError{Field: "cluster", Reason: hello.Cluster.String() + " was asked for, but this node belongs to " + greeting.Cluster.String()}
+	}
+	execute := x.Execute
+	if trusted {
+		execute = x.ExecuteTrusted
+	}
+	out := newResponses()
+	defer out.close()
+	// The first to end ends the stream, and with it the other.
+	ended := make(chan error, 2)
+	go func() { ended <- out.sendTo(s) }()
+	go func() { ended <- receiveRequests(s, func(q shard.Request) { execute(q, out.add) }) }()
+	if err := <-ended; err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+func receiveRequests(s frameStream, each func(shard.Request)) error {
+	for {
+		frame, err := s.Receive(shard.FrameBytesMax)
+		if err != nil {
+			return err
+		}
+		if err := shard.DecodeRequests(frame, each); err != nil {
+			return err
+		}
+	}
+}
+
+// responses packs answers into frames. add may be called from any step.
+type responses struct {
+	mu     sync.Mutex
+	wake   sync.Cond
+	frame  []byte   // being filled; empty or begun
+	full   [][]byte // closed frames that wait
+	bytes  int      // in frame and full
+	closed bool
+	err    error
+}
+
+func newResponses() *responses {
+	r := &responses{}
+	r.wake.L = &r.mu
+	return r
+}
+
+func (r *responses) add(p shard.Response) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	before := len(r.frame)
+	if before == 0 {
+		r.frame = shard.BeginResponses(frames.Buffer())
+	}
+	r.frame = shard.AppendResponse(r.frame, &p)
+	r.bytes += len(r.frame) - before
+	if len(r.frame) >= frameBytesTarget {
+		r.full = append(r.full, r.frame)
+		r.frame = nil
+	}
+	if r.bytes > unreadBytesMax {
+		r.closed = true
+		r.err = &shard.InvalidError{Field: "stream", Reason: "has too many unread answers; read them while sending"}
+	}
+	r.wake.Signal()
+}
+
+func (r *responses) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	r.wake.Signal()
+}
+
+// next waits for a frame; nil at the end.
+func (r *responses) next() ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.closed && len(r.frame) == 0 && len(r.full) == 0 {
+		r.wake.Wait()
+	}
+	if r.closed {
+		return nil, r.err
+	}
+	var frame []byte
+	if len(r.full) > 0 {
+		frame, r.full = r.full[0], r.full[1:]
+	} else {
+		frame, r.frame = r.frame, nil
+	}
+	r.bytes -= len(frame)
+	return frame, nil
+}
+
+func (r *responses) sendTo(s frameStream) error {
+	for {
+		frame, err := r.next()
+		if frame == nil {
+			return err
+		}
+		if err := s.Send(frame, &frames); err != nil {
+			return err
+		}
+	}
+}
