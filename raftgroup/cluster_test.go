@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
@@ -24,6 +23,8 @@ type cluster struct {
 	cut   map[[2]shard.NodeID]bool
 	// lossPercent of messages vanish.
 	lossPercent uint64
+	// doublePercent of messages arrive twice.
+	doublePercent uint64
 	// filter, if set, tells whether a message is let through.
 	filter func(from, to shard.NodeID, e *envelope) bool
 	// sending, if set, sees each message as it leaves its host.
@@ -41,6 +42,7 @@ type testNode struct {
 	host        *Host
 	machines    map[shard.ID]*register
 	incarnation uint64
+	env         *life // since the store was opened
 }
 
 func newCluster(t testing.TB, seed uint64, nodes int) *cluster {
@@ -57,8 +59,9 @@ func newCluster(t testing.TB, seed uint64, nodes int) *cluster {
 }
 
 func (n *testNode) open() {
+	n.env = &life{loop: n.c.env}
 	var err error
-	n.engine, err = storage.Open(storage.Config{Dir: "store", FS: n.fs, MemoryBytes: 32 << 20, Env: n.c.env, Simulated: true,
+	n.engine, err = storage.Open(storage.Config{Dir: "store", FS: n.fs, MemoryBytes: 32 << 20, Env: n.env, Simulated: true,
 		Logger: slog.New(slog.DiscardHandler), Fatal: func(err error) { n.c.t.Errorf("node %d: %v", n.id, err) }})
 	if err != nil {
 		n.c.t.Fatal(err)
@@ -72,7 +75,7 @@ func (n *testNode) start() {
 	}
 	n.incarnation++
 	n.machines = map[shard.ID]*register{}
-	cfg := Config{Node: n.id, Incarnation: n.incarnation, Env: n.c.env, Engine: n.engine,
+	cfg := Config{Node: n.id, Incarnation: n.incarnation, Env: n.env, Engine: n.engine,
 		Transport: &loopTransport{n: n, incarnation: n.incarnation},
 		NewMachine: func(g *Group, state *storage.ReplicaState) (Machine, error) {
 			m := newRegister(n.c.t, n.engine, g, state)
@@ -97,6 +100,7 @@ func (n *testNode) stop() {
 		n.host = nil
 	}
 	if n.engine != nil {
+		n.env.over = true
 		if err := n.engine.Close(); err != nil {
 			n.c.t.Errorf("close node %d: %v", n.id, err)
 		}
@@ -349,6 +353,15 @@ func (t *loopTransport) Send(to shard.NodeID, size int, encode func([]byte) []by
 	if c.env.Uint64()%100 < c.lossPercent || c.filter != nil && !c.filter(t.n.id, to, &e) {
 		return true
 	}
+	t.deliver(to, frame)
+	if c.env.Uint64()%100 < c.doublePercent {
+		t.deliver(to, frame)
+	}
+	return true
+}
+
+func (t *loopTransport) deliver(to shard.NodeID, frame []byte) {
+	c := t.n.c
 	delay := time.Millisecond + time.Duration(c.env.Uint64()%uint64(time.Millisecond))
 	c.env.AfterFunc(delay, c.env.NewQueue(""), func() {
 		if h, ok := t.reach(to); ok {
@@ -357,7 +370,6 @@ func (t *loopTransport) Send(to shard.NodeID, size int, encode func([]byte) []by
 			}
 		}
 	})
-	return true
 }
 
 func (t *loopTransport) SendSnapshot(to shard.NodeID, header []byte, source ChunkSource, done func(error)) {
@@ -395,5 +407,3 @@ func (t *loopTransport) stream(to shard.NodeID, header []byte, source ChunkSourc
 		}
 	}
 }
-
-var _ = raftpb.MsgApp

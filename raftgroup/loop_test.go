@@ -102,3 +102,25 @@ func (h *timerHeap) Pop() any {
 	*h = (*h)[:len(*h)-1]
 	return x
 }
+
+// life is a node's share of the loop: after its end none of its steps run.
+type life struct {
+	*loop
+	over bool
+}
+
+func (f *life) NewQueue(name string) env.Queue       { return &lifeQueue{f, f.loop.NewQueue(name)} }
+func (f *life) NewPool(name string, n int) env.Queue { return &lifeQueue{f, f.loop.NewPool(name, n)} }
+
+type lifeQueue struct {
+	life *life
+	q    env.Queue
+}
+
+func (q *lifeQueue) Submit(step func()) {
+	q.q.Submit(func() {
+		if !q.life.over {
+			step()
+		}
+	})
+}
