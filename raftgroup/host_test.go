@@ -272,7 +272,7 @@ func TestDeposedLeaderServesNoReads(t *testing.T) {
 	for c.env.now < stop {
 		reads = append(reads, old.read(5, "k"))
 		c.runFor(50 * time.Millisecond)
-		if l := c.leader(5); l != old {
+		if l := c.leader(5); l != nil && l != old {
 			l.propose(5, "k=new")
 		}
 	}

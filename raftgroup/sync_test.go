@@ -101,9 +101,9 @@ func TestRepeatedVoteWaitsForTheFirst(t *testing.T) {
 		}
 	}
 	ask()
-	for asked := n.host.Stats().Rounds; votes == 0; {
-		if r := n.host.Stats().Rounds; r != asked && r < asked+3 {
-			asked = r
+	for again, rounds := 0, n.host.Stats().Rounds; votes == 0; {
+		if r := n.host.Stats().Rounds; r != rounds && again < 3 {
+			rounds, again = r, again+1
 			ask() // the first vote is committed, and on its way to the disk
 		}
 		if !c.env.step() {
