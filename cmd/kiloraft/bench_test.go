@@ -14,7 +14,7 @@ import (
 
 func TestBench(t *testing.T) {
 	address := serveFake(t, &fakeCluster{status: func() (*kiloraftpb.StatusResponse, error) { return healthyStatus(), nil }})
-	line := []string{"bench", "get", "--load", "--clients", "2", "--keys", "100", "--duration", "20ms", "--warmup", "0s", "--endpoints", address}
+	line := []string{"bench", "get", "--load", "--clients", "2", "--keys", "100", "--duration", "1s", "--warmup", "0s", "--endpoints", address}
 	c := command{store: newFakeStore()}
 	var got map[string]any
 	r := c.run(t, append(line, "-o", "json")...)
@@ -45,7 +45,7 @@ func TestBench(t *testing.T) {
 func TestBenchFailsOnAnyError(t *testing.T) {
 	c := command{store: newFakeStore()}
 	c.store.err = errors.New("no leader")
-	r := c.run(t, "bench", "put", "--clients", "2", "--duration", "20ms", "--warmup", "0s", "-o", "json", "--endpoints", deadAddress(t))
+	r := c.run(t, "bench", "put", "--clients", "2", "--duration", "1s", "--warmup", "0s", "-o", "json", "--endpoints", deadAddress(t))
 	if r.code != exitFailed || !strings.Contains(r.stderr, "operations failed; the first error: no leader\n") {
 		t.Errorf("bench: %+v", r)
 	}
@@ -56,7 +56,7 @@ func TestBenchFailsOnAnyError(t *testing.T) {
 		t.Errorf("report: %v", got)
 	}
 	c.store.err = nil
-	if r := c.run(t, "bench", "get", "--keys", "10", "--duration", "20ms", "--warmup", "0s", "--endpoints", deadAddress(t)); r.code != exitDone || !strings.Contains(r.stdout, "found no value") {
+	if r := c.run(t, "bench", "get", "--keys", "10", "--duration", "1s", "--warmup", "0s", "--endpoints", deadAddress(t)); r.code != exitDone || !strings.Contains(r.stdout, "found no value") {
 		t.Errorf("misses without --load: %+v", r)
 	}
 }
