@@ -159,6 +159,9 @@ func TestOperationsArePackedAndUnpacked(t *testing.T) {
 		}
 	}
 	ops, err := openEntry(data)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, w := range want {
 		var op []byte
 		if op, err = ops.next(); err != nil || !bytes.Equal(op, w) {

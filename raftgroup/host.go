@@ -67,7 +67,7 @@ type Host struct {
 	timer         env.Timer
 
 	sorted atomic.Pointer[[]*Group] // all groups in order of shard; never modified
-	loaded atomic.Bool // messages are taken from here on
+	loaded atomic.Bool              // messages are taken from here on
 	closed atomic.Bool
 
 	proposalBytes, incomingBytes, readsWaiting atomic.Int64
