@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -35,6 +37,7 @@ func benchmark(b *testing.B, callers int, reads bool) {
 	value := string(make([]byte, 256))
 	var next atomic.Int64
 	var all sync.WaitGroup
+	cpu := cpuTime(b)
 	b.ResetTimer()
 	for i := range callers {
 		all.Add(1)
@@ -58,6 +61,7 @@ func benchmark(b *testing.B, callers int, reads bool) {
 	b.StopTimer()
 	after, syncsAfter := c.totals()
 	ops := float64(b.N)
+	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(time.Microsecond)/ops, "cpu-us/op")
 	b.ReportMetric(ops/b.Elapsed().Seconds(), "ops/s")
 	b.ReportMetric(float64(after.GroupsInRounds-before.GroupsInRounds)/float64(after.Rounds-before.Rounds), "groups/round")
 	b.ReportMetric(float64(after.Rounds-before.Rounds)/ops, "rounds/op")
@@ -69,6 +73,15 @@ func benchmark(b *testing.B, callers int, reads bool) {
 	b.ReportMetric(ops/float64(after.Entries-before.Entries), "ops/entry")
 	b.ReportMetric(float64(after.SyncedRounds-before.SyncedRounds)/ops, "syncs/op")
 	b.ReportMetric(float64(syncsAfter-syncs)/ops, "fsyncs/op")
+}
+
+// cpuTime that the process has used.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func (c *trio) totals() (sum HostStats, syncs uint64) {

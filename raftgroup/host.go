@@ -92,7 +92,6 @@ func NewHost(cfg Config) (*Host, error) {
 	}
 	h.ingest = h.env.NewPool("raft/ingest", 2)
 	h.clock = h.env.NewQueue("raft/clock")
-	h.timer = h.env.AfterFunc(cfg.Tick, h.clock, h.tick)
 	return h, nil
 }
 
@@ -110,6 +109,7 @@ func (h *Host) Load() error {
 		}
 	}
 	h.loaded.Store(true)
+	h.tick()
 	return nil
 }
 
@@ -121,7 +121,9 @@ func (h *Host) Close() {
 		return
 	}
 	h.mu.Lock()
-	h.timer.Stop()
+	if h.timer != nil {
+		h.timer.Stop()
+	}
 	h.mu.Unlock()
 	// No group is created and no snapshot installed from here on: both check
 	// closed under these.

@@ -12,6 +12,31 @@ import (
 	"github.com/kiloraft/kiloraft/shard"
 )
 
+// leaveBehind cuts a follower off and writes until the others' logs begin above
+// its end. A leader waits for it only while it counts as active.
+func (c *cluster) leaveBehind(id shard.ID, far *testNode, valueBytes int) {
+	c.t.Helper()
+	c.isolate(far.id)
+	value := strings.Repeat("v", valueBytes)
+	behind := func() bool {
+		last, err := far.group(id).log.LastIndex()
+		for _, n := range c.nodes {
+			first, err2 := n.group(id).log.FirstIndex()
+			if err != nil || err2 != nil || n != far && first <= last+1 {
+				return false
+			}
+		}
+		return true
+	}
+	for i := 0; i < 50 || !behind(); i++ {
+		if i == 2000 {
+			c.t.Fatal("the log is not truncated")
+		}
+		c.put(id, fmt.Sprintf("k%d=%s%d", i%50, value, i))
+		c.runFor(30 * time.Millisecond)
+	}
+}
+
 // A follower that fell behind a truncated log gets a snapshot, small or large,
 // and goes on from there, also when everything crashes afterwards.
 func TestLaggingFollowerGetsSnapshot(t *testing.T) {
@@ -19,27 +44,17 @@ func TestLaggingFollowerGetsSnapshot(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			c := newCluster(t, 31, 3)
 			c.config = func(cfg *Config) { cfg.LogBytesMax = 8 << 10 }
-			value := strings.Repeat("v", 200)
+			size := 200
 			if kind == "large" {
-				value = strings.Repeat("v", 200<<10)
+				size = 10 << 10
 			}
 			c.bootstrap(5, 1, 2, 3)
 			c.start()
 			c.put(5, "k=v")
 			l := c.waitLeader(5)
 			far := c.node(shard.NodeID(uint64(l.id)%3 + 1))
-			c.isolate(far.id)
-			for i := range 300 {
-				if kind == "large" && i >= 60 {
-					break
-				}
-				c.put(5, fmt.Sprintf("k%d=%s%d", i, value, i))
-			}
+			c.leaveBehind(5, far, size)
 			l = c.waitLeader(5)
-			c.until("the log is truncated", func() bool {
-				s := l.group(5).Status()
-				return s.First > far.group(5).Status().Last
-			})
 			if s := l.group(5).Status(); kind == "small" && s.LogBytes > 5*(8<<10) {
 				t.Errorf("the log has %d bytes", s.LogBytes)
 			}
@@ -195,4 +210,100 @@ func TestForeignSnapshotsAreRefused(t *testing.T) {
 	}
 	c.put(5, "k=w")
 	c.mustAgree(5)
+}
+
+// A crash at any moment of an installation leaves either the old state or the
+// new one, and the replica recovers from both.
+func TestCrashDuringInstallation(t *testing.T) {
+	for _, size := range []int{200, 10 << 10} {
+		c := newCluster(t, 36, 3)
+		c.config = func(cfg *Config) { cfg.LogBytesMax = 8 << 10 }
+		c.bootstrap(5, 1, 2, 3)
+		c.start()
+		c.put(5, "k=v")
+		far := c.node(shard.NodeID(uint64(c.waitLeader(5).id)%3 + 1))
+		parked := 0
+		for steps := range 12 {
+			c.leaveBehind(5, far, size)
+			c.heal()
+			c.until("an installation begins", func() bool { return far.machine(5).installing || far.machine(5).installs > 0 })
+			for range steps * 2 {
+				c.env.step()
+			}
+			if far.group(5).parked {
+				parked++
+			}
+			far.crash()
+			far.start()
+			if err := far.group(5).Status().Err; err != nil {
+				t.Fatal(err)
+			}
+			c.put(5, "k=w")
+			c.mustAgree(5)
+		}
+		if (parked > 0) != (size > 1000) {
+			t.Errorf("values of %d bytes: %d crashes while parked", size, parked)
+		}
+	}
+}
+
+// While a large snapshot is being installed the group is not scheduled, its
+// mailbox stays bounded, and Close lets go of everything.
+func TestParkedGroup(t *testing.T) {
+	c := newCluster(t, 37, 3)
+	c.config = func(cfg *Config) { cfg.LogBytesMax = 8 << 10 }
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	l := c.waitLeader(5)
+	far := c.node(shard.NodeID(uint64(l.id)%3 + 1))
+	c.leaveBehind(5, far, 10<<10)
+	l = c.waitLeader(5)
+	c.heal()
+	g := far.group(5)
+	c.until("the group is parked", func() bool { return g.parked })
+	applies := far.machine(5).applies
+	m := raftpb.Message{Type: raftpb.MsgHeartbeat, From: uint64(l.id), To: uint64(far.id), Term: l.machine(5).leadership.Term}
+	frame := appendMessage(nil, 5, &m, messageBytes(5, &m))
+	for range incomingPerGroupMax + 100 {
+		if err := far.host.Receive(l.id, frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(g.box.messages); n != incomingPerGroupMax {
+		t.Errorf("%d messages in the mailbox", n)
+	}
+	w, r := far.propose(5, "k=v"), far.read(5, "k")
+	if far.machine(5).applies != applies || w.done() || r.done() {
+		t.Error("the group was stepped while it was parked")
+	}
+	far.host.Close()
+	if !errors.Is(w.err, shard.ErrUnavailable) || !errors.Is(r.err, shard.ErrUnavailable) {
+		t.Errorf("proposal %v, read %v", w.err, r.err)
+	}
+	if far.machine(5).installing || far.host.snapshotsIn.Load() != 0 || far.host.incomingBytes.Load() != 0 || far.host.readsWaiting.Load() != 0 {
+		t.Errorf("Close left something: installing %v, %d snapshots, %d incoming bytes, %d reads", far.machine(5).installing,
+			far.host.snapshotsIn.Load(), far.host.incomingBytes.Load(), far.host.readsWaiting.Load())
+	}
+	far.stop()
+	far.start()
+	c.mustAgree(5)
+}
+
+// Outgoing snapshots are bounded per group: raft asks again later.
+func TestOutgoingSnapshotsAreBounded(t *testing.T) {
+	c := newCluster(t, 38, 1)
+	c.bootstrap(5, 1)
+	c.start()
+	c.put(5, "k=v")
+	g := c.node(1).group(5)
+	for i := range snapshotsPerGroupMax + 2 {
+		_, err := g.openSnapshot()
+		if want := i >= snapshotsPerGroupMax; (err != nil) != want {
+			t.Errorf("snapshot %d: %v", i+1, err)
+		}
+	}
+	if got := c.node(1).host.snapshotsOut.Load(); got != snapshotsPerGroupMax {
+		t.Errorf("%d are counted", got)
+	}
 }
