@@ -8,16 +8,17 @@ import (
 	"github.com/kiloraft/kiloraft/storage"
 )
 
-// addressBook knows where nodes are. It is persisted without waiting: a lost
+// AddressBook knows where nodes are. It is persisted without waiting: a lost
 // entry is learned again from any peer. It holds one entry per node of the
 // cluster. Safe for concurrent use.
-type addressBook struct {
+type AddressBook struct {
 	engine *storage.Engine
 	mu     sync.RWMutex
 	byNode map[shard.NodeID]string
 }
 
-func openAddressBook(e *storage.Engine) (*addressBook, error) {
+// OpenAddressBook reads the book that the store holds.
+func OpenAddressBook(e *storage.Engine) (*AddressBook, error) {
 	known, err := e.AddressBook()
 	if err != nil {
 		return nil, err
@@ -25,25 +26,25 @@ func openAddressBook(e *storage.Engine) (*addressBook, error) {
 	if known == nil {
 		known = make(map[shard.NodeID]string)
 	}
-	return &addressBook{engine: e, byNode: known}, nil
+	return &AddressBook{engine: e, byNode: known}, nil
 }
 
-// lookup is the address of a node, "" if it is not known.
-func (a *addressBook) lookup(n shard.NodeID) string {
+// Lookup is the address of a node, "" if it is not known.
+func (a *AddressBook) Lookup(n shard.NodeID) string {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return a.byNode[n]
 }
 
-// all is a copy of the book.
-func (a *addressBook) all() map[shard.NodeID]string {
+// All is a copy of the book.
+func (a *AddressBook) All() map[shard.NodeID]string {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return maps.Clone(a.byNode)
 }
 
-// learn records addresses and tells whether any of them was news.
-func (a *addressBook) learn(news map[shard.NodeID]string) (changed bool, err error) {
+// Learn records addresses and tells whether any of them was news.
+func (a *AddressBook) Learn(news map[shard.NodeID]string) (changed bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	b := a.engine.NewBatch()

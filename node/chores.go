@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kiloraft/kiloraft/placement/catalog"
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -21,14 +22,14 @@ const (
 // its queue: register itself, then keep its address book fresh.
 type chores struct {
 	catalog *catalog.Catalog
-	record  catalog.Node
+	record  router.Node
 
 	mu      sync.Mutex
 	stopped bool
 }
 
 func (n *Node) startChores() {
-	n.chores.record = catalog.Node{
+	n.chores.record = router.Node{
 		ID: n.cfg.Identity.Node, Address: n.cfg.Advertise, HTTPAddress: n.cfg.HTTPAddress,
 		Incarnation: n.cfg.Identity.Incarnation, StartNonce: n.cfg.Env.Uint64(), Version: n.cfg.Version,
 	}
@@ -71,7 +72,7 @@ func (n *Node) register() {
 
 // refreshAddresses learns nodes that joined and addresses that changed.
 func (n *Node) refreshAddresses() {
-	n.chores.catalog.ListNodes(func(nodes []catalog.Node, err error) {
+	n.chores.catalog.ListNodes(func(nodes []router.Node, err error) {
 		if err == nil {
 			news := make(map[shard.NodeID]string, len(nodes))
 			for _, record := range nodes {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/kiloraft/kiloraft/internal/env"
 	"github.com/kiloraft/kiloraft/placement/catalog"
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
 )
@@ -30,12 +31,10 @@ func Bootstrap(e *storage.Engine, world env.Env, advertise string, initialShards
 	b.PutIdentity(id)
 	for i := range descriptors {
 		d := &descriptors[i]
-		b.PutInitialReplica(d.Replicas[0].ID, &storage.ReplicaState{
-			Applied: storage.InitialIndex, AppliedTerm: storage.InitialTerm, Descriptor: *d,
-		})
+		b.PutInitialReplica(d.Replicas[0].ID, &storage.ReplicaState{Descriptor: *d})
 	}
 	// Incarnation 0 in its record: the node registers itself like any other.
-	first := catalog.Node{ID: firstNode, Address: advertise}
+	first := router.Node{ID: firstNode, Address: advertise}
 	for _, r := range catalog.BootstrapRecords(first, descriptors) {
 		b.PutUnversioned(r.Key, r.Value)
 	}

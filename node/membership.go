@@ -44,7 +44,7 @@ func (n *Node) leading(id shard.ID) (*replica.Replica, error) {
 	}
 	l := r.Leadership()
 	if !l.Leading {
-		return nil, notLeader(id, l, n.addresses.lookup(l.Node))
+		return nil, notLeader(id, l, n.addresses.Lookup(l.Node))
 	}
 	return r, nil
 }

@@ -22,23 +22,26 @@ const readWorkers = 2
 
 // Config of a node. All fields but CPUSeconds and HTTPAddress are required.
 type Config struct {
-	Identity storage.Identity // as Bootstrap, Adopt or Resume gave it
-	Env      env.Env
-	Engine   *storage.Engine // the caller closes it after the node
-	// NewTransport makes the transport that delivers to r.
-	NewTransport func(r raftgroup.Receiver) raftgroup.Transport
-	Dialer       client.Dialer // for the node's own client of the cluster
-	Peers        Peers
-	Advertise    string // where others reach this node
-	HTTPAddress  string // "" without one
-	Version      string
-	Logger       *slog.Logger
-	CPUSeconds   func() float64 // CPU time of the process so far
+	Identity    storage.Identity // as Bootstrap, Adopt or Resume gave it
+	Env         env.Env
+	Engine      *storage.Engine // the caller closes it after the node
+	Addresses   *AddressBook    // of the engine's store; the transport may use it too
+	Transport   Transport       // the node starts it; the caller closes it after the node
+	Dialer      client.Dialer   // for the node's own client of the cluster
+	Peers       Peers
+	Advertise   string // where others reach this node
+	HTTPAddress string // "" without one
+	Version     string
+	Logger      *slog.Logger
+	CPUSeconds  func() float64 // CPU time of the process so far
 	// Stop asks for the end of the process: the cluster refuses this store.
 	// It is called at most once, from a step.
 	Stop func(reason error)
 	// Raft tunes the host; zero fields take its defaults.
 	Raft RaftConfig
+	// Watch wraps each replica's machine, so that a simulation sees what its
+	// group tells it; nil: none.
+	Watch func(*raftgroup.Group, raftgroup.Machine) raftgroup.Machine
 }
 
 // RaftConfig are the host's settings that a node passes on.
@@ -48,6 +51,12 @@ type RaftConfig struct {
 	ElectionTicks  int
 	HeartbeatTicks int
 	LogBytesMax    int64
+}
+
+// Transport carries messages once it was told whom to deliver to.
+type Transport interface {
+	raftgroup.Transport
+	Start(r raftgroup.Receiver)
 }
 
 // Peers asks other nodes. done is called once, from anywhere. Calls return at once.
@@ -63,7 +72,7 @@ type Node struct {
 	log       *slog.Logger
 	started   time.Duration
 	queue     env.Queue // the node's own chores
-	addresses *addressBook
+	addresses *AddressBook
 	store     *replica.Store
 	host      *raftgroup.Host
 	core      *client.Core
@@ -75,52 +84,54 @@ type Node struct {
 // New wires a node and starts all replicas that its store holds. The node
 // registers itself with the cluster as soon as the meta shard answers.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, started: cfg.Env.Now(), queue: cfg.Env.NewQueue("node")}
-	var err error
-	if n.addresses, err = openAddressBook(cfg.Engine); err != nil {
-		return nil, err
-	}
-	if _, err := n.addresses.learn(map[shard.NodeID]string{cfg.Identity.Node: cfg.Advertise}); err != nil {
+	n := &Node{cfg: cfg, log: cfg.Logger, started: cfg.Env.Now(), queue: cfg.Env.NewQueue("node"), addresses: cfg.Addresses}
+	if _, err := n.addresses.Learn(map[shard.NodeID]string{cfg.Identity.Node: cfg.Advertise}); err != nil {
 		return nil, err
 	}
 	n.core = client.NewCore(client.CoreConfig{
 		Env: cfg.Env, Dialer: cfg.Dialer, Endpoints: n.endpoints(), Cluster: cfg.Identity.Cluster, Logger: cfg.Logger,
 	})
-	n.core.AddNodes(n.addresses.all())
+	n.core.AddNodes(n.addresses.All())
 	n.chores.catalog = catalog.New(n.core, cfg.Env, n.queue)
 	n.feeder = driver.NewFeeder(driver.FeederConfig{Node: cfg.Identity.Node, Env: cfg.Env, Directory: n.chores.catalog, Logger: cfg.Logger})
 	n.driver = driver.New(driver.Config{Env: cfg.Env, Cluster: (*drivenCluster)(n), Logger: cfg.Logger})
 	n.store = replica.NewStore(replica.Config{
-		Node: cfg.Identity.Node, Env: cfg.Env, Engine: cfg.Engine, Revisions: revision.NewPerShard(),
-		Reads: cfg.Env.NewPool("reads", readWorkers), Address: n.addresses.lookup,
+		Node: cfg.Identity.Node, Env: cfg.Env, Engine: cfg.Engine, Revisions: &revision.PerShard{},
+		Reads: cfg.Env.NewPool("reads", readWorkers), Address: n.addresses.Lookup,
 		DescriptorChanged: n.descriptorChanged, Logger: cfg.Logger,
 	})
-	late := &lateTransport{}
-	n.host, err = raftgroup.NewHost(raftgroup.Config{
-		Node: cfg.Identity.Node, Incarnation: cfg.Identity.Incarnation, Env: cfg.Env, Engine: cfg.Engine, Transport: late,
-		Logger: cfg.Logger, NewMachine: n.store.NewMachine,
+	host, err := raftgroup.NewHost(raftgroup.Config{
+		Node: cfg.Identity.Node, Incarnation: cfg.Identity.Incarnation, Env: cfg.Env, Engine: cfg.Engine, Transport: cfg.Transport,
+		Logger: cfg.Logger, NewMachine: n.newMachine,
 		Workers: cfg.Raft.Workers, Tick: cfg.Raft.Tick, ElectionTicks: cfg.Raft.ElectionTicks,
 		HeartbeatTicks: cfg.Raft.HeartbeatTicks, LogBytesMax: cfg.Raft.LogBytesMax,
 	})
 	if err != nil {
 		return nil, err
 	}
-	late.Transport = cfg.NewTransport(n.host)
+	n.host = host
+	// All replicas of the store before the first message: one for a replica that is
+	// not loaded yet would create it as if the store had no state of it.
 	if err := n.host.Load(); err != nil {
 		return nil, err
 	}
+	cfg.Transport.Start(host)
 	n.startChores()
 	return n, nil
 }
 
-// lateTransport breaks the circle that the host sends through the transport and
-// the transport delivers to the host. It is set before the host loads a group.
-type lateTransport struct{ raftgroup.Transport }
+func (n *Node) newMachine(g *raftgroup.Group, state *storage.ReplicaState) (raftgroup.Machine, error) {
+	m, err := n.store.NewMachine(g, state)
+	if err != nil || n.cfg.Watch == nil {
+		return m, err
+	}
+	return n.cfg.Watch(g, m), nil
+}
 
 // endpoints are where the node's own client starts: itself first.
 func (n *Node) endpoints() []string {
 	out := []string{n.cfg.Advertise}
-	known := n.addresses.all()
+	known := n.addresses.All()
 	for _, id := range sortedNodes(known) {
 		if known[id] != n.cfg.Advertise {
 			out = append(out, known[id])
@@ -152,20 +163,20 @@ func (n *Node) Host() *raftgroup.Host { return n.host }
 func (n *Node) Core() *client.Core { return n.core }
 
 // Addresses is where this node believes nodes are.
-func (n *Node) Addresses() map[shard.NodeID]string { return n.addresses.all() }
+func (n *Node) Addresses() map[shard.NodeID]string { return n.addresses.All() }
 
 // Address is where this node believes the given node is, or "".
-func (n *Node) Address(id shard.NodeID) string { return n.addresses.lookup(id) }
+func (n *Node) Address(id shard.NodeID) string { return n.addresses.Lookup(id) }
 
 // Learn takes addresses that a peer has told.
 func (n *Node) Learn(news map[shard.NodeID]string) {
-	changed, err := n.addresses.learn(news)
+	changed, err := n.addresses.Learn(news)
 	if err != nil {
 		n.log.Error("address book not written", "err", err)
 		return
 	}
 	if changed {
-		n.core.AddNodes(n.addresses.all())
+		n.core.AddNodes(n.addresses.All())
 	}
 }
 

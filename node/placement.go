@@ -47,7 +47,7 @@ type drivenCluster Node
 // Reports asks every known node at the same time, this one directly.
 func (c *drivenCluster) Reports(only []shard.ID, done func([]driver.Report)) {
 	n := (*Node)(c)
-	known := n.addresses.all()
+	known := n.addresses.All()
 	delete(known, n.cfg.Identity.Node)
 	query := ReportQuery{Replicas: true, Shards: only}
 	g := &gathering{waiting: len(known), done: done}
@@ -112,7 +112,7 @@ func (c *drivenCluster) ChangeMembership(node shard.NodeID, m shard.MembershipCh
 		n.ChangeMembership(m, done)
 		return
 	}
-	n.cfg.Peers.ChangeMembership(n.addresses.lookup(node), m, stepPatience, done)
+	n.cfg.Peers.ChangeMembership(n.addresses.Lookup(node), m, stepPatience, done)
 }
 
 // TransferShard asks the leader on a node, directly if that is this one.
@@ -122,5 +122,5 @@ func (c *drivenCluster) TransferShard(node shard.NodeID, id shard.ID, to shard.R
 		n.TransferShard(id, to, done)
 		return
 	}
-	n.cfg.Peers.TransferShard(n.addresses.lookup(node), id, to, stepPatience, done)
+	n.cfg.Peers.TransferShard(n.addresses.Lookup(node), id, to, stepPatience, done)
 }

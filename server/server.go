@@ -19,7 +19,6 @@ import (
 	"github.com/kiloraft/kiloraft/client"
 	"github.com/kiloraft/kiloraft/internal/env/prod"
 	"github.com/kiloraft/kiloraft/node"
-	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
@@ -38,8 +37,11 @@ type Config struct {
 	InitialShards int      // user shards of a new cluster; 0: 1
 	Insecure      bool     // plaintext, on loopback addresses only
 	MemoryBytes   int64    // budget of the engine; 0: its default
-	Version       string
-	Logger        *slog.Logger
+	// Locality says where the node is, zone=a and the like. It is logged; replicas
+	// are not yet placed by it.
+	Locality map[string]string
+	Version  string
+	Logger   *slog.Logger
 	// Raft tunes the groups; zero fields take the defaults.
 	Raft node.RaftConfig
 	// Ready is called once when the node serves. Optional.
@@ -117,6 +119,7 @@ type server struct {
 
 	transport *transport.GRPC
 	peers     *peerClient
+	dialer    *client.GRPCDialer // of the node's own client
 	node      *node.Node
 }
 
@@ -185,7 +188,7 @@ func (s *server) identify(ctx context.Context) error {
 		return err
 	}
 	s.identity = id
-	s.log.Info("identity", "cluster", id.Cluster, "node", id.Node, "incarnation", id.Incarnation)
+	s.log.Info("identity", "locality", s.cfg.Locality, "cluster", id.Cluster, "node", id.Node, "incarnation", id.Incarnation)
 	return nil
 }
 
@@ -206,23 +209,35 @@ func (s *server) dialOptions() []grpc.DialOption {
 }
 
 func (s *server) startNode(ctx context.Context) error {
-	s.peers = newPeerClient(ctx, s.dialOptions()...)
-	var n *node.Node
-	cfg := node.Config{
-		Identity: s.identity, Env: s.env, Engine: s.engine, Peers: s.peers, Advertise: s.advertise,
-		HTTPAddress: s.cfg.HTTP, Version: s.cfg.Version, Logger: s.log, CPUSeconds: processCPUSeconds,
-		Stop: s.stop, Raft: s.cfg.Raft, Dialer: client.NewGRPCDialer(append(s.dialOptions(), grpc.WithStreamInterceptor(asNode))...),
-		NewTransport: func(r raftgroup.Receiver) raftgroup.Transport {
-			s.transport = s.newTransport(r)
-			return s.transport
-		},
-	}
-	n, err := node.New(cfg)
+	addresses, err := node.OpenAddressBook(s.engine)
 	if err != nil {
 		return err
 	}
-	s.node = n
-	return nil
+	s.peers = newPeerClient(ctx, s.dialOptions()...)
+	if s.transport, err = s.newTransport(addresses); err != nil {
+		return err
+	}
+	s.dialer = client.NewGRPCDialer(grpc.WithStreamInterceptor(asNode))
+	s.node, err = node.New(node.Config{
+		Identity: s.identity, Env: s.env, Engine: s.engine, Addresses: addresses, Transport: s.transport,
+		Dialer: s.dialer, Peers: s.peers,
+		Advertise: s.advertise, HTTPAddress: s.cfg.HTTP, Version: s.cfg.Version, Logger: s.log,
+		CPUSeconds: processCPUSeconds, Stop: s.stop, Raft: s.cfg.Raft,
+	})
+	return err
+}
+
+func (s *server) newTransport(addresses *node.AddressBook) (*transport.GRPC, error) {
+	return transport.NewGRPC(transport.Config{
+		Cluster: s.identity.Cluster, Node: s.identity.Node, Incarnation: s.identity.Incarnation, Address: s.advertise,
+		Addresses: addresses.Lookup,
+		PeerSeen: func(p transport.Peer) {
+			if _, err := addresses.Learn(map[shard.NodeID]string{p.Node: p.Address}); err != nil {
+				s.log.Error("address book not written", "err", err)
+			}
+		},
+		DialOptions: s.dialOptions(), Logger: s.log,
+	})
 }
 
 // serve answers until ctx ends, then stops in order: no new calls, no more
@@ -271,6 +286,9 @@ func (s *server) healthy() error {
 func (s *server) close() {
 	if s.peers != nil {
 		s.peers.close()
+	}
+	if s.dialer != nil {
+		_ = s.dialer.Close()
 	}
 	if s.transport != nil {
 		s.transport.Close()

@@ -193,7 +193,7 @@ func TestUserKeysArePrintedAndReadBack(t *testing.T) {
 }
 
 func BenchmarkDecodeCommand(b *testing.B) {
-	c := Command{Kind: KindPut, Op: OpID{1, 2}, Key: make([]byte, 33), Value: make([]byte, 256)}
+	c := Command{Kind: KindPut, Op: OpID{1, 2}, Key: UserKey(make([]byte, 32)), Value: make([]byte, 256)}
 	enc := AppendCommand(nil, &c)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -1,0 +1,82 @@
+package machine
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func operation(rev shard.Revision, version uint64, c shard.Command) []byte {
+	return shard.AppendCommand(AppendHeader(nil, Header{Revision: rev, Version: version}), &c)
+}
+
+// Operations rest in logs: these bytes must be read for ever.
+func TestGoldenOperations(t *testing.T) {
+	op := shard.OpID{Session: 0x0102030405060708, Sequence: 9}
+	var text strings.Builder
+	for _, s := range []struct {
+		name string
+		h    Header
+		c    shard.Command
+	}{
+		{"put at revision 300 in epoch 2", Header{300, 2}, shard.Command{Kind: shard.KindPut, Op: op, Key: []byte("\x02k"), Value: []byte("v")}},
+		{"delete at the last revision", Header{shard.MaxRevision, 1 << 40}, shard.Command{Kind: shard.KindDelete, Op: op, Key: []byte("\x02k")}},
+		{"increment without a revision", Header{0, 1}, shard.Command{Kind: shard.KindIncrement, Op: op, Delta: 5, Key: []byte("\x01k")}},
+	} {
+		b := operation(s.h.Revision, s.h.Version, s.c)
+		fmt.Fprintf(&text, "%s\n  %s\n", s.name, hex.EncodeToString(b))
+		var h Header
+		var c shard.Command
+		if err := DecodeOperation(b, &h, &c); err != nil || h != s.h || c.Kind != s.c.Kind || c.Op != op || !bytes.Equal(c.Key, s.c.Key) {
+			t.Errorf("%s: %+v, %+v, %v", s.name, h, c, err)
+		}
+	}
+	const file = "testdata/operations.golden"
+	if *update {
+		if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want, err := os.ReadFile(file); err != nil || string(want) != text.String() {
+		t.Errorf("%s: %v; got\n%s", file, err, text.String())
+	}
+}
+
+func TestHeaderFitsItsBound(t *testing.T) {
+	if n := len(AppendHeader(nil, Header{Revision: shard.MaxRevision, Version: 1<<64 - 1})); n > HeaderBytesMax {
+		t.Errorf("%d bytes", n)
+	}
+}
+
+func FuzzDecodeOperation(f *testing.F) {
+	b := operation(300, 2, shard.Command{Kind: shard.KindPut, Op: shard.OpID{Session: 1, Sequence: 2}, Key: []byte("\x02k"), Value: []byte("v")})
+	f.Add(b)
+	f.Add(b[:3])
+	f.Add([]byte{})
+	f.Add(bytes.Repeat([]byte{0xff}, 30))
+	f.Add([]byte{operationFormat, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var h Header
+		var c shard.Command
+		if err := DecodeOperation(b, &h, &c); err != nil {
+			if !errors.Is(err, shard.ErrMalformed) {
+				t.Fatal(err)
+			}
+			return
+		}
+		var h2 Header
+		var c2 shard.Command
+		if err := DecodeOperation(operation(h.Revision, h.Version, c), &h2, &c2); err != nil || h2 != h || fmt.Sprintf("%+v", c2) != fmt.Sprintf("%+v", c) {
+			t.Fatalf("%+v %+v became %+v %+v, %v", h, c, h2, c2, err)
+		}
+	})
+}

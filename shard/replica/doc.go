@@ -1,0 +1,35 @@
+// Package replica is a shard's copy on a node: it joins a raft group with a
+// state machine and serves requests. A node's copies together are a Store.
+//
+// # A write
+//
+// Execute checks that this replica leads, that the attempt is meant for exactly
+// this epoch, replica and term, and that the key is in the span. A write to a
+// user key then waits for a revision. Each replica has one draw in flight; it
+// serves every write that was waiting when it was sent, and none that came
+// later, so that the order of revisions is an order in real time. The writes are
+// proposed in the order of their revisions, only in the term in which the draw
+// was sent. What the state machine refuses because its revision came too late
+// draws again. The system keyspace has no versions, and its writes skip the draw.
+//
+// # A read
+//
+// A read goes to its group, which confirms leadership and waits until the
+// applied state is recent enough. Confirmed reads of all replicas gather in one
+// queue; a step on the Reads pool takes a run of them and serves it from one
+// view of the engine. Each read notes its replica's generation before the view is
+// opened, and is served again if the generation is odd, or another one
+// afterwards: then the descriptor was changing or a snapshot was being installed.
+//
+// # The caller
+//
+// makes one Store, hands its NewMachine to the group host, and calls Execute for
+// clients' requests and ExecuteTrusted for those of nodes. It must not block in a
+// reply or in a callback of Config: they run on the steps of groups.
+//
+// # What it never does
+//
+// It never retries a write that may have been proposed, never serves a read that
+// its group did not confirm, never waits, and never keeps a request past its
+// reply.
+package replica

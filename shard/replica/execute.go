@@ -1,0 +1,127 @@
+package replica
+
+import (
+	"fmt"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// Execute carries out one request from a client stream. reply is called exactly
+// once, from any step, perhaps before Execute returns; the response's slices are
+// valid only during reply. Execute keeps q.Command until then. It never blocks.
+// Writes to the system keyspace are refused with an InvalidError.
+func (s *Store) Execute(q shard.Request, reply func(shard.Response)) { s.execute(&q, false, reply) }
+
+// ExecuteTrusted is Execute for a stream that belongs to a node, which may write
+// to the system keyspace.
+func (s *Store) ExecuteTrusted(q shard.Request, reply func(shard.Response)) {
+	s.execute(&q, true, reply)
+}
+
+func (s *Store) execute(q *shard.Request, trusted bool, reply func(shard.Response)) {
+	var c shard.Command
+	err := decode(q.Command, trusted, &c)
+	var r *Replica
+	if err == nil {
+		r, err = s.admit(&q.Target, &c)
+	}
+	if err != nil {
+		s.refuse(q.ID, err, reply)
+		return
+	}
+	if c.Kind.Write() {
+		s.write(r, q, &c, reply)
+		return
+	}
+	s.read(r, q, &c, reply)
+}
+
+func decode(b []byte, trusted bool, c *shard.Command) error {
+	if len(b) > shard.RequestBytesMax {
+		return &shard.InvalidError{Field: "request", Reason: fmt.Sprintf("has %d bytes, the limit is %d", len(b), shard.RequestBytesMax)}
+	}
+	if err := shard.DecodeCommand(b, c); err != nil {
+		return err
+	}
+	if err := c.Check(); err != nil {
+		return err
+	}
+	system := c.Kind != shard.KindScan && c.Key[0] == shard.SystemKeyspace || c.Kind == shard.KindScan && c.Start[0] == shard.SystemKeyspace
+	switch {
+	case system && c.Kind.Write() && !trusted:
+		return &shard.InvalidError{Field: "key", Reason: "is in the system keyspace, which only nodes write"}
+	case system && c.Revision != 0:
+		return &shard.InvalidError{Field: "revision", Reason: "is set for the system keyspace, which has no versions"}
+	}
+	return nil
+}
+
+// admit finds the replica that an attempt is meant for, or says where else to
+// try. All of the target must be as it is now: an attempt that was delayed until
+// the shard, its leader or its term are others might follow a later attempt of
+// the same operation that was already carried out.
+func (s *Store) admit(t *shard.Target, c *shard.Command) (*Replica, error) {
+	r, ok := s.replicas.get(t.Shard)
+	if !ok {
+		return nil, s.wrongShard(t.Shard, nil, c)
+	}
+	d, l := r.descriptor.Load(), r.leadership.Load()
+	if d == nil {
+		return nil, r.notLeader()
+	}
+	// A follower that lags behind the client's epoch knows nothing worth telling;
+	// the leader does.
+	if t.Version != d.Epoch.Version || !begins(c, d.Span) {
+		if l.Leading || t.Version <= d.Epoch.Version {
+			return nil, s.wrongShard(t.Shard, d, c)
+		}
+	}
+	if !l.Leading || t.Replica != r.self || c.Kind.Write() && t.Term != l.Term {
+		return nil, r.notLeader()
+	}
+	return r, nil
+}
+
+// wrongShard carries what this node knows of the command's surroundings: the
+// named shard's descriptor and that of the shard that covers the place.
+func (s *Store) wrongShard(id shard.ID, d *shard.Descriptor, c *shard.Command) error {
+	e := &shard.WrongShardError{Shard: id}
+	if d != nil {
+		e.Descriptors = append(e.Descriptors, *d)
+	}
+	if other := s.replicas.covering(c); other != nil && (d == nil || other.ID != d.ID) {
+		e.Descriptors = append(e.Descriptors, *other)
+	}
+	return e
+}
+
+// notLeader carries what the replica knows of its leader, which may be itself in
+// another term than the attempt's.
+func (r *Replica) notLeader() error {
+	l := r.leadership.Load()
+	if l.Node == 0 || l.Leader == r.self && !l.Leading {
+		// Elected, but not ready: a hint would bring the caller back at once.
+		return &shard.NotLeaderError{Shard: r.id}
+	}
+	return &shard.NotLeaderError{Shard: r.id, Leader: shard.LeaderHint{Replica: l.Leader, Node: l.Node, Term: l.Term,
+		Address: r.store.cfg.Address(l.Node)}}
+}
+
+// hinted adds to a group's NotLeaderError the address, which groups do not know.
+func (r *Replica) hinted(err error) error {
+	e, ok := err.(*shard.NotLeaderError)
+	if !ok {
+		return err
+	}
+	if e.Leader.Node == 0 {
+		return r.notLeader()
+	}
+	with := *e
+	with.Leader.Address = r.store.cfg.Address(e.Leader.Node)
+	return &with
+}
+
+func (s *Store) refuse(id uint64, err error, reply func(shard.Response)) {
+	s.stats.failed(err)
+	reply(shard.Response{ID: id, Err: err})
+}

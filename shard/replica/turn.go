@@ -1,0 +1,149 @@
+package replica
+
+import (
+	"fmt"
+
+	"github.com/kiloraft/kiloraft/raftgroup"
+	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/storage"
+)
+
+// turn is a replica as its raft group sees it: what the group calls on its turn.
+type turn struct{ *Replica }
+
+var _ raftgroup.Machine = turn{}
+
+// Members is the configuration, with the changes of this turn.
+func (t turn) Members() []raftgroup.Member {
+	if !t.machine.Initialized() {
+		return nil
+	}
+	return t.machine.State().Descriptor.Replicas
+}
+
+// Applied is the position of the last entry that EndApply covered.
+func (t turn) Applied() raftgroup.Position { return t.machine.Applied() }
+
+// Apply applies one operation.
+func (t turn) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (raftgroup.Result, error) {
+	return t.machine.Apply(b, at, op)
+}
+
+// ApplyMembership applies a membership change. The generation turns odd before
+// the batch that carries the new descriptor can be committed.
+func (t turn) ApplyMembership(_ *storage.Batch, at raftgroup.Position, change []byte) (bool, raftgroup.Result, error) {
+	accepted, res, err := t.machine.ApplyMembership(at, change)
+	if accepted && !t.changing {
+		t.changing = true
+		t.unsettle()
+	}
+	return accepted, res, err
+}
+
+// EndApply stages the replicated state.
+func (t turn) EndApply(b *storage.Batch, at raftgroup.Position) {
+	if err := t.machine.EndApply(b, at); err != nil {
+		panic(fmt.Sprintf("shard %d, replica %d: %v", t.id, t.self, err))
+	}
+}
+
+// Published makes the state of the last batch known outside the turn.
+func (t turn) Published() {
+	t.machine.Published()
+	t.publish()
+	if t.changing {
+		t.changing = false
+		t.publishDescriptor()
+		t.settle()
+	}
+}
+
+// InstallBegin comes before the installation of a snapshot touches any data.
+func (t turn) InstallBegin() { t.unsettle() }
+
+// InstallEnd comes when it is done: state is what was installed, nil if nothing.
+func (t turn) InstallEnd(state *storage.ReplicaState) {
+	if state == nil {
+		t.settle()
+		return
+	}
+	t.machine.Reset(state)
+	t.publish()
+	t.publishDescriptor()
+	t.settle()
+}
+
+// LeaderChanged takes note of the group's leadership. Writes that wait for a
+// revision find out when their draw is sent.
+func (t turn) LeaderChanged(l raftgroup.Leadership) {
+	gained := l.Leading && !t.leadership.Load().Leading
+	newTerm := l.Leading && t.leadership.Load().Term != l.Term
+	t.leadership.Store(&l)
+	if d := t.descriptor.Load(); d != nil && (gained || newTerm) {
+		t.store.cfg.DescriptorChanged(*d, true, l.Term)
+	}
+}
+
+// Stopped ends the replica. The generation stays odd: its data may be removed.
+func (t turn) Stopped(err error) {
+	if err != nil {
+		t.store.cfg.Logger.Warn("replica stopped", "shard", uint64(t.id), "replica", uint64(t.self), "error", err)
+	}
+	t.unsettle()
+	l := *t.leadership.Load()
+	l.Leading = false
+	if l.Leader == t.self {
+		l.Leader, l.Node = 0, 0
+	}
+	t.leadership.Store(&l)
+	t.deferredMu.Lock()
+	t.stopped = true
+	reads := t.deferred
+	t.deferred = nil
+	t.deferredMu.Unlock()
+	for _, rd := range reads {
+		rd.refuse(shard.ErrUnavailable)
+	}
+}
+
+// publish copies the machine's state to where other steps read it.
+func (r *Replica) publish() {
+	s := r.machine.State()
+	r.publishedMu.Lock()
+	r.published = *s
+	r.initialized = true
+	r.publishedMu.Unlock()
+	r.floor.Store(uint64(s.Floor))
+	r.lastRevision.Store(uint64(s.LastRevision))
+}
+
+// publishDescriptor is called while the generation is odd.
+func (r *Replica) publishDescriptor() {
+	d := r.machine.State().Descriptor
+	r.descriptor.Store(&d)
+	r.store.replicas.stale.Store(true)
+	l := r.leadership.Load()
+	r.store.cfg.DescriptorChanged(d, l.Leading, l.Term)
+}
+
+// unsettle makes the generation odd, settle makes it even when the last reason
+// is gone, and lets the reads go on that wait for it.
+func (r *Replica) unsettle() {
+	if r.unsteady == 0 {
+		r.generation.Add(1)
+	}
+	r.unsteady++
+}
+
+func (r *Replica) settle() {
+	r.unsteady--
+	if r.unsteady > 0 {
+		return
+	}
+	r.deferredMu.Lock()
+	r.generation.Add(1)
+	reads := r.deferred
+	r.deferred = nil
+	r.deferredMu.Unlock()
+	r.store.reads.submit(reads)
+}

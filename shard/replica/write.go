@@ -1,0 +1,100 @@
+package replica
+
+import (
+	"errors"
+
+	"github.com/kiloraft/kiloraft/raftgroup"
+	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/shard/machine"
+)
+
+// drawsMax is how often one write draws because its revision came too late,
+// before its caller is asked to try again.
+const drawsMax = 8
+
+// write is one write between Execute and its reply. The memory is used again
+// after that; nobody else may hold on to it.
+type write struct {
+	r       *Replica
+	id      uint64
+	reply   func(shard.Response)
+	command []byte
+	version uint64
+	term    uint64 // that the attempt is meant for
+	draws   int    // 0: unversioned
+
+	header   [machine.HeaderBytesMax]byte
+	proposal raftgroup.Proposal
+}
+
+// newWrite makes the pool's writes. The method value is bound once for all uses.
+func newWrite() any {
+	w := new(write)
+	w.proposal.Done = w.done
+	return w
+}
+
+func (s *Store) write(r *Replica, q *shard.Request, c *shard.Command, reply func(shard.Response)) {
+	if !s.writeBudget.take(len(q.Command)) {
+		s.refuse(q.ID, shard.ErrBusy, reply)
+		return
+	}
+	s.stats.write(c)
+	w := s.writePool.Get().(*write)
+	w.r, w.id, w.reply, w.command = r, q.ID, reply, q.Command
+	w.version, w.term, w.draws = q.Target.Version, q.Target.Term, 0
+	if c.Key[0] == shard.SystemKeyspace {
+		w.propose(0)
+		return
+	}
+	r.draws.add(w)
+}
+
+// propose puts the write on its way into the log, in the term that it is meant
+// for and no other. In a later term its revision may be smaller than one that
+// another leader has handed out since.
+func (w *write) propose(rev shard.Revision) {
+	w.proposal.Header = machine.AppendHeader(w.header[:0], machine.Header{Revision: rev, Version: w.version})
+	w.proposal.Body = w.command
+	w.proposal.Term = w.term
+	if err := w.r.group.Propose(&w.proposal); err != nil {
+		w.finish(shard.Response{Err: w.r.hinted(err)})
+	}
+}
+
+// done is the proposal's Done. It runs on the group's turn.
+func (w *write) done(res raftgroup.Result, err error) {
+	switch {
+	case err != nil:
+		w.finish(shard.Response{Err: w.r.hinted(err)})
+	case errors.Is(res.Err, machine.ErrStaleRevision):
+		w.drawAgain()
+	default:
+		w.finish(shard.Response{Err: res.Err, Result: shard.Result{Revision: res.Revision, Found: res.Found, Value: res.Data}})
+	}
+}
+
+// drawAgain leaves the group's turn first: what it does next calls the group.
+func (w *write) drawAgain() {
+	s := w.r.store
+	if w.draws >= drawsMax {
+		w.finish(shard.Response{Err: shard.ErrDropped})
+		return
+	}
+	s.stats.redraws.Add(1)
+	s.cfg.Reads.Submit(func() { w.r.draws.add(w) })
+}
+
+// finish replies. w is somebody else's afterwards.
+func (w *write) finish(p shard.Response) {
+	s := w.r.store
+	p.ID = w.id
+	if p.Err != nil {
+		s.stats.failed(p.Err)
+	}
+	w.reply(p)
+	s.writeBudget.give(len(w.command))
+	w.r, w.reply, w.command = nil, nil, nil
+	w.proposal.Header, w.proposal.Body = nil, nil
+	s.writePool.Put(w)
+}

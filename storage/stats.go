@@ -1,0 +1,36 @@
+package storage
+
+import "github.com/kiloraft/kiloraft/shard"
+
+// Stats for metrics and status. Counters count from the start of the engine.
+type Stats struct {
+	WALSyncs, WALBytes, Commits          uint64
+	DiskBytes, MemtableBytes, CacheBytes int64
+	Compactions, Flushes, Ingests        uint64
+	L0Sublevels                          int
+}
+
+// Stats collects figures. It takes Pebble's lock and walks its levels: for a
+// scrape, not for a hot path.
+func (e *Engine) Stats() Stats {
+	m := e.db.Metrics()
+	return Stats{
+		WALSyncs:      e.fs.walSyncs.Load(),
+		WALBytes:      m.WAL.BytesWritten,
+		Commits:       e.commits.Load(),
+		DiskBytes:     int64(m.DiskSpaceUsage()),
+		MemtableBytes: int64(m.MemTable.Size),
+		CacheBytes:    m.BlockCache.Size,
+		Compactions:   uint64(m.Compact.Count),
+		Flushes:       uint64(m.Flush.Count),
+		Ingests:       m.Ingest.Count,
+		L0Sublevels:   int(m.Levels[0].Sublevels),
+	}
+}
+
+// SpanBytes estimates the bytes on disk under span. What is in memtables only
+// does not count.
+func (e *Engine) SpanBytes(span shard.Span) (uint64, error) {
+	lower, upper := spanBounds(span)
+	return e.db.EstimateDiskUsage(lower, upper)
+}

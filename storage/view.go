@@ -1,0 +1,91 @@
+package storage
+
+import (
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// View is a consistent view of all data, as of when it was opened. Not safe for
+// concurrent use; Close it soon: while it is open, memtables and files that the
+// engine has moved on from stay. It is made for many reads: opening one costs as
+// much as several gets. Keys in the system keyspace are unversioned and their
+// revision is 0; both Get and Scan go by a key's first byte.
+//
+// Errors that wrap shard.ErrMalformed are corruption; others are the disk's.
+type View struct {
+	it      *pebble.Iterator
+	openErr error
+	bounded bool // the iterator's bounds are a scan's
+	key     []byte
+}
+
+var dataLower, dataUpper = dataBounds()
+
+// NewView opens a view of the whole data keyspace as of now. A failure to open
+// it is reported by every read.
+func (e *Engine) NewView() *View {
+	it, err := e.db.NewIter(&pebble.IterOptions{LowerBound: dataLower, UpperBound: dataUpper})
+	return &View{it: it, openErr: err}
+}
+
+// Close ends the view. It is harmless to close it twice.
+func (v *View) Close() error {
+	it := v.it
+	v.it = nil
+	if it == nil {
+		return nil
+	}
+	return it.Close()
+}
+
+// Get finds the newest version of key at or below at (MaxRevision: newest).
+// found is false for a missing key and for a tombstone, for which rev is still
+// the tombstone's. value is valid until the next call.
+func (v *View) Get(key []byte, at shard.Revision) (value []byte, rev shard.Revision, found bool, err error) {
+	if v.openErr != nil {
+		return nil, 0, false, v.openErr
+	}
+	v.unbound()
+	// A bare prefix comes before all versions of its key, so it finds the newest.
+	if versioned(key) && at < shard.MaxRevision {
+		v.key = appendVersionKey(v.key[:0], key, at)
+	} else {
+		v.key = appendDataKey(v.key[:0], key)
+	}
+	if !v.it.SeekPrefixGE(v.key) {
+		return nil, 0, false, v.it.Error()
+	}
+	_, rev, err = parseDataKey(v.it.Key())
+	if err != nil {
+		return nil, 0, false, err
+	}
+	value, tombstone, err := v.read(versioned(key))
+	if err != nil {
+		return nil, 0, false, fmt.Errorf("key %x at revision %d: %w", key, rev, err)
+	}
+	return value, rev, !tombstone, nil
+}
+
+// read decodes the record at the iterator's position. value aliases it.
+func (v *View) read(versioned bool) (value []byte, tombstone bool, err error) {
+	raw, err := v.it.ValueAndErr()
+	if err != nil {
+		return nil, false, err
+	}
+	if !versioned {
+		value, err = decodeUnversioned(raw)
+		return value, false, err
+	}
+	h, value, err := decodeVersion(raw)
+	return value, h.Tombstone, err
+}
+
+func (v *View) unbound() {
+	if v.bounded {
+		v.it.SetBounds(dataLower, dataUpper)
+		v.bounded = false
+	}
+}
