@@ -182,10 +182,17 @@ func (c *Cluster) Commands() int {
 	return c.commands
 }
 
+// helloStart is how every hello begins.
+var helloStart = shard.AppendHello(nil, shard.Hello{})[:1]
+
 // Handle answers a frame of requests that reached a node with a frame of
 // responses. The hello is answered with nothing.
 func (c *Cluster) Handle(n shard.NodeID, frame []byte) ([]byte, error) {
-	if h, err := shard.DecodeHello(frame); err == nil {
+	if bytes.HasPrefix(frame, helloStart) {
+		h, err := shard.DecodeHello(frame)
+		if err != nil {
+			return nil, err
+		}
 		if h.Cluster != c.ID || h.Session == 0 {
 			return nil, fmt.Errorf("hello %+v to cluster %v", h, c.ID)
 		}
