@@ -162,6 +162,17 @@ func (w *world) check() error {
 	return nil
 }
 
+// settle goes on without faults until nothing is decided any more.
+func (w *world) settle() {
+	w.t.Helper()
+	for range 20*len(w.shards) + 20 {
+		if w.round(false) == 0 {
+			return
+		}
+	}
+	w.t.Fatalf("still deciding for %d shards on %d nodes", len(w.shards), w.nodes)
+}
+
 func TestEveryClusterConverges(t *testing.T) {
 	for seed := range uint64(400) {
 		w := newWorld(t, seed)
@@ -174,12 +185,7 @@ func TestEveryClusterConverges(t *testing.T) {
 			}
 		}
 		w.moved = map[shard.ID]int{}
-		rounds := 0
-		for w.round(false) > 0 {
-			if rounds++; rounds > 20*len(w.shards)+20 {
-				t.Fatalf("seed %d: still deciding after %d rounds", seed, rounds)
-			}
-		}
+		w.settle()
 		if err := w.check(); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
@@ -201,8 +207,7 @@ func TestEveryClusterConverges(t *testing.T) {
 func TestOnePersonsTransferIsNotUndone(t *testing.T) {
 	for seed := range uint64(50) {
 		w := newWorld(t, seed)
-		for w.round(false) > 0 {
-		}
+		w.settle()
 		least, most := w.leaders()
 		if most-least > 1 {
 			continue // the tolerance is used up
@@ -248,8 +253,7 @@ func TestNewClusterIsSpreadEvenly(t *testing.T) {
 			w.shards = append(w.shards, &Shard{Leader: 1, Commit: 10, Descriptor: shard.Descriptor{ID: shard.ID(id), Span: shard.UserSpan(),
 				Epoch: shard.Epoch{Version: 1, ConfVersion: 1}, Replicas: []shard.Replica{{ID: 1, Node: 1, Role: shard.Voter}}, NextReplica: 2}})
 		}
-		for w.round(false) > 0 {
-		}
+		w.settle()
 		if err := w.check(); err != nil {
 			t.Fatal(err)
 		}

@@ -67,6 +67,7 @@ type Host struct {
 	timer         env.Timer
 
 	sorted atomic.Pointer[[]*Group] // all groups in order of shard; never modified
+	loaded atomic.Bool              // messages are taken from here on
 	closed atomic.Bool
 
 	proposalBytes, incomingBytes, readsWaiting atomic.Int64
@@ -95,8 +96,9 @@ func NewHost(cfg Config) (*Host, error) {
 	return h, nil
 }
 
-// Load starts every replica that the store has records of. Call it once, before
-// messages arrive.
+// Load starts every replica that the store has records of. Call it once.
+// Messages that arrive before it has returned are dropped: they would create
+// uninitialized replicas in place of those that are still to be loaded.
 func (h *Host) Load() error {
 	records, err := h.engine.Replicas()
 	if err != nil {
@@ -107,6 +109,7 @@ func (h *Host) Load() error {
 			return fmt.Errorf("load replica %d of shard %d: %w", r.Replica, r.Shard, err)
 		}
 	}
+	h.loaded.Store(true)
 	return nil
 }
 

@@ -169,14 +169,16 @@ func (d *Driver) concerned(only []shard.ID) []*entry {
 	return es
 }
 
-// take fills e from one replica's report: the newest descriptor that anybody has,
-// and the rest from the leader, the newest if several believe to lead.
+// take fills e from one replica's report. The leader's word counts, the newest
+// one's if several believe to lead: it has applied all that its term began with.
+// Without one, the newest descriptor that anybody has is the best there is.
 func (e *entry) take(node shard.NodeID, r *ReplicaReport, asked uint64) {
-	if r.Descriptor.Epoch.Newer(e.Descriptor.Epoch) {
+	switch {
+	case r.Leading && r.Term >= e.term:
 		e.Descriptor = r.Descriptor
-	}
-	if r.Leading && r.Term >= e.term {
 		e.Leader, e.term, e.Commit, e.Progress, e.polled = node, r.Term, r.Commit, r.Progress, asked
+	case e.polled != asked && r.Descriptor.Epoch.Newer(e.Descriptor.Epoch):
+		e.Descriptor = r.Descriptor
 	}
 }
 
