@@ -2,12 +2,15 @@ package storage
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.etcd.io/raft/v3"
 
 	"github.com/kiloraft/kiloraft/internal/env"
 	"github.com/kiloraft/kiloraft/shard"
@@ -196,3 +199,6 @@ func (c *collector[T]) all() []T {
 	defer c.mu.Unlock()
 	return slices.Clone(c.values)
 }
+
+// discardRaft is a quiet logger for raft.
+var discardRaft = &raft.DefaultLogger{Logger: log.New(io.Discard, "", 0)}
