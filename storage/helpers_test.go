@@ -88,17 +88,6 @@ func testState(id shard.ID, span shard.Span) *ReplicaState {
 		Replicas: []shard.Replica{{ID: 1, Node: 1, Role: shard.Voter}, {ID: 2, Node: 2, Role: shard.Learner}}, NextReplica: 3}}
 }
 
-func get(t testing.TB, e *Engine, key []byte) (string, bool) {
-	t.Helper()
-	v := e.NewView()
-	defer v.Close()
-	value, _, found, err := v.Get(key, shard.MaxRevision)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(value), found
-}
-
 // dump is all rows of a span, one per line.
 func dump(t testing.TB, e *Engine, span shard.Span) []string {
 	t.Helper()

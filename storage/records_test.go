@@ -251,8 +251,8 @@ func FuzzVersion(f *testing.F) {
 	fuzzDecoder(f, func(b []byte) (fuzzedVersion, error) {
 		h, value, err := decodeVersion(b)
 		return fuzzedVersion{h, string(value)}, err
-	}, func(b []byte, v fuzzedVersion) []byte {
-		b = make([]byte, versionHeaderLen(v.h))
+	}, func(_ []byte, v fuzzedVersion) []byte {
+		b := make([]byte, versionHeaderLen(v.h))
 		return append(b[:putVersionHeader(b, v.h)], v.value...)
 	}, golden("version"), golden("version_tombstone"))
 }
