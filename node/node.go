@@ -39,6 +39,9 @@ type Config struct {
 	Stop func(reason error)
 	// Raft tunes the host; zero fields take its defaults.
 	Raft RaftConfig
+	// Watch wraps each replica's machine, so that a simulation sees what its
+	// group tells it; nil: none.
+	Watch func(*raftgroup.Group, raftgroup.Machine) raftgroup.Machine
 }
 
 // RaftConfig are the host's settings that a node passes on.
@@ -99,7 +102,7 @@ func New(cfg Config) (*Node, error) {
 	})
 	host, err := raftgroup.NewHost(raftgroup.Config{
 		Node: cfg.Identity.Node, Incarnation: cfg.Identity.Incarnation, Env: cfg.Env, Engine: cfg.Engine, Transport: cfg.Transport,
-		Logger: cfg.Logger, NewMachine: n.store.NewMachine,
+		Logger: cfg.Logger, NewMachine: n.newMachine,
 		Workers: cfg.Raft.Workers, Tick: cfg.Raft.Tick, ElectionTicks: cfg.Raft.ElectionTicks,
 		HeartbeatTicks: cfg.Raft.HeartbeatTicks, LogBytesMax: cfg.Raft.LogBytesMax,
 	})
@@ -107,12 +110,22 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.host = host
-	cfg.Transport.Start(host)
+	// All replicas of the store before the first message: one for a replica that is
+	// not loaded yet would create it as if the store had no state of it.
 	if err := n.host.Load(); err != nil {
 		return nil, err
 	}
+	cfg.Transport.Start(host)
 	n.startChores()
 	return n, nil
+}
+
+func (n *Node) newMachine(g *raftgroup.Group, state *storage.ReplicaState) (raftgroup.Machine, error) {
+	m, err := n.store.NewMachine(g, state)
+	if err != nil || n.cfg.Watch == nil {
+		return m, err
+	}
+	return n.cfg.Watch(g, m), nil
 }
 
 // endpoints are where the node's own client starts: itself first.

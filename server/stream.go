@@ -45,8 +45,8 @@ func (o *operations) Stream(s *api.RawStream) error {
 	id := o.node.Identity()
 	greeting := shard.Greeting{Cluster: id.Cluster, Node: id.Node, Incarnation: id.Incarnation}
 	err := serveOperations(s, greeting, o.node.Store(), fromNode(s.Context()))
-	if err != nil {
-		o.log.Info("a client stream ended", "err", err)
+	if err != nil && s.Context().Err() == nil {
+		o.log.Info("a client stream was cut off", "err", err)
 	}
 	return err
 }

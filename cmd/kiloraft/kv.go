@@ -45,6 +45,11 @@ func (a *app) onStore(ctx context.Context, operation string, do func(context.Con
 	if err == nil || errors.As(err, &usage) {
 		return err
 	}
+	// The library names its operation too; once is enough.
+	var named *client.OpError
+	if errors.As(err, &named) {
+		err = named.Err
+	}
 	return &namedError{operation, err}
 }
 

@@ -353,11 +353,6 @@ func (l *loop) step() bool {
 	return true
 }
 
-func (l *loop) runAll() {
-	for l.step() {
-	}
-}
-
 // background runs steps as they come until the test ends.
 func (l *loop) background(t testing.TB) {
 	stopped := make(chan struct{})

@@ -1,0 +1,225 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/kiloraft/kiloraft/placement/catalog"
+	"github.com/kiloraft/kiloraft/raftgroup/transport"
+	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/storage"
+)
+
+// Cluster is all nodes of a run and what they share.
+type Cluster struct {
+	ID          shard.ClusterID // zero until the first node has founded it
+	loop        *Loop
+	trace       *Trace
+	witness     *Witness
+	net         *Net
+	peers       *transport.Network
+	nodes       []*Node
+	grown       bool               // one node founds the cluster and the others join
+	descriptors []shard.Descriptor // that the cluster starts with, in order of ID and of span
+}
+
+// ClusterConfig sizes a cluster.
+type ClusterConfig struct {
+	Nodes      int
+	UserShards int
+	// Grown: the first node founds the cluster, the others join it, and placement
+	// gives every shard its replicas. Else all shards have a voter on every node
+	// from the start.
+	Grown bool
+	Drift bool // clocks run at different rates
+}
+
+// replicationFactor is what placement aims at.
+const replicationFactor = 3
+
+// clockExact is the rate of a clock that does not drift, in millionths.
+const clockExact = 1_000_000
+
+// NewCluster makes nodes with empty disks; Start starts them.
+func NewCluster(loop *Loop, trace *Trace, witness *Witness, cfg ClusterConfig) (*Cluster, error) {
+	c := &Cluster{loop: loop, trace: trace, witness: witness, grown: cfg.Grown}
+	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c}
+	c.peers = transport.NewNetwork(loop.NewEnv("peers", clockExact), transport.NetworkConfig{Hook: c.net.fate})
+	for i := range cfg.Nodes {
+		rate := int64(clockExact)
+		if cfg.Drift {
+			rate += int64(loop.rand.IntN(40_001)) - 20_000 // two per cent either way
+		}
+		name := fmt.Sprint("n", i+1)
+		c.nodes = append(c.nodes, &Node{Name: name, Address: name + ":7400", cluster: c, disk: NewDisk(), rate: rate})
+	}
+	ds, err := catalog.InitialDescriptors(1, cfg.UserShards)
+	if err != nil || cfg.Grown {
+		c.descriptors = ds
+		return c, err
+	}
+	for i := range c.ID {
+		c.ID[i] = byte(loop.rand.Uint32())
+	}
+	for _, d := range ds {
+		d.Replicas = nil
+		for _, n := range c.nodes {
+			id := c.index(n)
+			d.Replicas = append(d.Replicas, shard.Replica{ID: shard.ReplicaID(id), Node: id, Role: shard.Voter})
+		}
+		d.NextReplica = shard.ReplicaID(cfg.Nodes + 1)
+		c.descriptors = append(c.descriptors, d)
+	}
+	return c, nil
+}
+
+// index is the ID of a node of a cluster that is not grown.
+func (c *Cluster) index(n *Node) shard.NodeID { return shard.NodeID(slices.Index(c.nodes, n) + 1) }
+
+// identified notes a node's first durable identity.
+func (c *Cluster) identified(n *Node, id storage.Identity) {
+	if c.nameOf(id.Node) != "" {
+		c.witness.Fail("%s was given the ID %d of %s", n.Name, id.Node, c.nameOf(id.Node))
+	}
+	if c.ID.IsZero() {
+		c.ID = id.Cluster
+	}
+	n.ID = id.Node
+}
+
+// nameOf is how the network and the trace call a node, "" if no node has the ID.
+func (c *Cluster) nameOf(id shard.NodeID) string {
+	for _, n := range c.nodes {
+		if n.ID == id {
+			return n.Name
+		}
+	}
+	return ""
+}
+
+// Start starts all nodes.
+func (c *Cluster) Start() {
+	for _, n := range c.nodes {
+		n.Start()
+	}
+}
+
+// Close ends all nodes, so that nothing of the run is left.
+func (c *Cluster) Close() {
+	for _, n := range c.nodes {
+		if n.Up() {
+			n.Crash(false, 0)
+		}
+	}
+}
+
+func (c *Cluster) addresses() []string {
+	var as []string
+	for _, n := range c.nodes {
+		as = append(as, n.Address)
+	}
+	return as
+}
+
+// shardOf finds the shard that covers a key.
+func (c *Cluster) shardOf(key []byte) shard.ID {
+	for i := range c.descriptors {
+		if c.descriptors[i].Span.Contains(key) {
+			return c.descriptors[i].ID
+		}
+	}
+	panic(fmt.Sprintf("no shard covers key %x", key))
+}
+
+// Unsettled says what keeps the cluster from being settled, or nothing: every
+// shard has all its replicas as voters, exactly one leader, which all of them
+// follow, and all have applied the same.
+func (c *Cluster) Unsettled() string {
+	for _, n := range c.nodes {
+		if !n.Serving() {
+			return n.Name + " is not up"
+		}
+	}
+	for i := range c.descriptors {
+		if why := c.unsettled(c.descriptors[i].ID); why != "" {
+			return fmt.Sprintf("shard %d %s", c.descriptors[i].ID, why)
+		}
+	}
+	return ""
+}
+
+func (c *Cluster) unsettled(id shard.ID) string {
+	leaders, replicas := 0, 0
+	var first storage.ReplicaState
+	for _, n := range c.nodes {
+		r, here := n.store().Replica(id)
+		if !here {
+			continue
+		}
+		s, ok := r.State()
+		if !ok {
+			return "is not initialized on " + n.Name
+		}
+		if replicas++; replicas == 1 {
+			first = s
+		}
+		l := r.Leadership()
+		if l.Leading {
+			leaders++
+		}
+		switch {
+		case l.Leader == 0:
+			return "has no leader known to " + n.Name
+		case s.Applied != first.Applied:
+			return fmt.Sprintf("is applied to %d on %s and to %d elsewhere", s.Applied, n.Name, first.Applied)
+		}
+	}
+	voters := 0
+	for _, r := range first.Descriptor.Replicas {
+		if r.Role == shard.Voter {
+			voters++
+		}
+	}
+	want := min(replicationFactor, len(c.nodes))
+	if leaders != 1 || replicas != want || voters != want || len(first.Descriptor.Replicas) != want {
+		return fmt.Sprintf("has %d leaders, %d replicas, %d voters of %v", leaders, replicas, voters, first.Descriptor.Replicas)
+	}
+	return ""
+}
+
+// logger writes what a room logs into the trace.
+func (c *Cluster) logger(actor string) *slog.Logger {
+	return slog.New(&traceLog{cluster: c, actor: actor})
+}
+
+// traceLog is a slog.Handler without time.
+type traceLog struct {
+	cluster *Cluster
+	actor   string
+	attrs   string
+}
+
+func (h *traceLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
+
+func (h *traceLog) Handle(_ context.Context, r slog.Record) error {
+	var b bytes.Buffer
+	r.Attrs(func(a slog.Attr) bool {
+		fmt.Fprintf(&b, " %s", a)
+		return true
+	})
+	h.cluster.trace.Event(h.cluster.loop.now, h.actor, "%v: %s%s%s", r.Level, r.Message, h.attrs, b.String())
+	return nil
+}
+
+func (h *traceLog) WithAttrs(as []slog.Attr) slog.Handler {
+	next := *h
+	for _, a := range as {
+		next.attrs += fmt.Sprintf(" %s", a)
+	}
+	return &next
+}
+
+func (h *traceLog) WithGroup(string) slog.Handler { return h }

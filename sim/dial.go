@@ -1,0 +1,291 @@
+package sim
+
+import (
+	"errors"
+	"time"
+
+	"github.com/kiloraft/kiloraft/client"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// Dialer is one client's way into the simulated network: the twin of the gRPC
+// connection. Frames are the real ones, byte for byte; a stream keeps their order
+// and loses none of them before it breaks.
+//
+// A stream breaks when the node's incarnation ends (the client may hear of it late), when frames
+// could not pass for stalledMax, or when the nemesis says so.
+type Dialer struct {
+	net  *Net
+	name string // the client, as partitions know it
+	env  *Env   // on which handlers are called
+	// trusted: the client is a node, which may write system keys.
+	trusted bool
+}
+
+var (
+	errRefused = errors.New("connection refused")
+	errTimeout = errors.New("connection timed out")
+	errReset   = errors.New("connection reset")
+)
+
+const (
+	dialTimeout = time.Second
+	stalledMax  = 3 * time.Second
+	retryEvery  = 30 * time.Millisecond
+)
+
+// Open implements client.Dialer.
+func (d *Dialer) Open(address string, h client.StreamHandler) client.Stream {
+	c := &conn{net: d.net, client: d.name, env: d.env, trusted: d.trusted, address: address, handler: h}
+	c.up.conn, c.down.conn = c, c
+	d.net.conns = append(d.net.conns, c)
+	d.net.in(d.env, d.net.latency(), "dial", c.connect)
+	return c
+}
+
+// Info implements client.Dialer.
+func (d *Dialer) Info(address string, timeout time.Duration, finish func(client.Info, error)) {
+	lost := func() {
+		d.net.in(d.env, min(timeout, dialTimeout), "info", func() { finish(client.Info{}, errTimeout) })
+	}
+	d.net.in(d.env, d.net.latency(), "info", func() {
+		n := d.net.at(address)
+		if n == nil {
+			d.net.in(d.env, d.net.latency(), "info", func() { finish(client.Info{}, errRefused) })
+			return
+		}
+		if d.net.cut(d.name, n.Name) || n.env.pausedUntil > d.net.loop.now {
+			lost()
+			return
+		}
+		info := n.info()
+		d.net.in(d.env, d.net.latency(), "info", func() { finish(info, nil) })
+	})
+}
+
+// conn is one client stream: both ends and the wire between them.
+type conn struct {
+	net     *Net
+	client  string
+	env     *Env // the client's
+	trusted bool
+	address string
+	handler client.StreamHandler
+	door    *door // the server's end; nil before it is connected
+	up      wire  // to the server
+	down    wire  // to the client
+	fill    func([]byte) []byte
+	filling bool // an event that calls fill is pending
+	leaving int  // frames on their way up that have not left the client
+	closed  bool // for the client: Closed was called, or Close
+}
+
+// wire carries frames in one direction, in order.
+type wire struct {
+	conn    *conn
+	frames  []wireFrame
+	pumping bool
+	arrived time.Duration // of the last frame: the next one does not overtake it
+	stalled time.Duration // how long the first frame could not pass
+}
+
+type wireFrame struct {
+	bytes  []byte
+	at     time.Duration // when it arrives at the earliest
+	arrive func([]byte)
+}
+
+func (c *conn) connect() {
+	if c.closed {
+		return
+	}
+	n := c.net.at(c.address)
+	switch {
+	case n == nil:
+		c.net.in(c.env, c.net.latency(), "refused", func() { c.lose(errRefused) })
+	case c.net.cut(c.client, n.Name):
+		c.net.in(c.env, dialTimeout, "unreachable", func() { c.lose(errTimeout) })
+	default:
+		c.door = n.open(c)
+		c.down.send(shard.AppendGreeting(nil, n.greeting()), c.greeted)
+		c.askFill()
+	}
+}
+
+func (c *conn) greeted(frame []byte) {
+	g, err := shard.DecodeGreeting(frame)
+	if err != nil {
+		c.net.witness.Fail("a greeting that does not decode: %v", err)
+		return
+	}
+	c.handler.Greeted(g)
+}
+
+// Ready implements client.Stream.
+func (c *conn) Ready(fill func([]byte) []byte) {
+	if c.closed {
+		return
+	}
+	c.fill = fill
+	c.askFill()
+}
+
+// askFill arranges for the pending fill to run in a step of its own, once the
+// stream is connected and the frame before has left.
+func (c *conn) askFill() {
+	if c.fill == nil || c.filling || c.door == nil || c.leaving > 0 {
+		return
+	}
+	c.filling = true
+	c.net.in(c.env, c.env.hop(), "fill", func() {
+		c.filling = false
+		fill := c.fill
+		if c.closed || fill == nil {
+			return
+		}
+		c.fill = nil
+		if frame := fill(nil); len(frame) > 0 {
+			c.leaving++
+			c.up.send(frame, func(b []byte) {
+				c.door.receive(b)
+			})
+			c.net.in(c.env, c.env.hop(), "left", func() { c.leaving--; c.askFill() })
+		}
+		c.askFill()
+	})
+}
+
+// Close implements client.Stream.
+func (c *conn) Close() { c.lose(errReset) }
+
+// lose ends the stream for the client. What it sent and the server has not
+// taken yet is lost; what the server has taken goes on.
+func (c *conn) lose(err error) {
+	if c.closed {
+		return
+	}
+	c.closed = true
+	c.net.in(c.env, 0, "closed", func() { c.handler.Closed(err) })
+	if c.door != nil {
+		c.door.close()
+	}
+}
+
+func (w *wire) send(frame []byte, arrive func([]byte)) {
+	at := max(w.conn.net.loop.now+w.conn.net.latency(), w.arrived)
+	w.arrived = at
+	w.frames = append(w.frames, wireFrame{bytes: frame, at: at, arrive: arrive})
+	w.pump()
+}
+
+// pump delivers the first frame when it is due, or tries again later while the
+// way is cut.
+func (w *wire) pump() {
+	if w.pumping || len(w.frames) == 0 {
+		return
+	}
+	w.pumping = true
+	c := w.conn
+	env := c.env
+	if w == &c.up {
+		env = c.door.env
+	}
+	c.net.in(env, w.frames[0].at-c.net.loop.now, "frame", func() {
+		w.pumping = false
+		if c.closed || c.door.gone {
+			w.frames = nil
+			return
+		}
+		f := w.frames[0]
+		if c.net.cut(c.client, c.door.node.Name) {
+			w.stalled += retryEvery
+			w.frames[0].at = c.net.loop.now + retryEvery
+			if w.stalled > stalledMax {
+				c.net.in(c.env, 0, "stalled", func() { c.lose(errTimeout) })
+				return
+			}
+			w.pump()
+			return
+		}
+		w.stalled = 0
+		w.frames = w.frames[1:]
+		f.arrive(f.bytes)
+		w.pump()
+	})
+}
+
+// door is the server's end of a stream: what package server does for a gRPC one.
+// It dies with the node's incarnation.
+type door struct {
+	node    *Node
+	env     *Env // of the incarnation
+	execute func(shard.Request, func(shard.Response))
+	conn    *conn
+	session shard.Session // 0: no hello yet
+	out     []byte        // responses that wait for the next frame
+	sending bool
+	gone    bool
+}
+
+func (n *Node) open(c *conn) *door {
+	d := &door{node: n, env: n.env, execute: n.store().Execute, conn: c}
+	if c.trusted {
+		d.execute = n.store().ExecuteTrusted
+	}
+	n.doors = append(n.doors, d)
+	return d
+}
+
+// receive takes a frame from the client.
+func (d *door) receive(frame []byte) {
+	if d.gone {
+		return
+	}
+	if d.session == 0 {
+		h, err := shard.DecodeHello(frame)
+		if err != nil || h.Cluster != d.node.cluster.ID || h.Session == 0 {
+			d.node.cluster.witness.Fail("client %s opens with %x: %v", d.conn.client, frame, err)
+			return
+		}
+		d.session = h.Session
+		return
+	}
+	err := shard.DecodeRequests(frame, func(q shard.Request) {
+		answered := false
+		d.execute(q, func(p shard.Response) {
+			if answered || p.ID != q.ID {
+				d.node.cluster.witness.Fail("node %d answers request %d with %d, before: %v", d.node.ID, q.ID, p.ID, answered)
+			}
+			answered = true
+			d.respond(&p)
+		})
+	})
+	if err != nil {
+		d.node.cluster.witness.Fail("client %s sends requests that do not decode: %v", d.conn.client, err)
+	}
+}
+
+// respond adds a response to the next frame; the frame leaves in a step of its own.
+func (d *door) respond(p *shard.Response) {
+	if d.gone {
+		return
+	}
+	if len(d.out) == 0 {
+		d.out = shard.BeginResponses(d.out)
+	}
+	d.out = shard.AppendResponse(d.out, p)
+	if d.sending {
+		return
+	}
+	d.sending = true
+	d.conn.net.in(d.env, d.env.hop(), "respond", func() {
+		d.sending = false
+		frame := d.out
+		d.out = nil
+		if !d.gone {
+			d.conn.down.send(frame, d.conn.handler.Received)
+		}
+	})
+}
+
+func (d *door) close() { d.gone = true }

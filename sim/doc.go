@@ -1,0 +1,22 @@
+// Package sim runs a whole cluster on one goroutine from one seed.
+//
+// The rooms below package node consist of steps and reach the world through
+// env.Env, vfs.FS, raftgroup.Transport and client.Dialer. Sim has a twin of each:
+// a seeded event loop with virtual time (loop.go), an in-memory disk that loses
+// what was not synced (disk.go), a network that drops, delays, doubles and
+// divides (net.go, dial.go). Everything above them is the real code: Pebble,
+// raft, the host, the replicas, the client core, and every frame's codec.
+//
+// Run carries out one simulation: it starts the cluster, lets clients work while
+// faults strike, heals everything, waits for convergence, and checks what was
+// promised (check.go). The same Config gives the same run, step by step; the hash
+// of its trace tells. A Failure names its seed and carries the trace's tail.
+//
+// The caller pins the process's source of randomness (Config.PinRandom), because
+// raft draws its election jitter from it; two runs at a time in one process would
+// share that source, so there is one at a time.
+//
+// Sim never reads a clock, starts no goroutine of its own and touches no file. Pebble has
+// goroutines of its own; storage's simulated mode keeps them from changing
+// anything that a run can see.
+package sim

@@ -1,0 +1,253 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/kiloraft/kiloraft/client"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// outcome is what a client knows of an operation in the end.
+type outcome byte
+
+const (
+	pending      outcome = iota // has not returned, or never will
+	done                        // took effect, once
+	refused                     // had no effect and never will; of a read: gave no answer
+	undetermined                // a write that may have taken effect, or may still
+)
+
+// classify maps the error of a client's operation to its outcome. Whatever is
+// not known to be a refusal counts as undetermined: it promises the least.
+func classify(err error) outcome {
+	var invalid *shard.InvalidError
+	var notLeader *shard.NotLeaderError
+	var wrongShard *shard.WrongShardError
+	var gaveUp *client.GaveUpError
+	switch {
+	case err == nil:
+		return done
+	case errors.Is(err, shard.ErrBusy), errors.Is(err, shard.ErrDropped), errors.Is(err, shard.ErrUnavailable),
+		errors.As(err, &invalid), errors.As(err, &notLeader), errors.As(err, &wrongShard),
+		errors.As(err, &gaveUp) && !gaveUp.Undetermined:
+		return refused
+	}
+	return undetermined
+}
+
+// Op is one operation on one key, as its client saw it. A page of a scan becomes
+// one Op, a get, for every key that the page covers.
+type Op struct {
+	Client  int
+	Kind    shard.Kind // KindPut, KindDelete, KindGet
+	Shard   shard.ID   // where the key lies
+	Key     string
+	Value   string // written, or found; every written value is unique in a run
+	Found   bool   // a get found a value
+	Rev     shard.Revision
+	Call    int64 // logical times: unique, in the order in which calls and returns happened
+	Return  int64
+	Outcome outcome
+	At      time.Duration // virtual time of the call
+}
+
+func (o *Op) String() string {
+	s := fmt.Sprintf("[%d,%d] client %d ", o.Call, o.Return, o.Client)
+	switch o.Kind {
+	case shard.KindPut:
+		s += fmt.Sprintf("put %q=%q", o.Key, o.Value)
+	case shard.KindDelete:
+		s += fmt.Sprintf("delete %q", o.Key)
+	default:
+		s += fmt.Sprintf("get %q found=%v %q", o.Key, o.Found, o.Value)
+	}
+	return s + fmt.Sprintf(" rev=%d outcome=%d at=%v", o.Rev, o.Outcome, o.At)
+}
+
+// History is all operations of a run, in the order of their calls.
+type History struct {
+	clock int64
+	ops   []*Op
+}
+
+// Begin notes the call of an operation.
+func (h *History) Begin(o *Op) *Op {
+	h.clock++
+	o.Call = h.clock
+	h.ops = append(h.ops, o)
+	return o
+}
+
+// End notes that an operation returned.
+func (h *History) End(o *Op, how outcome) {
+	h.clock++
+	o.Return = h.clock
+	o.Outcome = how
+}
+
+// Check tells whether the history could have happened on one copy of the data,
+// one operation at a time, and whether revisions follow real time.
+//
+// A write with an unknown outcome may take effect at any time after its call,
+// even after the end; a read that failed says nothing.
+func (h *History) Check(timeout time.Duration) error {
+	revs, err := h.observedRevisions()
+	if err != nil {
+		return err
+	}
+	if err := h.checkRefused(); err != nil {
+		return err
+	}
+	if err := h.checkRevisionOrder(); err != nil {
+		return err
+	}
+	keys, byKey := h.byKey()
+	for _, key := range keys {
+		if err := checkKey(key, byKey[key], revs, timeout); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// written names a value: values are unique for a key.
+type written struct{ key, value string }
+
+// observedRevisions collects the revision of every value, as acknowledged and as
+// read, and refuses two revisions of one value: a write that took effect twice.
+func (h *History) observedRevisions() (map[written]shard.Revision, error) {
+	revs := make(map[written]shard.Revision)
+	for _, o := range h.ops {
+		if o.Outcome != done || o.Kind == shard.KindDelete || o.Kind == shard.KindGet && !o.Found {
+			continue
+		}
+		w := written{o.Key, o.Value}
+		if r, known := revs[w]; known && r != o.Rev {
+			return nil, fmt.Errorf("one write has two revisions, %d and another: %v", r, o)
+		}
+		revs[w] = o.Rev
+	}
+	return revs, nil
+}
+
+// checkRefused refuses a value that was read although its write was refused, or
+// that nobody wrote.
+func (h *History) checkRefused() error {
+	writes := make(map[written]*Op)
+	for _, o := range h.ops {
+		if o.Kind == shard.KindPut {
+			writes[written{o.Key, o.Value}] = o
+		}
+	}
+	for _, o := range h.ops {
+		if o.Kind != shard.KindGet || o.Outcome != done || !o.Found {
+			continue
+		}
+		switch w := writes[written{o.Key, o.Value}]; {
+		case w == nil:
+			return fmt.Errorf("a read found what nobody wrote: %v", o)
+		case w.Outcome == refused:
+			return fmt.Errorf("a write that was refused took effect: %v, read by %v", w, o)
+		}
+	}
+	return nil
+}
+
+// checkRevisionOrder refuses a write whose revision is not above those of all
+// writes to its shard that were acknowledged before it was called.
+func (h *History) checkRevisionOrder() error {
+	var writes []*Op
+	for _, o := range h.ops {
+		if o.Kind != shard.KindGet && o.Outcome == done {
+			writes = append(writes, o)
+		}
+	}
+	byReturn := slices.Clone(writes)
+	slices.SortFunc(byReturn, func(a, b *Op) int { return int(a.Return - b.Return) })
+	newest := make(map[shard.ID]*Op)
+	next := 0
+	for _, o := range writes { // in order of call
+		for ; next < len(byReturn) && byReturn[next].Return < o.Call; next++ {
+			if b := byReturn[next]; newest[b.Shard] == nil || newest[b.Shard].Rev < b.Rev {
+				newest[b.Shard] = b
+			}
+		}
+		if b := newest[o.Shard]; b != nil && b.Rev >= o.Rev {
+			return fmt.Errorf("revisions do not follow real time: %v was acknowledged before %v was called", b, o)
+		}
+	}
+	return nil
+}
+
+func (h *History) byKey() (keys []string, byKey map[string][]*Op) {
+	byKey = make(map[string][]*Op)
+	for _, o := range h.ops {
+		if byKey[o.Key] == nil {
+			keys = append(keys, o.Key)
+		}
+		byKey[o.Key] = append(byKey[o.Key], o)
+	}
+	return keys, byKey
+}
+
+// register is the state of one key: its newest version.
+type register struct {
+	found bool
+	value string
+	rev   shard.Revision
+}
+
+// checkKey asks porcupine about one key's operations.
+func checkKey(key string, ops []*Op, revs map[written]shard.Revision, timeout time.Duration) error {
+	var history []porcupine.Operation
+	for _, o := range ops {
+		if o.Outcome == refused || o.Kind == shard.KindGet && o.Outcome != done {
+			continue
+		}
+		rev, ret := o.Rev, o.Return
+		if o.Outcome != done {
+			ret = int64(1) << 62
+			rev = 0
+			if o.Kind == shard.KindPut {
+				r, read := revs[written{o.Key, o.Value}]
+				if !read {
+					continue // nobody saw it: it may as well have happened last
+				}
+				rev = r
+			}
+		}
+		history = append(history, porcupine.Operation{ClientId: o.Client, Input: o, Output: rev, Call: o.Call, Return: ret})
+	}
+	switch res := porcupine.CheckOperationsTimeout(registerModel, history, timeout); res {
+	case porcupine.Ok:
+		return nil
+	default:
+		var s []byte
+		for _, o := range ops {
+			s = fmt.Appendf(s, "\n  %v", o)
+		}
+		return fmt.Errorf("the history of key %q is not linearizable (%s):%s", key, res, s)
+	}
+}
+
+// registerModel is one key on one copy of the data. Revisions take part: each
+// version is above the one that it replaces, and a read finds the revision with
+// which its value was written.
+var registerModel = porcupine.Model{
+	Init: func() any { return register{} },
+	Step: func(state, input, output any) (bool, any) {
+		s, o, rev := state.(register), input.(*Op), output.(shard.Revision)
+		if o.Kind == shard.KindGet {
+			return s.found == o.Found && s.value == o.Value && (!o.Found || s.rev == rev), s
+		}
+		if rev != 0 && rev <= s.rev {
+			return false, s
+		}
+		return true, register{found: o.Kind == shard.KindPut, value: o.Value, rev: max(rev, s.rev)}
+	},
+}

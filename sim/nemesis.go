@@ -1,0 +1,264 @@
+package sim
+
+import (
+	"strings"
+	"time"
+)
+
+// Faults says which faults a run may see. Each seed enables some of them: a bug
+// that one fault hides from another shows in the seeds that have only one.
+type Faults struct {
+	Crash      bool // one node; what it did not sync is lost
+	CrashAll   bool // all nodes at once
+	Partition  bool // a node from the others, symmetric or in one direction
+	PartClient bool // a client from a node
+	Drop       bool // peers' frames
+	Double     bool // peers' frames
+	Slow       bool // frames that overtake one another
+	Pause      bool // a process stops and goes on
+	Break      bool // streams of clients end
+	Sync       bool // syncs that nobody asked for: a crash then keeps a prefix
+	Transfer   bool // leadership is handed over
+	Drift      bool // clocks that run at different rates
+}
+
+// drawFaults enables each fault with a probability of one half. One seed in eight has
+// none, and shows what the others cost.
+func drawFaults(l *Loop) Faults {
+	if l.rand.IntN(8) == 0 {
+		return Faults{}
+	}
+	coin := func() bool { return l.rand.IntN(2) == 0 }
+	return Faults{Crash: l.rand.IntN(4) > 0, CrashAll: l.rand.IntN(4) == 0, Partition: coin(), PartClient: coin(), Drop: coin(), Double: coin(),
+		Slow: coin(), Pause: coin(), Break: coin(), Sync: coin(), Transfer: coin(), Drift: coin()}
+}
+
+func (f Faults) String() string {
+	var s []string
+	for _, e := range []struct {
+		on   bool
+		name string
+	}{{f.Crash, "crash"}, {f.CrashAll, "crash-all"}, {f.Partition, "partition"}, {f.PartClient, "part-client"}, {f.Drop, "drop"}, {f.Double, "double"},
+		{f.Slow, "slow"}, {f.Pause, "pause"}, {f.Break, "break"}, {f.Sync, "sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}} {
+		if e.on {
+			s = append(s, e.name)
+		}
+	}
+	return strings.Join(s, ",")
+}
+
+// Nemesis strikes at drawn moments until it is stopped.
+type Nemesis struct {
+	cluster *Cluster
+	faults  Faults
+	clients []string
+	stopped bool
+
+	Crashes, Partitions, Pauses int
+}
+
+// NewNemesis makes a nemesis; it strikes from the first Start on.
+func NewNemesis(c *Cluster, f Faults, clients []string) *Nemesis {
+	return &Nemesis{cluster: c, faults: f, clients: clients}
+}
+
+// Start lets the nemesis strike until Stop.
+func (n *Nemesis) Start() {
+	f := &n.cluster.net.faults
+	if n.faults.Drop {
+		f.DropPerMille = 1 + n.cluster.loop.rand.IntN(50)
+	}
+	if n.faults.Double {
+		f.DoublePerMille = 1 + n.cluster.loop.rand.IntN(50)
+	}
+	if n.faults.Slow {
+		f.SlowPerMille = 1 + n.cluster.loop.rand.IntN(100)
+		f.SlowMax = n.cluster.loop.between(time.Millisecond, 300*time.Millisecond)
+	}
+	for _, s := range n.strikes() {
+		if s.on {
+			n.schedule(s)
+		}
+	}
+}
+
+// strike is one kind of fault that comes at drawn moments, every so often.
+type strike struct {
+	on    bool
+	name  string
+	every time.Duration
+	run   func()
+}
+
+func (n *Nemesis) strikes() []strike {
+	return []strike{
+		{n.faults.Crash, "crash", 4 * time.Second, n.crashOne},
+		{n.faults.CrashAll, "crash all", 10 * time.Second, n.crashAll},
+		{n.faults.Partition, "partition", 5 * time.Second, n.partition},
+		{n.faults.PartClient, "part client", 5 * time.Second, n.partClient},
+		{n.faults.Pause, "pause", 6 * time.Second, n.pause},
+		{n.faults.Break, "break", 3 * time.Second, n.breakStreams},
+		{n.faults.Sync, "sync", 50 * time.Millisecond, n.sync},
+		{n.faults.Transfer, "transfer", 2 * time.Second, n.transfer},
+	}
+}
+
+func (n *Nemesis) schedule(s strike) {
+	n.cluster.loop.After(n.cluster.loop.between(s.every/10, 2*s.every), s.name, func() {
+		if n.stopped {
+			return
+		}
+		s.run()
+		n.schedule(s)
+	})
+}
+
+// Stop ends all faults: every node is up, every way is open. What a fault did
+// already stays.
+func (n *Nemesis) Stop() {
+	n.stopped = true
+	n.cluster.net.faults = NetFaults{}
+	n.cluster.net.Heal()
+	for _, node := range n.cluster.nodes {
+		if !node.Up() {
+			node.Start()
+		}
+		node.env.pausedUntil = 0
+	}
+	n.event("all is healed")
+}
+
+func (n *Nemesis) event(format string, args ...any) {
+	n.cluster.trace.Event(n.cluster.loop.now, "nemesis", format, args...)
+}
+
+func (n *Nemesis) anyNode() *Node {
+	return n.cluster.nodes[n.cluster.loop.rand.IntN(len(n.cluster.nodes))]
+}
+
+func (n *Nemesis) crashOne() {
+	if node := n.anyNode(); node.Up() {
+		n.crash(node)
+	}
+}
+
+func (n *Nemesis) crashAll() {
+	for _, node := range n.cluster.nodes {
+		if node.Up() {
+			n.crash(node)
+		}
+	}
+}
+
+// crash ends a node's incarnation and arranges for the next one. Some crashes
+// are of the process alone: what it had handed to the operating system survives.
+func (n *Nemesis) crash(node *Node) {
+	l := n.cluster.loop
+	n.Crashes++
+	keep := l.rand.IntN(4) == 0
+	silence := 50 * time.Millisecond
+	if l.rand.IntN(4) == 0 {
+		silence = 3 * time.Second
+	}
+	down := l.between(time.Millisecond, 200*time.Millisecond)
+	if l.rand.IntN(2) == 0 {
+		down = l.between(time.Millisecond, 6*time.Second)
+	}
+	n.event("crash %s, unsynced data kept: %v, down for %v", node.Name, keep, down)
+	node.Crash(keep, silence)
+	l.After(down, "restart", func() {
+		if !node.Up() {
+			node.Start()
+		}
+	})
+}
+
+// partition cuts a node off from the others, in one direction or both, or one
+// of the ways to another node only.
+func (n *Nemesis) partition() {
+	l := n.cluster.loop
+	n.Partitions++
+	a := n.anyNode()
+	var cuts []cut
+	others := n.cluster.nodes
+	if l.rand.IntN(3) == 0 {
+		others = []*Node{n.anyNode()}
+	}
+	kind := l.rand.IntN(4) // 0: outgoing only, 1: incoming only, else both
+	for _, b := range others {
+		if b == a {
+			continue
+		}
+		if kind != 1 {
+			cuts = append(cuts, cut{a.Name, b.Name})
+		}
+		if kind != 0 {
+			cuts = append(cuts, cut{b.Name, a.Name})
+		}
+	}
+	n.cutFor(cuts, l.between(100*time.Millisecond, 6*time.Second))
+}
+
+func (n *Nemesis) partClient() {
+	if len(n.clients) == 0 {
+		return
+	}
+	l := n.cluster.loop
+	n.cutFor([]cut{{n.clients[l.rand.IntN(len(n.clients))], n.anyNode().Name}}, l.between(100*time.Millisecond, 5*time.Second))
+}
+
+func (n *Nemesis) cutFor(cuts []cut, d time.Duration) {
+	n.event("cut %v for %v", cuts, d)
+	for _, c := range cuts {
+		n.cluster.net.Block(c.from, c.to)
+	}
+	n.cluster.loop.After(d, "heal", func() {
+		if !n.stopped {
+			n.event("open %v", cuts)
+		}
+		for _, c := range cuts {
+			n.cluster.net.Open(c.from, c.to)
+		}
+	})
+}
+
+func (n *Nemesis) pause() {
+	if node := n.anyNode(); node.Up() {
+		n.Pauses++
+		d := n.cluster.loop.between(10*time.Millisecond, 4*time.Second)
+		n.event("pause %s for %v", node.Name, d)
+		node.env.Pause(n.cluster.loop.now + d)
+	}
+}
+
+func (n *Nemesis) breakStreams() {
+	name := n.anyNode().Name
+	n.event("break the streams of %s", name)
+	n.cluster.net.Break(name)
+}
+
+func (n *Nemesis) sync() {
+	if node := n.anyNode(); node.Up() {
+		node.Sync()
+	}
+}
+
+// transfer asks the leader of a drawn shard to hand over to a drawn replica.
+func (n *Nemesis) transfer() {
+	l := n.cluster.loop
+	id := n.cluster.descriptors[l.rand.IntN(len(n.cluster.descriptors))].ID
+	for _, node := range n.cluster.nodes {
+		if !node.Serving() {
+			continue
+		}
+		r, here := node.store().Replica(id)
+		if !here || !r.Leadership().Leading {
+			continue
+		}
+		state, _ := r.State()
+		to := state.Descriptor.Replicas[l.rand.IntN(len(state.Descriptor.Replicas))].ID
+		n.event("transfer shard %d from %s to replica %d", id, node.Name, to)
+		r.Group().TransferLeader(to, func(err error) { n.event("transfer of shard %d: %v", id, err) })
+		return
+	}
+}

@@ -1,0 +1,220 @@
+package sim
+
+import (
+	"errors"
+	"time"
+
+	"github.com/kiloraft/kiloraft/client"
+	"github.com/kiloraft/kiloraft/node"
+	"github.com/kiloraft/kiloraft/placement/catalog"
+	"github.com/kiloraft/kiloraft/raftgroup"
+	"github.com/kiloraft/kiloraft/raftgroup/transport"
+	"github.com/kiloraft/kiloraft/router"
+	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/shard/replica"
+	"github.com/kiloraft/kiloraft/storage"
+)
+
+// Node is one node: a disk, and the incarnation that runs on it, if any. It does
+// what package server does in production: open the store, give it an identity,
+// start the node, and answer at its address.
+type Node struct {
+	Name    string
+	Address string
+	ID      shard.NodeID // 0 until the store has an identity
+	cluster *Cluster
+	disk    *Disk
+	rate    int64 // of its clock
+
+	incarnation uint64 // the last one that was durable
+
+	// Of the incarnation; a crash drops all of it.
+	env    *Env
+	engine *storage.Engine
+	peers  *transport.Memory
+	node   *node.Node // nil while it is starting
+	doors  []*door
+}
+
+// logBytesMax makes logs be truncated, so that who was away for long is sent a
+// snapshot.
+const logBytesMax = 16 << 10
+
+// Up tells whether an incarnation runs, though it may still be starting.
+func (n *Node) Up() bool { return n.env != nil }
+
+// Serving tells whether the start is over: clients and peers are heard.
+func (n *Node) Serving() bool { return n.node != nil }
+
+func (n *Node) store() *replica.Store { return n.node.Store() }
+
+func (n *Node) event(format string, args ...any) {
+	n.cluster.trace.Event(n.cluster.loop.now, n.Name, format, args...)
+}
+
+func (n *Node) fail(what string, err error) {
+	n.cluster.witness.Fail("%s: %s: %v", n.Name, what, err)
+}
+
+// Start begins an incarnation.
+func (n *Node) Start() {
+	n.env = n.cluster.loop.NewEnv(n.Name, n.rate)
+	e, err := storage.Open(storage.Config{Dir: "store", FS: n.disk.FS(), MemoryBytes: 64 << 20, Env: n.env, Simulated: true,
+		Logger: n.cluster.logger(n.Name), Fatal: func(err error) { n.fail("the store failed", err) }})
+	if err != nil {
+		n.fail("opening the store", err)
+		return
+	}
+	n.engine = e
+	n.cluster.witness.recovered(n.ID, e)
+	n.event("starts after incarnation %d", n.incarnation)
+	switch err := node.Resume(e, n.serve); {
+	case err == nil:
+	case !errors.Is(err, node.ErrNoIdentity):
+		n.fail("resuming", err)
+	case n.incarnation > 0:
+		n.fail("resuming", errors.New("the identity was durable and is gone"))
+	default:
+		n.identify()
+	}
+}
+
+// identify gives an empty store its identity.
+func (n *Node) identify() {
+	c := n.cluster
+	switch {
+	case !c.grown:
+		if err := n.found(); err != nil {
+			n.fail("founding", err)
+		}
+	case n == c.nodes[0]:
+		if err := node.Bootstrap(n.engine, n.env, n.Address, len(c.descriptors)-1, n.serve); err != nil {
+			n.fail("bootstrap", err)
+		}
+	default:
+		n.join()
+	}
+}
+
+// found makes a cluster exist from the start, with a voter of every shard on
+// every node: each node writes the same.
+func (n *Node) found() error {
+	c := n.cluster
+	id := storage.Identity{Cluster: c.ID, Node: c.index(n), Incarnation: 1}
+	b := n.engine.NewBatch()
+	b.PutIdentity(id)
+	for i := range c.descriptors {
+		d := c.descriptors[i]
+		r, _ := d.ReplicaOn(id.Node)
+		b.PutInitialReplica(r.ID, &storage.ReplicaState{Descriptor: d})
+	}
+	for _, w := range catalog.BootstrapRecords(router.Node{ID: 1, Address: c.nodes[0].Address}, c.descriptors) {
+		b.PutUnversioned(w.Key, w.Value)
+	}
+	for _, other := range c.nodes {
+		b.PutAddress(c.index(other), other.Address)
+	}
+	return n.engine.CommitSync(b, 0, func() { n.serve(id) })
+}
+
+// joinPause is how long a node that was given no identity waits to ask again.
+const joinPause = 300 * time.Millisecond
+
+// join asks one node after the other for an identity.
+func (n *Node) join() {
+	asked := n.cluster.nodes[n.cluster.loop.rand.IntN(len(n.cluster.nodes))]
+	n.ask(asked.Address, 5*time.Second, func(s *Node, answer func(func())) {
+		s.node.AllocateNode(func(id shard.NodeID, err error) {
+			answer(func() {
+				if err != nil {
+					n.cluster.net.in(n.env, joinPause, "join", n.join)
+					return
+				}
+				n.event("joins as node %d", id)
+				if err := node.Adopt(n.engine, s.node.Identity().Cluster, id, s.node.Addresses(), n.serve); err != nil {
+					n.fail("adopting an identity", err)
+				}
+			})
+		})
+	}, func(error) { n.cluster.net.in(n.env, joinPause, "join", n.join) })
+}
+
+// serve is the end of the start: the store has this identity durably.
+func (n *Node) serve(id storage.Identity) {
+	c := n.cluster
+	if n.ID == 0 {
+		c.identified(n, id)
+	}
+	if id.Cluster != c.ID || id.Node != n.ID || id.Incarnation <= n.incarnation {
+		c.witness.Fail("%s has identity %+v after incarnation %d of node %d", n.Name, id, n.incarnation, n.ID)
+	}
+	n.incarnation = id.Incarnation
+	addresses, err := node.OpenAddressBook(n.engine)
+	if err != nil {
+		n.fail("reading the address book", err)
+		return
+	}
+	if n.peers, err = c.peers.Join(id.Node, id.Incarnation); err != nil {
+		n.fail("joining the peers' network", err)
+		return
+	}
+	started, err := node.New(node.Config{
+		Identity: id, Env: n.env, Engine: n.engine, Addresses: addresses, Transport: n.peers,
+		Dialer: &Dialer{net: c.net, name: n.Name, env: n.env, trusted: true}, Peers: (*peerCalls)(n), Advertise: n.Address, Version: "sim",
+		Logger: c.logger(n.Name), Stop: func(err error) { n.fail("the cluster refuses the store", err) },
+		Raft:  node.RaftConfig{Workers: 1, LogBytesMax: logBytesMax},
+		Watch: func(g *raftgroup.Group, m raftgroup.Machine) raftgroup.Machine { return c.witness.Observe(n, g, m) },
+	})
+	if err != nil {
+		n.fail("starting the node", err)
+		return
+	}
+	n.node = started
+	n.event("serves as node %d, incarnation %d", id.Node, id.Incarnation)
+}
+
+// greeting is what a stream's client hears first.
+func (n *Node) greeting() shard.Greeting {
+	id := n.node.Identity()
+	return shard.Greeting{Cluster: id.Cluster, Node: id.Node, Incarnation: id.Incarnation}
+}
+
+// info is what a client needs to start.
+func (n *Node) info() client.Info {
+	meta, leader, _ := n.node.Meta()
+	return client.Info{Cluster: n.cluster.ID, Node: n.ID, Meta: meta, MetaLeader: leader, Nodes: n.node.Addresses()}
+}
+
+// Crash ends the incarnation at once. keep tells whether what was committed and
+// not synced survives, as when only the process ends. Clients hear of it after
+// up to silence.
+func (n *Node) Crash(keep bool, silence time.Duration) {
+	n.event("crashes")
+	if !keep {
+		n.disk.Crash()
+	}
+	n.env.Close()
+	n.cluster.net.crashed(n, silence)
+	if n.peers != nil {
+		n.peers.Crash()
+	}
+	if n.engine != nil {
+		// Closing writes out what was committed; after Disk.Crash that has no effect
+		// any more, and it ends Pebble's goroutines. Views that steps had open are
+		// open for ever, and the error says so.
+		_ = n.engine.Close()
+	}
+	n.env, n.engine, n.peers, n.node = nil, nil, nil, nil
+}
+
+// Sync makes the store sync although nothing asked for it.
+func (n *Node) Sync() {
+	if n.engine == nil || n.ID == 0 {
+		return
+	}
+	durable := n.cluster.witness.applied(n.ID, n.engine)
+	err := n.engine.CommitSync(n.engine.NewBatch(), 0, func() { n.cluster.witness.synced(durable) })
+	if err != nil {
+		n.fail("sync", err)
+	}
+}

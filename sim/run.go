@@ -1,0 +1,230 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"time"
+)
+
+// Config of a run. Everything that a run does follows from it.
+type Config struct {
+	Seed uint64
+
+	// PinRandom makes the process's source of randomness start from a seed: raft
+	// draws its election jitter from it. Tests pass testing/cryptotest.SetGlobalRandom.
+	// nil leaves it as it is, and runs then differ.
+	PinRandom func(seed uint64)
+
+	Nodes      int           // 0: 3
+	UserShards int           // 0: 3
+	Work       time.Duration // virtual time during which clients work and faults strike; 0: 15 s
+	Workload   WorkloadConfig
+	Faults     *Faults // nil: drawn from the seed
+	Grown      *bool   // see ClusterConfig; nil: drawn from the seed
+
+	TraceAll io.Writer // every line of the trace; nil: none
+}
+
+func (c *Config) defaults() {
+	if c.Nodes == 0 {
+		c.Nodes = 3
+	}
+	if c.UserShards == 0 {
+		c.UserShards = 3
+	}
+	if c.Work == 0 {
+		c.Work = 15 * time.Second
+	}
+	if c.Workload == (WorkloadConfig{}) {
+		c.Workload = WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 12, ValueBytes: 300, Think: 60 * time.Millisecond}
+	}
+}
+
+const (
+	settleWithin = 60 * time.Second // of virtual time, after everything was healed
+	returnWithin = 30 * time.Second // of virtual time, for operations in flight; longer than any time-out
+	stepsMax     = 20_000_000       // of one phase
+	porcupineMax = 30 * time.Second // of real time, for one key
+)
+
+// Report is what a run did.
+type Report struct {
+	Seed         uint64
+	TraceHash    uint64
+	Steps, Lines uint64
+	Virtual      time.Duration
+	Grown        bool
+	Faults       Faults
+
+	Acked, Undetermined, Refused, Reads int // operations
+	Crashes, Partitions, Pauses         int
+}
+
+func (r *Report) String() string {
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused; %d reads; %d crashes, %d partitions, %d pauses; grown %v; faults %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Reads, r.Crashes, r.Partitions, r.Pauses, r.Grown, r.Faults)
+}
+
+// Failure is a run that broke a promise.
+type Failure struct {
+	Seed   uint64
+	Phase  string
+	Err    error
+	Report Report
+	Tail   string // the last lines of the trace, by actor
+}
+
+func (f *Failure) Error() string {
+	return fmt.Sprintf("seed %d failed while %s: %v\n  %v\n%s", f.Seed, f.Phase, f.Err, &f.Report, f.Tail)
+}
+
+func (f *Failure) Unwrap() error { return f.Err }
+
+// Run carries out one simulation on the calling goroutine. The error is a
+// *Failure if a promise was broken.
+func Run(cfg Config) (Report, error) {
+	cfg.defaults()
+	if cfg.PinRandom != nil {
+		cfg.PinRandom(cfg.Seed)
+	}
+	r, err := newRun(cfg)
+	if err != nil {
+		return Report{}, err
+	}
+	defer r.close()
+	for _, p := range []struct {
+		name string
+		run  func() error
+	}{
+		{"starting", r.start},
+		{"working", r.work},
+		{"settling", r.settle},
+		{"reading back", r.readBack},
+		{"checking", r.check},
+	} {
+		r.trace.Event(r.loop.Now(), "world", "%s", p.name)
+		err := p.run()
+		if w := r.witness.Err(); w != nil {
+			err = w
+		}
+		if err != nil {
+			return r.report(), &Failure{Seed: cfg.Seed, Phase: p.name, Err: err, Report: r.report(), Tail: r.trace.Tail()}
+		}
+	}
+	return r.report(), nil
+}
+
+// run is one simulation under way.
+type run struct {
+	cfg     Config
+	trace   *Trace
+	loop    *Loop
+	witness *Witness
+	cluster *Cluster
+	load    *Workload
+	nemesis *Nemesis
+}
+
+func newRun(cfg Config) (*run, error) {
+	r := &run{cfg: cfg, trace: NewTrace(cfg.TraceAll)}
+	r.loop = NewLoop(cfg.Seed, r.trace)
+	r.witness = NewWitness(r.loop, r.trace)
+	faults := drawFaults(r.loop)
+	if cfg.Faults != nil {
+		faults = *cfg.Faults
+	}
+	grown := r.loop.rand.IntN(2) == 0
+	if cfg.Grown != nil {
+		grown = *cfg.Grown
+	}
+	var err error
+	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, ClusterConfig{Nodes: cfg.Nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift}); err != nil {
+		return nil, err
+	}
+	r.load = NewWorkload(r.cluster, cfg.Workload)
+	var clients []string
+	for _, k := range r.load.clients {
+		clients = append(clients, k.env.name)
+	}
+	r.nemesis = NewNemesis(r.cluster, faults, clients)
+	return r, nil
+}
+
+// until runs the loop until done, a violation, or d of virtual time; it tells
+// whether done came.
+func (r *run) until(d time.Duration, done func() bool) (bool, error) {
+	return r.loop.Run(r.loop.Now()+d, stepsMax, func() bool {
+		return r.witness.failure != nil || done != nil && done()
+	})
+}
+
+// start starts the nodes. They find each other, and elect leaders, while the
+// clients are at work already and faults strike.
+func (r *run) start() error {
+	r.cluster.Start()
+	return nil
+}
+
+func (r *run) work() error {
+	r.load.Start(r.cfg.Workload)
+	r.nemesis.Start()
+	_, err := r.until(r.cfg.Work, nil)
+	return err
+}
+
+// settle heals everything and waits until the operations in flight have returned
+// and the replicas agree.
+func (r *run) settle() error {
+	r.load.Stop()
+	r.nemesis.Stop()
+	ok, err := r.until(returnWithin, r.load.Idle)
+	if err == nil && !ok {
+		err = fmt.Errorf("%d operations have not returned %v after everything was healed", r.load.running, returnWithin)
+	}
+	if err != nil {
+		return err
+	}
+	// Agreement is looked for at intervals, not after every step: it costs.
+	for end := r.loop.Now() + settleWithin; ; {
+		if _, err := r.until(100*time.Millisecond, nil); err != nil {
+			return err
+		}
+		why := r.cluster.Unsettled()
+		if why == "" {
+			return nil
+		}
+		if r.loop.Now() > end {
+			return fmt.Errorf("not settled %v after everything was healed: %s", settleWithin, why)
+		}
+	}
+}
+
+// readBack reads every key once more: what was acknowledged must be there.
+func (r *run) readBack() error {
+	read := false
+	r.load.ReadAll(func() { read = true })
+	ok, err := r.until(settleWithin, func() bool { return read })
+	if err == nil && !ok {
+		err = fmt.Errorf("not all keys could be read within %v", settleWithin)
+	}
+	return err
+}
+
+// check compares the replicas' content and the clients' histories.
+func (r *run) check() error {
+	for _, n := range r.cluster.nodes {
+		r.witness.content(n.Name, n.engine)
+	}
+	return r.load.history.Check(porcupineMax)
+}
+
+func (r *run) report() Report {
+	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Faults: r.nemesis.faults,
+		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
+		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses}
+}
+
+func (r *run) close() {
+	r.load.Close()
+	r.cluster.Close()
+}

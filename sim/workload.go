@@ -1,0 +1,279 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/kiloraft/kiloraft/client"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// Workload is a number of clients that put, get, delete and scan a few keys, each
+// with several operations at a time, and write down what they saw.
+type Workload struct {
+	cluster *Cluster
+	history *History
+	clients []*worker
+	keys    [][]byte // full keys, in order
+	written int      // values so far: each is unique
+	running int      // operations in flight
+	stopped bool
+
+	Acked, Undetermined, Refused, Reads int // operations by outcome
+}
+
+// worker is one client core and its operations in flight.
+type worker struct {
+	load *Workload
+	id   int
+	env  *Env
+	core *client.Core
+}
+
+// WorkloadConfig sizes a workload.
+type WorkloadConfig struct {
+	Clients    int
+	Concurrent int           // operations in flight of one client
+	Keys       int           // spread over the user keyspace
+	ValueBytes int           // longest value
+	Think      time.Duration // longest pause between two operations
+}
+
+// NewWorkload makes the clients. Start sets them to work.
+func NewWorkload(c *Cluster, cfg WorkloadConfig) *Workload {
+	w := &Workload{cluster: c, history: &History{}}
+	for i := range cfg.Keys {
+		w.keys = append(w.keys, shard.UserKey(fmt.Appendf([]byte{byte(i * 256 / cfg.Keys)}, "key%d", i)))
+	}
+	for i := range cfg.Clients {
+		name := fmt.Sprintf("c%d", i+1)
+		e := c.loop.NewEnv(name, clockExact)
+		w.clients = append(w.clients, &worker{load: w, id: i + 1, env: e, core: client.NewCore(client.CoreConfig{
+			Env: e, Dialer: &Dialer{net: c.net, name: name, env: e}, Endpoints: c.addresses(), Cluster: c.ID, Logger: c.logger(name)})})
+	}
+	return w
+}
+
+// Start lets every client work until Stop.
+func (w *Workload) Start(cfg WorkloadConfig) {
+	for _, k := range w.clients {
+		for range cfg.Concurrent {
+			k.later(cfg)
+		}
+	}
+}
+
+// Stop begins no further operation. Those in flight go on until they return.
+func (w *Workload) Stop() { w.stopped = true }
+
+// Idle tells whether all operations have returned.
+func (w *Workload) Idle() bool { return w.running == 0 }
+
+// Close ends the clients.
+func (w *Workload) Close() {
+	for _, k := range w.clients {
+		k.core.Close()
+		k.env.Close()
+	}
+}
+
+func (k *worker) later(cfg WorkloadConfig) {
+	l := k.load.cluster.loop
+	k.load.cluster.net.in(k.env, l.between(0, cfg.Think), "think", func() {
+		if !k.load.stopped {
+			k.operate(cfg, func() { k.later(cfg) })
+		}
+	})
+}
+
+// operate draws one operation and carries it out.
+func (k *worker) operate(cfg WorkloadConfig, then func()) {
+	l := k.load.cluster.loop
+	key := k.load.keys[l.rand.IntN(len(k.load.keys))]
+	timeout := l.between(100*time.Millisecond, 4*time.Second)
+	cancelAt := time.Duration(0)
+	if l.chance(10) {
+		cancelAt = l.between(0, 20*time.Millisecond)
+	}
+	switch dice := l.rand.IntN(100); {
+	case dice < 45:
+		k.put(key, k.load.value(cfg, k.id), timeout, cancelAt, then)
+	case dice < 52:
+		k.write(&Op{Kind: shard.KindDelete}, shard.Command{Kind: shard.KindDelete, Key: key}, timeout, cancelAt, then)
+	case dice < 92:
+		k.get(key, timeout, func(error) { then() })
+	default:
+		other := k.load.keys[l.rand.IntN(len(k.load.keys))]
+		start, end := key, append(bytes.Clone(other), 0)
+		if bytes.Compare(start, end) >= 0 {
+			start, end = other, append(bytes.Clone(key), 0)
+		}
+		k.scan(shard.Span{Start: start, End: end}, l.rand.IntN(2) == 0, uint64(l.rand.IntN(5)), timeout, then)
+	}
+}
+
+// value is a new value: unique, and of a drawn length.
+func (w *Workload) value(cfg WorkloadConfig, id int) string {
+	w.written++
+	v := fmt.Sprintf("c%d.%d|", id, w.written)
+	n := w.cluster.loop.rand.IntN(cfg.ValueBytes + 1)
+	return v + strings.Repeat("v", max(0, n-len(v)))
+}
+
+func (k *worker) put(key []byte, value string, timeout, cancelAt time.Duration, then func()) {
+	k.write(&Op{Kind: shard.KindPut, Value: value}, shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(value)}, timeout, cancelAt, then)
+}
+
+func (k *worker) write(o *Op, cmd shard.Command, timeout, cancelAt time.Duration, then func()) {
+	k.do(cmd, timeout, cancelAt, []*Op{k.begin(o, cmd.Key)}, func(res shard.Result, err error) {
+		how := classify(err)
+		switch how {
+		case done:
+			k.load.Acked++
+			o.Rev = res.Revision
+			if res.Revision == 0 {
+				k.load.cluster.witness.Fail("a write was acknowledged without a revision: %v", o)
+			}
+		case undetermined:
+			k.load.Undetermined++
+		default:
+			k.load.Refused++
+		}
+		k.load.history.End(o, how)
+		k.event(o, err)
+		then()
+	})
+}
+
+func (k *worker) get(key []byte, timeout time.Duration, then func(error)) {
+	o := k.begin(&Op{Kind: shard.KindGet}, key)
+	k.do(shard.Command{Kind: shard.KindGet, Key: key}, timeout, 0, []*Op{o}, func(res shard.Result, err error) {
+		o.Found, o.Value, o.Rev = res.Found, string(res.Value), res.Revision
+		how := refused
+		if err == nil {
+			how = done
+			k.load.Reads++
+			if !res.Found {
+				o.Value, o.Rev = "", 0
+			}
+		}
+		k.load.history.End(o, how)
+		k.event(o, err)
+		then(err)
+	})
+}
+
+// scan reads a page, which says of every key that it covers what its value is.
+func (k *worker) scan(span shard.Span, reverse bool, limit uint64, timeout time.Duration, then func()) {
+	var ops []*Op
+	for _, key := range k.load.keys {
+		if span.Contains(key) {
+			ops = append(ops, k.begin(&Op{Kind: shard.KindGet}, key))
+		}
+	}
+	cmd := shard.Command{Kind: shard.KindScan, Start: span.Start, End: span.End, Reverse: reverse, Limit: limit}
+	k.do(cmd, timeout, 0, ops, func(res shard.Result, err error) {
+		page := span
+		if err == nil {
+			k.load.Reads++
+			if res.Resume != nil && reverse {
+				page.Start = res.Resume
+			} else if res.Resume != nil {
+				page.End = res.Resume
+			}
+			k.checkPage(page, span, reverse, limit, &res)
+		}
+		rows := make(map[string]*shard.Row, len(res.Rows))
+		for i := range res.Rows {
+			rows[string(res.Rows[i].Key)] = &res.Rows[i]
+		}
+		for _, o := range ops {
+			how := refused
+			if err == nil && bytes.Compare(page.Start, []byte(o.Key)) <= 0 && bytes.Compare([]byte(o.Key), page.End) < 0 {
+				how = done
+				if row := rows[o.Key]; row != nil {
+					o.Found, o.Value, o.Rev = true, string(row.Value), row.Revision
+				}
+			}
+			k.load.history.End(o, how)
+		}
+		k.load.cluster.trace.Event(k.load.cluster.loop.now, k.env.name, "scan [%s, %s) reverse=%v: %d rows, resume %s, %v",
+			shard.FormatKey(span.Start), shard.FormatKey(span.End), reverse, len(res.Rows), shard.FormatKey(res.Resume), err)
+		then()
+	})
+}
+
+// checkPage refuses rows out of order, outside the page, or more than asked for.
+func (k *worker) checkPage(page, span shard.Span, reverse bool, limit uint64, res *shard.Result) {
+	if limit > 0 && uint64(len(res.Rows)) > limit {
+		k.load.cluster.witness.Fail("a scan of at most %d rows gave %d", limit, len(res.Rows))
+	}
+	for i := range res.Rows {
+		row := &res.Rows[i]
+		if bytes.Compare(row.Key, page.Start) < 0 || bytes.Compare(row.Key, page.End) >= 0 {
+			k.load.cluster.witness.Fail("a scan of [%x, %x) gave row %x, outside its page [%x, %x)", span.Start, span.End, row.Key, page.Start, page.End)
+		}
+		if i > 0 && (bytes.Compare(res.Rows[i-1].Key, row.Key) < 0) == reverse {
+			k.load.cluster.witness.Fail("a scan's rows are out of order: %x, %x, reverse=%v", res.Rows[i-1].Key, row.Key, reverse)
+		}
+	}
+}
+
+func (k *worker) begin(o *Op, key []byte) *Op {
+	o.Client, o.Key, o.Shard, o.At = k.id, string(key), k.load.cluster.shardOf(key), k.load.cluster.loop.now
+	return k.load.history.Begin(o)
+}
+
+// do hands a command to the core, and cancels it at cancelAt if that is not 0.
+func (k *worker) do(cmd shard.Command, timeout, cancelAt time.Duration, ops []*Op, finish func(shard.Result, error)) {
+	returned := false
+	k.load.running++
+	cancel := k.core.Do(cmd, timeout, func(res shard.Result, err error) {
+		if returned {
+			k.load.cluster.witness.Fail("an operation returned twice: %v", ops)
+			return
+		}
+		returned = true
+		k.load.running--
+		finish(res, err)
+	})
+	if cancelAt > 0 {
+		k.load.cluster.net.in(k.env, cancelAt, "cancel", func() {
+			if !returned {
+				cancel()
+			}
+		})
+	}
+}
+
+func (k *worker) event(o *Op, err error) {
+	value := o.Value
+	if i := strings.IndexByte(value, '|'); i >= 0 {
+		value = value[:i]
+	}
+	kind := map[shard.Kind]string{shard.KindPut: "put", shard.KindDelete: "delete", shard.KindGet: "get"}[o.Kind]
+	k.load.cluster.trace.Event(k.load.cluster.loop.now, k.env.name, "%s %s %q revision %d, called at %v: %v", kind, shard.FormatKey([]byte(o.Key)), value, o.Rev, o.At, err)
+}
+
+// ReadAll reads every key through the first client until it gets an answer, and
+// calls then. It is how the end of a run sees what was kept.
+func (w *Workload) ReadAll(then func()) {
+	k := w.clients[0]
+	var read func(i int)
+	read = func(i int) {
+		if i == len(w.keys) {
+			then()
+			return
+		}
+		k.get(w.keys[i], 5*time.Second, func(err error) {
+			if err != nil {
+				w.cluster.net.in(k.env, 100*time.Millisecond, "again", func() { read(i) })
+				return
+			}
+			read(i + 1)
+		})
+	}
+	w.cluster.net.in(k.env, 0, "read all", func() { read(0) })
+}
