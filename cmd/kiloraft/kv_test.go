@@ -52,7 +52,7 @@ func TestKV(t *testing.T) {
 		t.Errorf("del -o json: %v", written)
 	}
 	r := c.run(t, "kv", "get", "hello", "-o", "json")
-	if r.code != exitNotFound || r.stdout != "" || !strings.HasPrefix(r.stderr, `kiloraft: get "hello": `) {
+	if r.code != exitNotFound || r.stdout != "" || !strings.HasPrefix(r.stderr, `kiloraft: get "hello": `) || strings.Count(r.stderr, "hello") != 1 {
 		t.Errorf("get of a deleted key: %+v", r)
 	}
 	if !c.store.closed {
@@ -84,7 +84,7 @@ func TestKVValueFile(t *testing.T) {
 	if err := os.WriteFile(name, []byte("from a file"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := command{store: newFakeStore(), stdin: strings.Repeat("x", shard.ValueBytesMax+1)}
+	c := command{store: newFakeStore(), stdin: strings.Repeat("x", 2*shard.ValueBytesMax+1)}
 	if r := c.run(t, "kv", "put", "k", "--value-file", name); r.code != exitDone || string(c.store.values["k"].Value) != "from a file" {
 		t.Errorf("put: %+v", r)
 	}
