@@ -107,7 +107,7 @@ func TestSnapshotStalls(t *testing.T) {
 
 func openSnapshot(t *testing.T, p rawPeer, frames ...[]byte) *api.RawStream {
 	t.Helper()
-	s, err := api.OpenPeerSnapshot(t.Context(), p.conn)
+	s, err := api.OpenPeerSnapshot(p.context(), p.conn)
 	if err != nil {
 		t.Fatal(err)
 	}

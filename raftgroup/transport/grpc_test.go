@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -231,6 +232,39 @@ func TestNoGreeting(t *testing.T) {
 	if s := n.Stats(); s.MessagesDropped != 1 || s.ConnectsFailed != 1 {
 		t.Errorf("stats %+v", s)
 	}
+	// Until it answers nothing waits for it: not even for the next attempt.
+	late := newOutcome()
+	n.SendSnapshot(2, nil, &source{}, late.done)
+	if err := late.wait(t); !errors.Is(err, shard.ErrUnavailable) {
+		t.Errorf("a snapshot to a node that is down got %v", err)
+	}
+	o.once(t)
+}
+
+// TestLostSnapshotsStayLost: what failed with the node is not sent when it comes back.
+func TestLostSnapshotsStayLost(t *testing.T) {
+	f := newGRPCFixture(t)
+	f.listen(2).Close()
+	n := f.startGRPC(1, 1, newRecorder())
+	o, src := newOutcome(), &source{chunks: [][]byte{{1}}}
+	n.SendSnapshot(2, []byte("first"), src, o.done)
+	if err := o.wait(t); !errors.Is(err, shard.ErrUnavailable) {
+		t.Errorf("a snapshot to a node that is away got %v", err)
+	}
+	r := newRecorder()
+	f.startGRPC(2, 1, r)
+	poll(t, "the way to node 2", func() bool { return send(n, 2, "x") })
+	again := newOutcome()
+	n.SendSnapshot(2, []byte("second"), &source{}, again.done)
+	if err := again.wait(t); err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	if len(r.sinks) != 1 || r.sinks[0].header != "second" {
+		t.Errorf("%d snapshots arrived", len(r.sinks))
+	}
+	r.mu.Unlock()
+	o.once(t)
 }
 
 // rawPeer opens streams to a node by hand.
@@ -248,9 +282,16 @@ func dialRaw(t *testing.T, address string) rawPeer {
 	return rawPeer{t, conn}
 }
 
+// context ends when the test has run out of patience.
+func (p rawPeer) context() context.Context {
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	p.t.Cleanup(cancel)
+	return ctx
+}
+
 func (p rawPeer) open(frames ...[]byte) *api.RawStream {
 	p.t.Helper()
-	s, err := api.OpenPeerMessages(p.t.Context(), p.conn)
+	s, err := api.OpenPeerMessages(p.context(), p.conn)
 	if err != nil {
 		p.t.Fatal(err)
 	}
