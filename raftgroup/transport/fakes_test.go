@@ -64,6 +64,9 @@ func (r *recorder) Receive(from shard.NodeID, frame []byte) error {
 			return err
 		}
 	}
+	// A frame is the receiver's own: nobody else may see what it does to it.
+	whole := frame
+	defer func() { clear(whole) }()
 	n := 0
 	for len(frame) > 0 {
 		if len(frame) < 4 || uint32(len(frame)-4) < binary.BigEndian.Uint32(frame) {
@@ -102,6 +105,7 @@ func (r *recorder) ReceiveSnapshot(from shard.NodeID, header []byte) (raftgroup.
 		return nil, r.refuseSnapshot
 	}
 	s := &sink{r: r, from: from, header: string(header)}
+	clear(header) // the receiver's own, as chunks are
 	r.sinks = append(r.sinks, s)
 	r.open++
 	r.openMax = max(r.openMax, r.open)
@@ -120,6 +124,7 @@ func (s *sink) Add(chunk []byte) error {
 		return s.r.addErr
 	}
 	s.content.Write(chunk)
+	clear(chunk)
 	return nil
 }
 
