@@ -204,9 +204,7 @@ func (s *source) Next() ([]byte, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range s.last {
-		s.last[i] = 0xee
-	}
+	clear(s.last)
 	if len(s.chunks) == 0 {
 		if s.err != nil {
 			return nil, s.err

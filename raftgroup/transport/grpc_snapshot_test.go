@@ -63,7 +63,7 @@ func TestSnapshotDoesNotDelayMessages(t *testing.T) {
 	r.hold = make(chan struct{})
 	f.startGRPC(2, 1, r)
 	n := f.startGRPC(1, 1, newRecorder())
-	chunks, _ := chunksOf(30, 1<<20)
+	chunks, _ := chunksOf(16, 1<<20)
 	o := newOutcome()
 	n.SendSnapshot(2, nil, &source{chunks: chunks}, o.done)
 	r.await(t, "the snapshot", func() bool { return r.open == 1 })

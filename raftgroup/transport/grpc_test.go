@@ -607,8 +607,12 @@ func TestNotStarted(t *testing.T) {
 	poll(t, "the refusal", func() bool { return n1.Stats().Refused > 0 })
 	r := newRecorder()
 	n1.Start(r)
-	poll(t, "the way in", func() bool { return send(n2, 1, "now") })
-	r.await(t, "the message", func() bool { return len(r.received[2]) > 0 })
+	poll(t, "a message", func() bool {
+		send(n2, 1, "now")
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.received[2]) > 0
+	})
 }
 
 // TestClose: after Close nothing is accepted, no callback comes, and waiting

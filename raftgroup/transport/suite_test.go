@@ -360,7 +360,7 @@ func suiteSnapshotRefused(t *testing.T, f fixture) {
 	}
 	tr := f.start(1, 1, newRecorder())
 	for node := shard.NodeID(2); node <= 4; node++ {
-		chunks, _ := chunksOf(50, 1<<20) // more than any window holds
+		chunks, _ := chunksOf(12, 1<<20) // more than any window holds
 		o, src := newOutcome(), &source{chunks: chunks}
 		tr.SendSnapshot(node, []byte("header"), src, o.done)
 		if err := o.wait(t); !errors.Is(err, shard.ErrBusy) {
