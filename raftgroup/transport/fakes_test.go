@@ -356,6 +356,12 @@ func (l *loop) step() bool {
 	return true
 }
 
+// runAll runs steps until none is left.
+func (l *loop) runAll() {
+	for l.step() {
+	}
+}
+
 // background runs steps as they come until the test ends.
 func (l *loop) background(t testing.TB) {
 	stopped := make(chan struct{})
