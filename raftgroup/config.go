@@ -31,6 +31,7 @@ const (
 	snapshotsOutMax       = 64       // outgoing, per node
 	snapshotsInMax        = 32       // incoming, per node
 	snapshotHoldsTicks    = 600      // for which an outgoing snapshot may hold back truncation
+	pendingTimeouts       = 8        // election timeouts after which a deposed leader's entries are undetermined
 	truncationForcedTimes = 4        // a log this many times LogBytesMax waits for no follower
 )
 

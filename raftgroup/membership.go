@@ -50,7 +50,7 @@ func (g *Group) proposeMembership(term uint64, m *shard.MembershipChange, done f
 		return
 	}
 	g.confIndex = entries[0].Index
-	g.pending = append(g.pending, pendingEntry{at: Position{Index: entries[0].Index, Term: entries[0].Term}, membership: done})
+	g.pending = append(g.pending, pendingEntry{at: Position{Index: entries[0].Index, Term: entries[0].Term}, since: g.clock, membership: done})
 }
 
 // checkMembership refuses what does not fit the members' roles. Epochs are the
