@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"runtime"
 	"sync"
 
 	"github.com/kiloraft/kiloraft/api"
@@ -167,6 +168,9 @@ func (r *responses) next() ([]byte, error) {
 
 func (r *responses) sendTo(s frameStream) error {
 	for {
+		// Those who are about to answer come first, and share this frame: a
+		// frame and its system call cost far more than an answer.
+		runtime.Gosched()
 		frame, err := r.next()
 		if frame == nil {
 			return err

@@ -10,13 +10,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/server"
 	"github.com/kiloraft/kiloraft/storage"
 )
 
 const (
-	// shardsMax is how many shards the first two bytes of keys can tell apart.
-	shardsMax = 1 << 16
+	shardsMax = catalog.InitialShardsMax
 	memoryMin = 16 << 20
 )
 
