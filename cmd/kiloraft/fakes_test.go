@@ -28,7 +28,7 @@ import (
 const fakeNodeVariable = "FAKE_NODES"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(fakeNodeVariable) != "" && len(os.Args) > 1 && os.Args[1] == "start" {
+	if os.Getenv(fakeNodeVariable) != "" && len(os.Args) > 1 && (os.Args[1] == "start" || os.Args[1] == "demo") {
 		a := newApp(os.Stdin, os.Stdout, os.Stderr, os.LookupEnv)
 		a.runServer = runFakeNode
 		os.Exit(a.run(context.Background(), os.Args[1:]))
@@ -55,7 +55,7 @@ func runFakeNode(ctx context.Context, c server.Config) error {
 		r := &kiloraftpb.StatusResponse{Nodes: uint64(len(live)), NodesLive: uint64(len(live)), Shards: uint64(c.InitialShards) + 1}
 		for i, name := range live {
 			_, address, _ := strings.Cut(filepath.Base(name), "-")
-			r.NodeInfos = append(r.NodeInfos, &kiloraftpb.NodeInfo{Id: uint64(i + 1), Address: address, Live: true, Leaders: uint64(i)})
+			r.NodeInfos = append(r.NodeInfos, &kiloraftpb.NodeInfo{Id: uint64(i + 1), Address: address, Live: true, Leaders: uint64(i % 2)})
 		}
 		return r, err
 	}})
