@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -594,4 +596,39 @@ func TestStatus(t *testing.T) {
 	if s := f.group(5).Status(); s.Leader != shard.ReplicaID(l.id) || s.LeaderNode != l.id || s.Leading {
 		t.Errorf("a follower's status: %+v", s)
 	}
+}
+
+// A leader stops sending ahead to a node that does not answer.
+func TestPeerUnreachable(t *testing.T) {
+	c := newCluster(t, 20, 3)
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	c.mustAgree(5)
+	l := c.waitLeader(5)
+	far := shard.NodeID(uint64(l.id)%3 + 1)
+	state := func() (probing bool) {
+		l.group(5).rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+			probing = probing || id == uint64(far) && pr.State == tracker.StateProbe
+		})
+		return probing
+	}
+	if state() {
+		t.Fatal("the leader probes a follower that answers")
+	}
+	c.isolate(far)
+	l.host.PeerUnreachable(far)
+	c.until("the leader probes", state)
+	c.heal()
+	c.put(5, "k=w")
+	c.until("the leader sends ahead again", func() bool { return !state() })
+
+	// A send that the transport refuses has the same effect.
+	c.isolate(far)
+	c.put(5, "k=x")
+	if !state() {
+		t.Error("the leader sends ahead although nothing is taken")
+	}
+	c.heal()
+	c.mustAgree(5)
 }
