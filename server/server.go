@@ -256,6 +256,8 @@ func (s *server) serve(ctx context.Context) error {
 		forced := time.AfterFunc(stopGrace, rpc.Stop)
 		defer forced.Stop()
 		s.node.Close()
+		// Other nodes' streams end with it; GracefulStop would wait for them.
+		s.transport.Close()
 		rpc.GracefulStop()
 		return nil
 	})
