@@ -181,13 +181,13 @@ func (n *Node) Learn(news map[shard.NodeID]string) {
 	}
 }
 
-// Meta is what this node knows of the meta shard: its descriptor, if any
-// replica of it was ever here or told, and the node that leads it (0: unknown).
+// Meta is what this node knows of the meta shard, by its own replica of it or
+// else by its client: its descriptor, and the node that leads it (0: unknown).
 func (n *Node) Meta() (d shard.Descriptor, leader shard.NodeID, ok bool) {
 	if r, here := n.store.Replica(shard.MetaID); here {
 		if state, initialized := r.State(); initialized {
 			return state.Descriptor, r.Leadership().Node, true
 		}
 	}
-	return shard.Descriptor{}, 0, false
+	return n.core.Meta()
 }

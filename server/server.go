@@ -266,6 +266,8 @@ func (s *server) serve(ctx context.Context) error {
 		defer forced.Stop()
 		s.transport.Close() // nothing may reach a host that closes; its streams never end by themselves
 		s.node.Close()
+		// Other nodes' streams end with it; GracefulStop would wait for them.
+		s.transport.Close()
 		rpc.GracefulStop()
 		return nil
 	})
