@@ -3,6 +3,7 @@ package node
 import (
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
@@ -29,8 +30,9 @@ type Config struct {
 	Transport   Transport       // the node starts it; the caller closes it before the node
 	Dialer      client.Dialer   // for the node's own client of the cluster
 	Peers       Peers
-	Advertise   string // where others reach this node
-	HTTPAddress string // "" without one
+	Advertise   string   // where others reach this node
+	HTTPAddress string   // "" without one
+	Join        []string // more addresses at which the node\'s own client may find the cluster
 	Version     string
 	Logger      *slog.Logger
 	CPUSeconds  func() float64 // CPU time of the process so far
@@ -135,6 +137,11 @@ func (n *Node) endpoints() []string {
 	for _, id := range sortedNodes(known) {
 		if known[id] != n.cfg.Advertise {
 			out = append(out, known[id])
+		}
+	}
+	for _, address := range n.cfg.Join {
+		if !slices.Contains(out, address) {
+			out = append(out, address)
 		}
 	}
 	return out
