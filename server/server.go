@@ -37,8 +37,11 @@ type Config struct {
 	InitialShards int      // user shards of a new cluster; 0: 1
 	Insecure      bool     // plaintext, on loopback addresses only
 	MemoryBytes   int64    // budget of the engine; 0: its default
-	Version       string
-	Logger        *slog.Logger
+	// Locality says where the node is, zone=a and the like. It is logged; replicas
+	// are not yet placed by it.
+	Locality map[string]string
+	Version  string
+	Logger   *slog.Logger
 	// Raft tunes the groups; zero fields take the defaults.
 	Raft node.RaftConfig
 	// Ready is called once when the node serves. Optional.
@@ -116,6 +119,7 @@ type server struct {
 
 	transport *transport.GRPC
 	peers     *peerClient
+	dialer    *client.GRPCDialer // of the node's own client
 	node      *node.Node
 }
 
@@ -184,7 +188,7 @@ func (s *server) identify(ctx context.Context) error {
 		return err
 	}
 	s.identity = id
-	s.log.Info("identity", "cluster", id.Cluster, "node", id.Node, "incarnation", id.Incarnation)
+	s.log.Info("identity", "locality", s.cfg.Locality, "cluster", id.Cluster, "node", id.Node, "incarnation", id.Incarnation)
 	return nil
 }
 
@@ -213,9 +217,10 @@ func (s *server) startNode(ctx context.Context) error {
 	if s.transport, err = s.newTransport(addresses); err != nil {
 		return err
 	}
+	s.dialer = client.NewGRPCDialer(grpc.WithStreamInterceptor(asNode))
 	s.node, err = node.New(node.Config{
 		Identity: s.identity, Env: s.env, Engine: s.engine, Addresses: addresses, Transport: s.transport,
-		Dialer: client.NewGRPCDialer(append(s.dialOptions(), grpc.WithStreamInterceptor(asNode))...), Peers: s.peers,
+		Dialer: s.dialer, Peers: s.peers,
 		Advertise: s.advertise, HTTPAddress: s.cfg.HTTP, Version: s.cfg.Version, Logger: s.log,
 		CPUSeconds: processCPUSeconds, Stop: s.stop, Raft: s.cfg.Raft,
 	})
@@ -281,6 +286,9 @@ func (s *server) healthy() error {
 func (s *server) close() {
 	if s.peers != nil {
 		s.peers.close()
+	}
+	if s.dialer != nil {
+		_ = s.dialer.Close()
 	}
 	if s.transport != nil {
 		s.transport.Close()

@@ -390,11 +390,8 @@ func TestShardsAndNodesThatAreGoneAreForgotten(t *testing.T) {
 // included.
 func BenchmarkRaise(b *testing.B) {
 	for b.Loop() {
-		t := &testing.T{}
-		w := newWorld(t, 3, 1000)
+		w := newWorld(b, 3, 1000)
 		w.driver().Start(1)
-		if !w.env.RunUntil(w.raised, 20*time.Second) {
-			b.Fatal("not raised")
-		}
+		w.until(20*time.Second, "raised", w.raised)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // world is a cluster as its nodes see it: shards that change when they are asked
 // to, after a while, and learners that catch up a few at a time.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	env    *fake.Env
 	nodes  map[shard.NodeID]bool // live
 	mute   map[shard.NodeID]bool // live, and does not answer polls
@@ -48,7 +48,7 @@ const (
 	snapshotsAtOne = 2 // a node receives at once
 )
 
-func newWorld(t *testing.T, nodes, users int) *world {
+func newWorld(t testing.TB, nodes, users int) *world {
 	w := &world{t: t, env: fake.NewEnv(7), nodes: map[shard.NodeID]bool{}, mute: map[shard.NodeID]bool{}, snapshots: map[shard.NodeID]int{}}
 	for n := 1; n <= nodes; n++ {
 		w.nodes[shard.NodeID(n)] = true
@@ -255,8 +255,11 @@ func (w *world) spread() int {
 func (w *world) until(within time.Duration, what string, cond func() bool) time.Duration {
 	w.t.Helper()
 	from := w.env.Now()
-	if !w.env.RunUntil(cond, from+within) {
-		w.t.Fatalf("after %v not yet: %s; leaders %v; %v", within, what, w.leaders(), w.complete(3))
+	for !cond() {
+		if w.env.Now() >= from+within {
+			w.t.Fatalf("after %v not yet: %s; leaders %v; %v", within, what, w.leaders(), w.complete(3))
+		}
+		w.env.RunFor(5 * time.Millisecond)
 	}
 	return w.env.Now() - from
 }

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"io"
+	"iter"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/kiloraft/kiloraft/client"
+	"github.com/kiloraft/kiloraft/server"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// app is one run of the command, with everything that it takes from the process
+// or asks of other rooms, so that tests can put their own in its place.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	lookupEnv      func(string) (string, bool)
+
+	openStore func(ctx context.Context, endpoints []string, timeout time.Duration) (store, error)
+	runServer func(ctx context.Context, c server.Config) error
+
+	global globalFlags
+}
+
+// globalFlags are those of every command.
+type globalFlags struct {
+	endpoints []string
+	certsDir  string
+	output    string
+	timeout   time.Duration
+}
+
+// store is what commands use of the client library.
+type store interface {
+	Get(ctx context.Context, key []byte) (client.KeyValue, error)
+	Put(ctx context.Context, key, value []byte) (shard.Revision, error)
+	Delete(ctx context.Context, key []byte) (shard.Revision, error)
+	MultiPut(ctx context.Context, pairs []client.KeyValue) ([]shard.Revision, []error)
+	Scan(ctx context.Context, o client.ScanOptions) iter.Seq2[client.KeyValue, error]
+	Close() error
+}
+
+var _ store = (*client.Client)(nil)
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer, lookupEnv func(string) (string, bool)) *app {
+	return &app{stdin: stdin, stdout: stdout, stderr: stderr, lookupEnv: lookupEnv, openStore: openStore, runServer: server.Run}
+}
+
+func openStore(ctx context.Context, endpoints []string, timeout time.Duration) (store, error) {
+	c, err := client.Open(ctx, client.Options{Endpoints: endpoints, DialTimeout: timeout})
+	if err != nil {
+		return nil, err // not c: a nil *Client is not a nil store
+	}
+	return c, nil
+}
+
+// terminal tells whether what is written to w is seen by a person at once.
+func terminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// colored tells whether w takes colours.
+func (a *app) colored(w io.Writer) bool {
+	if _, off := a.lookupEnv("NO_COLOR"); off {
+		return false
+	}
+	kind, _ := a.lookupEnv("TERM")
+	return terminal(w) && kind != "dumb"
+}

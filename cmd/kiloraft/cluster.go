@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/kiloraft/kiloraft/api"
+	"github.com/kiloraft/kiloraft/api/kiloraftpb"
+)
+
+// cluster asks whichever endpoint answers.
+type cluster struct {
+	endpoints []string
+	conns     []*grpc.ClientConn // one for each endpoint
+}
+
+// dialCluster connects lazily; the caller closes the result.
+func (a *app) dialCluster() (*cluster, error) {
+	endpoints, err := a.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	return dialEndpoints(endpoints)
+}
+
+func dialEndpoints(endpoints []string) (*cluster, error) {
+	c := &cluster{endpoints: endpoints}
+	for _, e := range endpoints {
+		conn, err := grpc.NewClient("passthrough:///"+e, append(api.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+		if err != nil {
+			c.close()
+			return nil, fmt.Errorf("%s: %w", e, err)
+		}
+		c.conns = append(c.conns, conn)
+	}
+	return c, nil
+}
+
+func (c *cluster) close() {
+	for _, conn := range c.conns {
+		_ = conn.Close() // nothing is left to be lost
+	}
+}
+
+// attemptMin is how long an endpoint at least gets before the next is asked.
+const attemptMin = time.Second
+
+// ask makes a call on one endpoint after the other until one answers: with a
+// result, or with an error that is an answer. Endpoints that cannot be reached,
+// or cannot serve now, are passed over.
+func ask[R any](ctx context.Context, c *cluster, call func(context.Context, grpc.ClientConnInterface) (R, error)) (R, error) {
+	var none R
+	var failures []string
+	var last error
+	for i, conn := range c.conns {
+		attempt, cancel := c.attempt(ctx, len(c.conns)-i)
+		r, err := call(attempt, conn)
+		cancel()
+		if err == nil {
+			return r, nil
+		}
+		last = api.Error(err)
+		if ctx.Err() != nil {
+			return none, ctx.Err()
+		}
+		if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
+			return none, last
+		}
+		failures = append(failures, fmt.Sprintf("%s: %v", c.endpoints[i], last))
+	}
+	if len(failures) == 1 {
+		return none, fmt.Errorf("%s does not serve: %w", c.endpoints[0], last)
+	}
+	return none, errors.New("no endpoint serves: " + strings.Join(failures, "; "))
+}
+
+// attempt shares what is left of the time among the endpoints that are left.
+func (c *cluster) attempt(ctx context.Context, left int) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok || left == 1 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, max(time.Until(deadline)/time.Duration(left), attemptMin))
+}
+
+func (c *cluster) status(ctx context.Context) (*kiloraftpb.StatusResponse, error) {
+	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.StatusResponse, error) {
+		return kiloraftpb.NewClusterClient(conn).Status(ctx, &kiloraftpb.StatusRequest{})
+	})
+}
+
+func (c *cluster) nodes(ctx context.Context) (*kiloraftpb.ListNodesResponse, error) {
+	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.ListNodesResponse, error) {
+		return kiloraftpb.NewClusterClient(conn).ListNodes(ctx, &kiloraftpb.ListNodesRequest{})
+	})
+}
+
+func (c *cluster) shards(ctx context.Context, q *kiloraftpb.ListShardsRequest) (*kiloraftpb.ListShardsResponse, error) {
+	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.ListShardsResponse, error) {
+		return kiloraftpb.NewClusterClient(conn).ListShards(ctx, q)
+	})
+}
+
+func (c *cluster) transferLeader(ctx context.Context, shard, node uint64) (*kiloraftpb.TransferLeaderResponse, error) {
+	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.TransferLeaderResponse, error) {
+		return kiloraftpb.NewAdminClient(conn).TransferLeader(ctx, &kiloraftpb.TransferLeaderRequest{Shard: shard, ToNode: node})
+	})
+}
+
+// onCluster runs a command's question within --timeout.
+func (a *app) onCluster(ctx context.Context, do func(context.Context, *cluster) error) error {
+	c, err := a.dialCluster()
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	ctx, cancel := a.within(ctx)
+	defer cancel()
+	return do(ctx, c)
+}
