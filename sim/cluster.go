@@ -46,7 +46,7 @@ const clockExact = 1_000_000
 // NewCluster makes nodes with empty disks; Start starts them.
 func NewCluster(loop *Loop, trace *Trace, witness *Witness, cfg ClusterConfig) (*Cluster, error) {
 	c := &Cluster{loop: loop, trace: trace, witness: witness, grown: cfg.Grown}
-	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c}
+	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c, effect: func(*Node) {}}
 	c.peers = transport.NewNetwork(loop.NewEnv("peers", clockExact), transport.NetworkConfig{Hook: c.net.fate})
 	for i := range cfg.Nodes {
 		rate := int64(clockExact)
@@ -88,6 +88,16 @@ func (c *Cluster) identified(n *Node, id storage.Identity) {
 		c.ID = id.Cluster
 	}
 	n.ID = id.Node
+}
+
+// node finds a node by its name.
+func (c *Cluster) node(name string) *Node {
+	for _, n := range c.nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	panic("no node is called " + name)
 }
 
 // nameOf is how the network and the trace call a node, "" if no node has the ID.

@@ -191,7 +191,7 @@ func (n *Node) info() client.Info {
 func (n *Node) Crash(keep bool, silence time.Duration) {
 	n.event("crashes")
 	if !keep {
-		n.disk.Crash()
+		n.disk.Lose()
 	}
 	n.env.Close()
 	n.cluster.net.crashed(n, silence)
@@ -199,12 +199,27 @@ func (n *Node) Crash(keep bool, silence time.Duration) {
 		n.peers.Crash()
 	}
 	if n.engine != nil {
-		// Closing writes out what was committed; after Disk.Crash that has no effect
-		// any more, and it ends Pebble's goroutines. Views that steps had open are
-		// open for ever, and the error says so.
-		_ = n.engine.Close()
+		n.end(n.engine)
+	}
+	if keep {
+		n.disk.Keep()
 	}
 	n.env, n.engine, n.peers, n.node = nil, nil, nil, nil
+}
+
+// end closes an engine whose incarnation has crashed. That writes out what was
+// committed, which after Disk.Lose has no effect any more, and ends Pebble's
+// goroutines. Iterators that steps had open are open for ever, and Pebble answers
+// with an error or a panic when all else is closed; that is no news here.
+func (n *Node) end(e *storage.Engine) {
+	defer func() {
+		if r := recover(); r != nil {
+			n.event("the store of the crashed incarnation had iterators open")
+		}
+	}()
+	if err := e.Close(); err != nil {
+		n.event("closing the store of the crashed incarnation failed")
+	}
 }
 
 // Sync makes the store sync although nothing asked for it.

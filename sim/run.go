@@ -58,11 +58,12 @@ type Report struct {
 
 	Acked, Undetermined, Refused, Reads int // operations
 	Crashes, Partitions, Pauses         int
+	Snapshots                           int // installed
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused; %d reads; %d crashes, %d partitions, %d pauses; grown %v; faults %v",
-		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Reads, r.Crashes, r.Partitions, r.Pauses, r.Grown, r.Faults)
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused; %d reads; %d crashes, %d partitions, %d pauses; %d snapshots; grown %v; faults %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Reads, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Grown, r.Faults)
 }
 
 // Failure is a run that broke a promise.
@@ -142,11 +143,7 @@ func newRun(cfg Config) (*run, error) {
 		return nil, err
 	}
 	r.load = NewWorkload(r.cluster, cfg.Workload)
-	var clients []string
-	for _, k := range r.load.clients {
-		clients = append(clients, k.env.name)
-	}
-	r.nemesis = NewNemesis(r.cluster, faults, clients)
+	r.nemesis = NewNemesis(r.cluster, faults, r.load)
 	return r, nil
 }
 
@@ -166,7 +163,7 @@ func (r *run) start() error {
 }
 
 func (r *run) work() error {
-	r.load.Start(r.cfg.Workload)
+	r.load.Start()
 	r.nemesis.Start()
 	_, err := r.until(r.cfg.Work, nil)
 	return err
@@ -179,7 +176,7 @@ func (r *run) settle() error {
 	r.nemesis.Stop()
 	ok, err := r.until(returnWithin, r.load.Idle)
 	if err == nil && !ok {
-		err = fmt.Errorf("%d operations have not returned %v after everything was healed", r.load.running, returnWithin)
+		err = fmt.Errorf("operations have not returned %v after everything was healed", returnWithin)
 	}
 	if err != nil {
 		return err
@@ -215,13 +212,15 @@ func (r *run) check() error {
 	for _, n := range r.cluster.nodes {
 		r.witness.content(n.Name, n.engine)
 	}
+	r.witness.judge(r.load.history)
 	return r.load.history.Check(porcupineMax)
 }
 
 func (r *run) report() Report {
 	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Faults: r.nemesis.faults,
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
-		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses}
+		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses,
+		Snapshots: r.witness.installs}
 }
 
 func (r *run) close() {
