@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/kiloraft/kiloraft/node"
 	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/shard"
@@ -22,6 +23,7 @@ type Cluster struct {
 	net         *Net
 	peers       *transport.Network
 	nodes       []*Node
+	raft        node.RaftConfig
 	grown       bool               // one node founds the cluster and the others join
 	descriptors []shard.Descriptor // that the cluster starts with, in order of ID and of span
 }
@@ -35,6 +37,7 @@ type ClusterConfig struct {
 	// from the start.
 	Grown bool
 	Drift bool // clocks run at different rates
+	Raft  node.RaftConfig
 }
 
 // replicationFactor is what placement aims at.
@@ -45,7 +48,7 @@ const clockExact = 1_000_000
 
 // NewCluster makes nodes with empty disks; Start starts them.
 func NewCluster(loop *Loop, trace *Trace, witness *Witness, cfg ClusterConfig) (*Cluster, error) {
-	c := &Cluster{loop: loop, trace: trace, witness: witness, grown: cfg.Grown}
+	c := &Cluster{loop: loop, trace: trace, witness: witness, raft: cfg.Raft, grown: cfg.Grown}
 	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c, effect: func(*Node) {}}
 	c.peers = transport.NewNetwork(loop.NewEnv("peers", clockExact), transport.NetworkConfig{Hook: c.net.fate})
 	for i := range cfg.Nodes {
@@ -90,8 +93,8 @@ func (c *Cluster) identified(n *Node, id storage.Identity) {
 	n.ID = id.Node
 }
 
-// node finds a node by its name.
-func (c *Cluster) node(name string) *Node {
+// byName finds a node.
+func (c *Cluster) byName(name string) *Node {
 	for _, n := range c.nodes {
 		if n.Name == name {
 			return n

@@ -109,7 +109,7 @@ func (n *Nemesis) strikes() []strike {
 		{n.faults.SlowDisk, "slow disk", 3 * time.Second, n.slowDisk},
 		{n.faults.Client, "client", 2 * time.Second, n.replaceClient},
 		{n.faults.Sync, "sync", 50 * time.Millisecond, n.sync},
-		{n.faults.Transfer, "transfer", 2 * time.Second, n.transfer},
+		{n.faults.Transfer, "transfer", 400 * time.Millisecond, n.transfer},
 	}
 }
 
@@ -162,11 +162,14 @@ func (n *Nemesis) crashAll() {
 	}
 }
 
-// One in ambushPer things that leave a node is an ambush, with ambushPause
-// between two.
+// Of the things that leave a node, one in ambushPer is an ambush if a shard has no
+// leader that the node knows of: the first votes of a term are worth more attacks
+// than all that follows. Otherwise it is one in ambushPer*ambushCalmPer. Ambushes
+// are at least ambushPause apart.
 const (
-	ambushPer   = 400
-	ambushPause = 1500 * time.Millisecond
+	ambushPer     = 20
+	ambushCalmPer = 20
+	ambushPause   = 1500 * time.Millisecond
 )
 
 // lieInWait crashes a node right after something has left it, before anything
@@ -176,16 +179,19 @@ func (n *Nemesis) lieInWait(node *Node) {
 	if n.stopped || l.now < n.ambush || l.rand.IntN(ambushPer) > 0 {
 		return
 	}
-	n.ambush = l.now + ambushPause
 	env := node.env
 	l.After(0, "ambush", func() {
-		if n.stopped || node.env != env || env == nil {
+		if n.stopped || l.now < n.ambush || node.env != env || env == nil {
 			return
 		}
+		if !node.leaderless() && l.rand.IntN(ambushCalmPer) > 0 {
+			return
+		}
+		n.ambush = l.now + ambushPause
 		n.Crashes++
 		n.event("ambush %s", node.Name)
 		node.Crash(false, 50*time.Millisecond)
-		n.restartAfter(node, l.between(0, 100*time.Millisecond))
+		n.restartAfter(node, l.between(0, 50*time.Millisecond))
 	})
 }
 

@@ -58,12 +58,12 @@ func (n *Net) fate(d transport.Delivery) transport.Fate {
 		return transport.Fate{Drop: true}
 	}
 	f := transport.Fate{Delay: n.latency()}
-	if target := n.cluster.node(to); target.Up() && target.env.pausedUntil > n.loop.now {
+	if target := n.cluster.byName(to); target.Up() && target.env.pausedUntil > n.loop.now {
 		// The process does not read: what was sent waits for it, and is worked off
 		// after it goes on, with what else has come meanwhile.
 		f.Delay += target.env.pausedUntil - n.loop.now + n.loop.between(0, resumeMax)
 	}
-	n.effect(n.cluster.node(from))
+	n.effect(n.cluster.byName(from))
 	if n.loop.chance(n.faults.DoublePerMille) {
 		f.Again, f.AgainDelay = true, n.latency()
 	}

@@ -36,15 +36,24 @@ type Node struct {
 	doors  []*door
 }
 
-// logBytesMax makes logs be truncated, so that who was away for long is sent a
-// snapshot.
-const logBytesMax = 16 << 10
-
 // Up tells whether an incarnation runs, though it may still be starting.
 func (n *Node) Up() bool { return n.env != nil }
 
 // Serving tells whether the start is over: clients and peers are heard.
 func (n *Node) Serving() bool { return n.node != nil }
+
+// leaderless tells whether some shard has no leader that the node knows of.
+func (n *Node) leaderless() bool {
+	if !n.Serving() {
+		return false
+	}
+	for _, r := range n.store().Replicas() {
+		if r.Leadership().Leader == 0 {
+			return true
+		}
+	}
+	return false
+}
 
 func (n *Node) store() *replica.Store { return n.node.Store() }
 
@@ -162,7 +171,7 @@ func (n *Node) serve(id storage.Identity) {
 		Identity: id, Env: n.env, Engine: n.engine, Addresses: addresses, Transport: n.peers,
 		Dialer: &Dialer{net: c.net, name: n.Name, env: n.env, trusted: true}, Peers: (*peerCalls)(n), Advertise: n.Address, Version: "sim",
 		Logger: c.logger(n.Name), Stop: func(err error) { n.fail("the cluster refuses the store", err) },
-		Raft:  node.RaftConfig{Workers: 1, LogBytesMax: logBytesMax},
+		Raft:  c.raft,
 		Watch: func(g *raftgroup.Group, m raftgroup.Machine) raftgroup.Machine { return c.witness.Observe(n, g, m) },
 	})
 	if err != nil {

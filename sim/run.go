@@ -3,7 +3,10 @@ package sim
 import (
 	"fmt"
 	"io"
+	"runtime/debug"
 	"time"
+
+	"github.com/kiloraft/kiloraft/node"
 )
 
 // Config of a run. Everything that a run does follows from it.
@@ -92,7 +95,7 @@ func Run(cfg Config) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	defer r.close()
+	defer r.guarded(r.close)
 	for _, p := range []struct {
 		name string
 		run  func() error
@@ -104,7 +107,7 @@ func Run(cfg Config) (Report, error) {
 		{"checking", r.check},
 	} {
 		r.trace.Event(r.loop.Now(), "world", "%s", p.name)
-		err := p.run()
+		err := r.guarded(p.run)
 		if w := r.witness.Err(); w != nil {
 			err = w
 		}
@@ -113,6 +116,16 @@ func Run(cfg Config) (Report, error) {
 		}
 	}
 	return r.report(), nil
+}
+
+// guarded turns a panic of a step into an error, so that it comes with its seed.
+func (r *run) guarded(phase func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return phase()
 }
 
 // run is one simulation under way.
@@ -139,12 +152,24 @@ func newRun(cfg Config) (*run, error) {
 		grown = *cfg.Grown
 	}
 	var err error
-	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, ClusterConfig{Nodes: cfg.Nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift}); err != nil {
+	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, ClusterConfig{Nodes: cfg.Nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift,
+		Raft: drawRaft(r.loop)}); err != nil {
 		return nil, err
 	}
 	r.load = NewWorkload(r.cluster, cfg.Workload)
 	r.nemesis = NewNemesis(r.cluster, faults, r.load)
 	return r, nil
+}
+
+// drawRaft draws the settings of raft. Short election time-outs give many
+// elections, and candidates that meet in one term; logs are truncated early, so
+// that who was away for long is sent a snapshot.
+func drawRaft(l *Loop) node.RaftConfig {
+	cfg := node.RaftConfig{Workers: 1, LogBytesMax: 16 << 10}
+	if l.rand.IntN(3) > 0 {
+		cfg.ElectionTicks, cfg.HeartbeatTicks = 3+l.rand.IntN(4), 1
+	}
+	return cfg
 }
 
 // until runs the loop until done, a violation, or d of virtual time; it tells
@@ -223,7 +248,8 @@ func (r *run) report() Report {
 		Snapshots: r.witness.installs}
 }
 
-func (r *run) close() {
+func (r *run) close() error {
 	r.load.Close()
 	r.cluster.Close()
+	return nil
 }
