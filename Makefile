@@ -1,7 +1,7 @@
 # Kiloraft's targets. A fresh machine needs Go and make, nothing else:
 # `make demo` and `make test` fetch and build all there is to fetch and build.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race lint generate bench fuzz clean
+.PHONY: help build demo test e2e race lint generate bench fuzz clean
 
 GO        ?= go
 VERSION   ?= 0.1.0
@@ -27,6 +27,9 @@ demo: build ## build, then run a three-node cluster in a temporary folder until 
 
 test: ## run every test
 	$(GO) test $(ARGS) ./...
+
+e2e: ## run the tests with real processes alone
+	$(GO) test -count=1 $(ARGS) ./e2e/...
 
 race: ## run every test under the race detector (needs a C compiler)
 	$(GO) test -race $(ARGS) ./...

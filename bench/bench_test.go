@@ -30,12 +30,16 @@ type fakeStore struct {
 	values map[string][]byte
 	fail   func(op string) error
 	calls  atomic.Int64
+	enough func() // called at every operation
 }
 
 func newFakeStore() *fakeStore { return &fakeStore{values: map[string][]byte{}} }
 
 func (s *fakeStore) enter(op string) error {
 	s.calls.Add(1)
+	if s.enough != nil {
+		s.enough()
+	}
 	if s.fail != nil {
 		return s.fail(op)
 	}
@@ -87,8 +91,32 @@ func (s *fakeStore) Scan(_ context.Context, o client.ScanOptions) iter.Seq2[clie
 	}
 }
 
+// runUntil runs c until done holds at an operation. Runs that ended by the clock
+// would measure nothing on a machine that is busy enough.
+func runUntil(t *testing.T, store *fakeStore, c Config, done func() bool) *Report {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	store.enough = func() {
+		if done() {
+			cancel()
+		}
+	}
+	r, err := Run(ctx, store, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// runOps runs c for n operations, those of a load included.
+func runOps(t *testing.T, store *fakeStore, c Config, n int64) *Report {
+	t.Helper()
+	return runUntil(t, store, c, func() bool { return store.calls.Load() >= n })
+}
+
 func config(w Workload) Config {
-	return Config{Workload: w, Clients: 4, Duration: 30 * time.Millisecond, Keys: 500, ValueBytes: 64,
+	return Config{Workload: w, Clients: 4, Duration: time.Hour, Keys: 500, ValueBytes: 64,
 		Distribution: Uniform, Timeout: 5 * time.Second}
 }
 
@@ -99,10 +127,7 @@ func TestWorkloads(t *testing.T) {
 				store := newFakeStore()
 				c := config(w)
 				c.Distribution, c.Load = d, true
-				r, err := Run(context.Background(), store, c)
-				if err != nil {
-					t.Fatal(err)
-				}
+				r := runOps(t, store, c, int64(c.Keys)+400)
 				if r.Ops == 0 || r.Errors != 0 || r.NotFound != 0 || r.Ops != r.Puts+r.Gets+r.Scans {
 					t.Errorf("report: %+v", r)
 				}
@@ -125,9 +150,9 @@ func TestWorkloads(t *testing.T) {
 }
 
 func TestMissesAreErrorsOnlyAfterLoad(t *testing.T) {
-	r, err := Run(context.Background(), newFakeStore(), config(Get))
-	if err != nil || r.Errors != 0 || r.NotFound == 0 || r.NotFound != r.Gets {
-		t.Errorf("without load: %+v, %v", r, err)
+	r := runOps(t, newFakeStore(), config(Get), 200)
+	if r.Errors != 0 || r.NotFound == 0 || r.NotFound != r.Gets {
+		t.Errorf("without load: %+v", r)
 	}
 	store := newFakeStore()
 	store.fail = func(op string) error {
@@ -138,9 +163,9 @@ func TestMissesAreErrorsOnlyAfterLoad(t *testing.T) {
 	}
 	c := config(Get)
 	c.Load = true
-	r, err = Run(context.Background(), store, c)
-	if err != nil || r.Errors == 0 || r.Ops != 0 || len(r.FirstErrors) != 1 {
-		t.Errorf("after load: %+v, %v", r, err)
+	r = runOps(t, store, c, int64(c.Keys)+200)
+	if r.Errors == 0 || r.Ops != 0 || len(r.FirstErrors) != 1 {
+		t.Errorf("after load: %+v", r)
 	}
 }
 
@@ -153,10 +178,7 @@ func TestErrorsAreCountedAndFirstOnesShown(t *testing.T) {
 		}
 		return nil
 	}
-	r, err := Run(context.Background(), store, config(Put))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := runOps(t, store, config(Put), 300)
 	if r.Errors == 0 || r.Ops == 0 || len(r.FirstErrors) != errorTextsMax {
 		t.Errorf("%d ops, %d errors, shown %q", r.Ops, r.Errors, r.FirstErrors)
 	}
@@ -196,24 +218,24 @@ func TestLoadStopsAtWhatDoesNotPass(t *testing.T) {
 }
 
 func TestWarmupIsNotRecorded(t *testing.T) {
-	store := newFakeStore()
-	c := config(Put)
-	c.Warmup, c.Duration = 40*time.Millisecond, 20*time.Millisecond
-	var early atomic.Int64
-	start := time.Now()
-	store.fail = func(string) error {
-		if time.Since(start) < c.Warmup {
-			early.Add(1)
-			return errors.New("only during warmup")
+	for name, warm := range map[string]bool{"during warmup": true, "afterwards": false} {
+		c := config(Put)
+		if warm {
+			c.Warmup = time.Hour
 		}
-		return nil
-	}
-	r, err := Run(context.Background(), store, c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if early.Load() == 0 || r.Errors != 0 {
-		t.Errorf("%d errors during warmup, %d in the report", early.Load(), r.Errors)
+		ctx, cancel := context.WithCancel(context.Background())
+		store := newFakeStore()
+		store.enough = func() {
+			if store.calls.Load() > 100 {
+				cancel()
+			}
+		}
+		r := newRun(&c, store)
+		<-r.start(ctx)
+		r.records.collect()
+		if got := r.records.total.ops(); (got == 0) != warm {
+			t.Errorf("%s: %d operations were recorded", name, got)
+		}
 	}
 }
 
@@ -245,14 +267,13 @@ func TestOpenLoopCountsWhatWasNeverBegun(t *testing.T) {
 	proceed := make(chan struct{})
 	store.fail = func(string) error { <-proceed; return nil }
 	c := config(Put)
-	c.Clients, c.Rate, c.Duration = 2, 1000, 50*time.Millisecond
-	time.AfterFunc(100*time.Millisecond, func() { close(proceed) })
-	r, err := Run(context.Background(), store, c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Ops != 2 || r.NeverBegun != 48 {
-		t.Errorf("%d operations answered, %d never begun; want 2 and 48", r.Ops, r.NeverBegun)
+	c.Clients, c.Rate, c.Duration = 2, 40, 500*time.Millisecond
+	r := newRun(&c, store)
+	time.AfterFunc(time.Until(r.schedule.end), func() { close(proceed) })
+	<-r.start(context.Background())
+	r.records.collect()
+	if ops, never := r.records.total.ops(), r.schedule.neverBegun(time.Now()); ops != 2 || never != 18 {
+		t.Errorf("%d operations answered, %d never begun; want 2 and 18", ops, never)
 	}
 }
 
@@ -305,12 +326,15 @@ func TestInterrupt(t *testing.T) {
 
 func TestProgress(t *testing.T) {
 	c := config(Put)
-	c.Duration, c.Warmup = 1100*time.Millisecond, 0
+	var seen atomic.Bool
 	var got []Progress
-	c.Progress = func(p Progress) { got = append(got, p) }
-	r, err := Run(context.Background(), newFakeStore(), c)
-	if err != nil {
-		t.Fatal(err)
+	c.Progress = func(p Progress) {
+		got = append(got, p)
+		seen.Store(p.OpsPerSec > 0)
+	}
+	r := runUntil(t, newFakeStore(), c, seen.Load)
+	for len(got) > 1 && got[0].OpsPerSec == 0 {
+		got = got[1:]
 	}
 	if len(got) == 0 || got[0].Phase != "run" || got[0].OpsPerSec <= 0 || got[0].Max <= 0 {
 		t.Fatalf("progress: %+v", got)
@@ -445,16 +469,14 @@ func counters(x float64) map[string]float64 {
 }
 
 func TestClusterFigures(t *testing.T) {
-	var asked int
+	var asked atomic.Int64
 	c := config(Put)
-	c.Warmup = 5 * time.Millisecond // so that the first question comes while clients run
 	c.Status = func(context.Context) (*kiloraftpb.StatusResponse, error) {
-		asked++
-		return status(1, counters(float64(100*asked))), nil
+		return status(1, counters(float64(100*asked.Add(1)))), nil
 	}
-	r, err := Run(context.Background(), newFakeStore(), c)
-	if err != nil || r.Cluster == nil || asked != 2 {
-		t.Fatalf("%+v, %v after %d questions", r, err, asked)
+	r := runUntil(t, newFakeStore(), c, func() bool { return asked.Load() > 0 })
+	if r.Cluster == nil || asked.Load() != 2 {
+		t.Fatalf("%+v after %d questions", r, asked.Load())
 	}
 	f := r.Cluster
 	if f.Shards != 9 || f.Nodes != 2 || *f.FsyncsPerPut != 200/float64(r.Puts) || *f.GroupsPerRound != 4.5 || *f.OperationsPerEntry != 2 ||

@@ -36,9 +36,7 @@ func Run(ctx context.Context, store Store, c Config) (*Report, error) {
 			return nil, err
 		}
 	}
-	r := &run{c: &c, store: store, values: newValues(c.ValueBytes, c.Seed),
-		chooser: newChooser(c.Distribution, c.Keys), records: newRecords(c.Clients),
-		schedule: newSchedule(time.Now(), &c)}
+	r := newRun(&c, store)
 	finished := r.start(ctx)
 	before := r.watch(ctx, finished)
 	after := time.Now()
@@ -57,6 +55,13 @@ type run struct {
 	chooser  chooser
 	records  *records
 	schedule *schedule
+}
+
+func newRun(c *Config, store Store) *run {
+	r := &run{c: c, store: store, values: newValues(c.ValueBytes, c.Seed),
+		chooser: newChooser(c.Distribution, c.Keys), records: newRecords(c.Clients)}
+	r.schedule = newSchedule(time.Now(), c) // last: time counts from here
+	return r
 }
 
 // start starts the clients; the channel is closed when all are done.

@@ -177,13 +177,17 @@ func (c *Core) wrongShard(o *op, e *shard.WrongShardError) {
 		c.again(o)
 		return
 	}
+	if o.detour || o.doubted {
+		c.restFor(o, routeBackoff)
+		return
+	}
 	if o.system {
 		// Where the meta shard is, only the nodes can tell.
 		c.refresh()
 		c.elsewhere(o)
 		return
 	}
-	o.avoid = o.target.Replica
+	o.avoid, o.doubted = o.target.Replica, true
 	c.routes.Remove(o.target.Shard, o.target.Version)
 	c.again(o)
 }

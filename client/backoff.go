@@ -46,7 +46,7 @@ func (c *Core) restFor(o *op, b backoff) {
 	}
 	c.alarms.put(&o.rest, c.now+c.jitter(b, o.rests))
 	o.rests++
-	o.hops = 0
+	o.hops, o.doubted = 0, false
 	o.patient = b == busyBackoff
 	o.place = placeResting
 	c.resting.push(o)

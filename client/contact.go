@@ -177,9 +177,7 @@ func (c *Core) accept(address string, info Info) error {
 	if !c.ready {
 		c.ready = true
 		c.alarms.put(&k.grace, c.now+openGrace)
-		for c.unrouted.head != nil {
-			o := c.unrouted.head
-			c.unrouted.remove(o)
+		for o := c.unrouted.pop(); o != nil; o = c.unrouted.pop() {
 			o.place = placeNone
 			c.dispatch(o)
 		}

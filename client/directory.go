@@ -15,6 +15,14 @@ import (
 type directory struct {
 	lookups  []*lookup
 	scanning bool // a page is being fetched ahead
+	holes    []hole
+}
+
+// hole is a range of keys of which the directory knew nothing: for a while
+// nobody asks again.
+type hole struct {
+	from, to []byte // both included
+	until    time.Duration
 }
 
 // lookup asks for the shard that covers a key, or the keys just below it.
@@ -28,6 +36,9 @@ const (
 	lookupTimeout = 5 * time.Second
 	// aheadRows is how many of the following shards a lookup fetches too.
 	aheadRows = 256
+	// holeTime is how long a hole is believed, and holesMax how many are kept.
+	holeTime = 100 * time.Millisecond
+	holesMax = 16
 )
 
 // askDirectory starts lookups for operations that wait, as far as allowed.
@@ -37,6 +48,24 @@ func (c *Core) askDirectory() {
 			c.look(&lookup{key: o.key, before: o.before()})
 		}
 	}
+}
+
+// inHole tells whether the directory was asked in vain for an op's key just now.
+func (c *Core) inHole(o *op) bool {
+	for i := range c.directory.holes {
+		h := &c.directory.holes[i]
+		if c.now < h.until && bytes.Compare(h.from, o.key) <= 0 && bytes.Compare(o.key, h.to) <= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *directory) hole(h hole) {
+	if len(d.holes) == holesMax {
+		d.holes = append(d.holes[:0], d.holes[1:]...)
+	}
+	d.holes = append(d.holes, h)
 }
 
 func (d *directory) asks(o *op) bool {
@@ -75,42 +104,69 @@ func (c *Core) inside(cmd shard.Command, done func(shard.Result, error)) {
 }
 
 // found takes in the answer to a lookup: operations whose shard is known now go
-// on, those that it was asked for in vain rest.
+// on. Those that it was asked for in vain, because the directory lags, take a
+// detour by the shard that it named: that shard's node may know more. Others in
+// the same hole rest.
 func (c *Core) found(l *lookup, rows []shard.Row, err error) {
-	var end []byte // of the last shard below the key: from there to the key nothing is known
-	if err == nil {
-		for i := range rows {
-			var e router.Entry
-			if e, err = c.entry(&rows[i]); err == nil {
-				end = e.Descriptor.Span.End
-			}
-		}
+	var e router.Entry
+	if err == nil && len(rows) > 0 {
+		e, err = c.entry(&rows[0])
 	}
-	var retry opList
+	named := err == nil && len(rows) > 0
+	// From the end of the shard below the key up to the key nothing is known.
+	unknown := hole{from: e.Descriptor.Span.End, to: l.key, until: c.now + holeTime}
+	var known, detours, rest opList
 	for o := c.missing.head; o != nil; {
 		next := o.next
-		_, known := c.lookup(o)
-		asked := o.before() == l.before && bytes.Equal(o.key, l.key)
-		between := err == nil && bytes.Compare(end, o.key) <= 0 && bytes.Compare(o.key, l.key) <= 0
-		inVain := !known && (asked || between)
-		if known || inVain {
+		to := (*opList)(nil)
+		if _, ok := c.lookup(o); ok {
+			to = &known
+		} else if o.before() == l.before && bytes.Equal(o.key, l.key) {
+			to = &rest
+			if named && !o.system && o.rests%2 == 0 {
+				to = &detours
+			}
+			o.last = err
+		} else if err == nil && bytes.Compare(unknown.from, o.key) <= 0 && bytes.Compare(o.key, unknown.to) <= 0 {
+			to = &rest
+		}
+		if to != nil {
 			c.missing.remove(o)
 			o.place = placeNone
-			if inVain {
-				if err != nil {
-					o.last = err
-				}
-				c.restFor(o, routeBackoff)
-			} else {
-				retry.push(o)
-			}
+			to.push(o)
 		}
 		o = next
 	}
-	c.redispatch(&retry)
-	if end != nil {
-		c.lookAhead(end)
+	if rest.len+detours.len > 0 && err == nil {
+		c.directory.hole(unknown)
 	}
+	for o := rest.pop(); o != nil; o = rest.pop() {
+		c.restFor(o, routeBackoff)
+	}
+	for o := detours.pop(); o != nil; o = detours.pop() {
+		c.detour(o, &e)
+	}
+	for o := known.pop(); o != nil; o = known.pop() {
+		c.dispatch(o)
+	}
+	if named {
+		c.lookAhead(e.Descriptor.Span.End)
+	}
+}
+
+// detour sends an op to a shard that does not serve its key as far as the
+// directory knows, or not in this epoch: to be refused, with what its node knows
+// of the key's surroundings.
+func (c *Core) detour(o *op, e *router.Entry) {
+	r := &router.Route{Descriptor: e.Descriptor, Leader: router.Leader{Replica: e.Leader.Replica, Node: e.Leader.Node}, Term: e.Leader.Term}
+	n, replica := c.choose(o, r)
+	if n == nil || o.scan != nil {
+		c.restFor(o, routeBackoff)
+		return
+	}
+	o.aim(r, replica)
+	o.detour = true
+	c.enqueue(n, o)
 }
 
 // entry takes in one row of the directory.
@@ -155,24 +211,18 @@ func (c *Core) lookAhead(from []byte) {
 				break
 			}
 		}
-		var retry opList
+		var known opList
 		for o := c.missing.head; o != nil; {
 			next := o.next
-			if _, known := c.lookup(o); known {
+			if _, ok := c.lookup(o); ok {
 				c.missing.remove(o)
 				o.place = placeNone
-				retry.push(o)
+				known.push(o)
 			}
 			o = next
 		}
-		c.redispatch(&retry)
+		for o := known.pop(); o != nil; o = known.pop() {
+			c.dispatch(o)
+		}
 	})
-}
-
-func (c *Core) redispatch(l *opList) {
-	for l.head != nil {
-		o := l.head
-		l.remove(o)
-		c.dispatch(o)
-	}
 }

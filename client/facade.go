@@ -35,7 +35,8 @@ type Client struct {
 }
 
 // FromCore is a client on a core that others own and close: Close does nothing.
-// The core's environment must run steps by itself, as the production one does.
+// The core's environment must run steps by itself, as the production one does,
+// and go on until the core's Close has ended the calls that wait.
 func FromCore(core *Core) *Client { return &Client{core: core} }
 
 // Open connects; it fails if no endpoint answers within DialTimeout or ctx, or

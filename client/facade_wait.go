@@ -91,6 +91,10 @@ func (c *Client) call(ctx context.Context, w *waiter, cmd *shard.Command) (shard
 // wait returns once wake was called. When the context ends it gives the ops up,
 // and waits for the core to say what became of them, which takes one turn.
 func (c *Client) wait(ctx context.Context, wake <-chan struct{}, ops ...*op) (cancelled bool) {
+	if ctx.Done() == nil {
+		<-wake
+		return false
+	}
 	select {
 	case <-wake:
 		return false

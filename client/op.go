@@ -42,6 +42,8 @@ type op struct {
 	rests   int             // backoffs so far
 	faults  int             // answers that only a read may take as a reason to go elsewhere
 	avoid   shard.ReplicaID // refused the attempt before though it is said to lead; 0: none
+	detour  bool            // the attempt asks a shard that does not cover the key
+	doubted bool            // the directory was asked because of a refusal, since the last rest
 	patient bool            // resting because a node is busy: news of its route do not help
 	last    error           // what the last attempt that did not take effect was told
 
@@ -140,6 +142,15 @@ func (l *opList) push(o *op) {
 	}
 	l.tail = o
 	l.len++
+}
+
+// pop takes the first op, nil if there is none.
+func (l *opList) pop() *op {
+	o := l.head
+	if o != nil {
+		l.remove(o)
+	}
+	return o
 }
 
 func (l *opList) remove(o *op) {

@@ -29,6 +29,7 @@ func (c *Core) dispatch(o *op) {
 		return
 	}
 	o.aim(r, replica)
+	o.detour = false
 	c.enqueue(n, o)
 }
 
@@ -49,6 +50,10 @@ func (c *Core) lookup(o *op) (*router.Route, bool) {
 func (c *Core) unknown(o *op) {
 	if o.system {
 		c.refresh()
+		c.restFor(o, routeBackoff)
+		return
+	}
+	if c.inHole(o) {
 		c.restFor(o, routeBackoff)
 		return
 	}

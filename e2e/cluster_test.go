@@ -5,10 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -112,6 +115,31 @@ func (p *process) signal(sig syscall.Signal) {
 }
 
 func (p *process) kill() { p.signal(syscall.SIGKILL) }
+
+// metric reads one figure from the node's /metrics.
+func (p *process) metric(name string) float64 {
+	p.t.Helper()
+	r, err := http.Get("http://" + p.http + "/metrics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(body)) {
+		if text, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
+			v, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			return v
+		}
+	}
+	p.t.Fatalf("%s is not in /metrics of %s", name, p.name)
+	return 0
+}
 
 // cluster is some nodes and how to talk to them.
 type cluster struct {

@@ -26,7 +26,7 @@ type Config struct {
 	Env         env.Env
 	Engine      *storage.Engine // the caller closes it after the node
 	Addresses   *AddressBook    // of the engine's store; the transport may use it too
-	Transport   Transport       // the node starts it; the caller closes it after the node
+	Transport   Transport       // the node starts it; the caller closes it before the node
 	Dialer      client.Dialer   // for the node's own client of the cluster
 	Peers       Peers
 	Advertise   string // where others reach this node
@@ -141,7 +141,8 @@ func (n *Node) endpoints() []string {
 }
 
 // Close stops the node's replicas and its client. Waiting requests are answered
-// with errors. The caller then closes the transport, the environment and the engine.
+// with errors. The caller closes the transport before, and the environment and the
+// engine after it.
 func (n *Node) Close() {
 	n.stopChores()
 	n.driver.Stop(math.MaxUint64)

@@ -52,6 +52,7 @@ func (n *Node) info() *pb.NodeInfo {
 		Counters: map[string]float64{
 			"wal_syncs_total":        float64(disk.WALSyncs),
 			"commits_total":          float64(disk.Commits),
+			"ingests_total":          float64(disk.Ingests),
 			"rounds_total":           float64(host.Rounds),
 			"groups_in_rounds_total": float64(host.GroupsInRounds),
 			"entries_total":          float64(host.Entries),

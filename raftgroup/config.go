@@ -16,7 +16,7 @@ const (
 	// pendingEntriesMax is how many of a group's entries may be on their way
 	// before new operations wait, to be packed together into the next one.
 	// It trades a little latency of a busy group for far fewer entries.
-	pendingEntriesMax = 2
+	pendingEntriesMax = 1
 
 	messageBytesMax       = 1 << 20  // of entries in one MsgApp, unless one entry is larger
 	inflightMessagesMax   = 256      // MsgApps to one follower that are not acknowledged
@@ -31,6 +31,7 @@ const (
 	snapshotsOutMax       = 64       // outgoing, per node
 	snapshotsInMax        = 32       // incoming, per node
 	snapshotHoldsTicks    = 600      // for which an outgoing snapshot may hold back truncation
+	pendingTimeouts       = 8        // election timeouts after which a deposed leader's entries are undetermined
 	truncationForcedTimes = 4        // a log this many times LogBytesMax waits for no follower
 )
 

@@ -67,6 +67,7 @@ type Host struct {
 	timer         env.Timer
 
 	sorted atomic.Pointer[[]*Group] // all groups in order of shard; never modified
+	loaded atomic.Bool              // messages are taken from here on
 	closed atomic.Bool
 
 	proposalBytes, incomingBytes, readsWaiting atomic.Int64
@@ -91,12 +92,12 @@ func NewHost(cfg Config) (*Host, error) {
 	}
 	h.ingest = h.env.NewPool("raft/ingest", 2)
 	h.clock = h.env.NewQueue("raft/clock")
-	h.timer = h.env.AfterFunc(cfg.Tick, h.clock, h.tick)
 	return h, nil
 }
 
-// Load starts every replica that the store has records of. Call it once, before
-// messages arrive.
+// Load starts every replica that the store has records of. Call it once.
+// Messages that arrive before it has returned are dropped: they would create
+// uninitialized replicas in place of those that are still to be loaded.
 func (h *Host) Load() error {
 	records, err := h.engine.Replicas()
 	if err != nil {
@@ -107,6 +108,8 @@ func (h *Host) Load() error {
 			return fmt.Errorf("load replica %d of shard %d: %w", r.Replica, r.Shard, err)
 		}
 	}
+	h.loaded.Store(true)
+	h.tick()
 	return nil
 }
 
@@ -118,7 +121,9 @@ func (h *Host) Close() {
 		return
 	}
 	h.mu.Lock()
-	h.timer.Stop()
+	if h.timer != nil {
+		h.timer.Stop()
+	}
 	h.mu.Unlock()
 	// No group is created and no snapshot installed from here on: both check
 	// closed under these.

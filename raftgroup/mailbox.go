@@ -82,6 +82,15 @@ func (b *mailbox) take(m *mail) {
 	b.mu.Unlock()
 }
 
+// takeInstalled takes the end of a large installation, and leaves the other mail.
+func (b *mailbox) takeInstalled() *installedSnapshot {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := b.mail.installed
+	b.mail.installed = nil
+	return i
+}
+
 // release ends the group's turn: it clears the queued flag and returns true if
 // nothing came in meanwhile.
 func (b *mailbox) release() bool {

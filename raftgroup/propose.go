@@ -31,7 +31,8 @@ type pendingEntry struct {
 	at         Position
 	proposals  []*Proposal
 	membership func(error)
-	matched    bool // was applied in this turn, and its proposals are finished
+	since      uint64 // the group's clock
+	matched    bool   // was applied in this turn, and its proposals are finished
 }
 
 // Propose hands p to the group. An error (ErrBusy, ErrUnavailable, ErrStopped) means that
@@ -110,7 +111,7 @@ func (g *Group) propose(r *round) {
 			data = appendOperation(data, p)
 		}
 		entries = append(entries, raftpb.Entry{Data: data})
-		g.pending = append(g.pending, pendingEntry{proposals: append([]*Proposal(nil), g.waiting[at:at+n]...)})
+		g.pending = append(g.pending, pendingEntry{since: g.clock, proposals: append([]*Proposal(nil), g.waiting[at:at+n]...)})
 		at += n
 	}
 	g.h.stats.entries.Add(uint64(len(entries)))
@@ -138,17 +139,38 @@ func (g *Group) propose(r *round) {
 
 // pendingAt finds this replica's own entry at a position that is applied now.
 // An entry is its own only if index and term agree; with another term, another
-// leader's entry was committed in its place.
+// leader's entry was committed in its place. They are not in order of index: one
+// of an earlier term, overwritten since, may be above one of the present term.
 func (g *Group) pendingAt(at Position) *pendingEntry {
 	for i := range g.pending {
 		if e := &g.pending[i]; e.at == at {
 			e.matched = true
 			return e
-		} else if e.at.Index >= at.Index {
-			break
 		}
 	}
 	return nil
+}
+
+// expirePending gives up entries of a term in which this replica leads no longer,
+// when nothing has decided their fate for long: a shard without a quorum, or a
+// replica that was removed and is never told, would keep their bytes for ever,
+// which are the whole node's.
+func (g *Group) expirePending() {
+	if len(g.pending) == 0 {
+		return
+	}
+	term, leads := g.leads()
+	keep := g.pending[:0]
+	for i := range g.pending {
+		e := g.pending[i]
+		if leads && e.at.Term == term || g.clock-e.since <= pendingTimeouts*uint64(g.h.cfg.ElectionTicks) {
+			keep = append(keep, e)
+		} else {
+			g.abandonPending(&e, shard.ErrUndetermined)
+		}
+	}
+	clear(g.pending[len(keep):])
+	g.pending = keep
 }
 
 // resolvePending removes entries whose fate the applied position decides. One

@@ -46,7 +46,7 @@ func (h *Host) receive(from shard.NodeID, e *envelope) bool {
 // if the message is for nobody. A message to a lower replica ID is for a
 // replica that was replaced. One to a higher ID proves that ours was removed.
 func (h *Host) addressee(e *envelope) *Group {
-	if h.closed.Load() {
+	if !h.loaded.Load() || h.closed.Load() {
 		return nil
 	}
 	g, ok := h.Group(e.shard)

@@ -15,17 +15,22 @@ func (g *Group) turn(r *round) {
 		g.discardMail()
 		return
 	}
-	if g.in.empty() {
-		g.box.take(&g.in)
-	}
-	in := &g.in
-	if in.installed != nil {
-		g.finishInstall(in.installed)
-		in.installed = nil
+	if g.parked {
+		// What the turn that parked the group left of its mail waits for the end
+		// of the installation, which is in the mailbox behind it.
+		i := g.box.takeInstalled()
+		if i == nil {
+			return
+		}
+		g.finishInstall(i)
 		if g.dead != nil {
 			return
 		}
 	}
+	if g.in.empty() {
+		g.box.take(&g.in)
+	}
+	in := &g.in
 	g.stepLocal(in)
 	if in.snapshot != nil {
 		// raft forgets what follows the snapshot's entry when it takes it, so
@@ -87,6 +92,7 @@ func (g *Group) stepTicks(ticks int) {
 		g.rn.Tick()
 	}
 	g.expireReadIndex()
+	g.expirePending()
 	g.expireTransfer()
 }
 

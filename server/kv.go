@@ -98,7 +98,7 @@ func (s *kvService) MultiPut(ctx context.Context, q *pb.MultiPutRequest) (*pb.Mu
 	r := &pb.MultiPutResponse{}
 	for i := range pairs {
 		outcome := &pb.PutOutcome{Revision: uint64(revisions[i])}
-		if errs[i] != nil {
+		if errs != nil && errs[i] != nil { // nil: all were written
 			outcome.Error = errs[i].Error()
 			outcome.Undetermined = errors.Is(errs[i], shard.ErrUndetermined)
 		}

@@ -47,6 +47,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 var counterHelp = map[string]string{
 	"wal_syncs_total":        "Syncs of the write-ahead log.",
 	"commits_total":          "Batches committed to the engine.",
+	"ingests_total":          "Snapshots that were ingested as tables; small ones are written as batches.",
 	"rounds_total":           "Rounds of the scheduler.",
 	"groups_in_rounds_total": "Groups that had a turn, over all rounds.",
 	"entries_total":          "Log entries proposed on this node.",

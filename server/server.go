@@ -236,8 +236,17 @@ func (s *server) newTransport(addresses *node.AddressBook) (*transport.GRPC, err
 				s.log.Error("address book not written", "err", err)
 			}
 		},
+		Refused:     s.refused,
 		DialOptions: s.dialOptions(), Logger: s.log,
 	})
+}
+
+// refused ends the process when another node has seen a newer process with this
+// store, or another one of the same age: two of them would vote twice.
+func (s *server) refused(by shard.NodeID, why *transport.RefusedError) {
+	if why.Reason == transport.CopiedStore || why.Reason == transport.StaleIncarnation {
+		s.stop(fmt.Errorf("node %d refuses this store, of which a copy runs elsewhere: %w", by, why))
+	}
 }
 
 // serve answers until ctx ends, then stops in order: no new calls, no more
@@ -255,6 +264,7 @@ func (s *server) serve(ctx context.Context) error {
 		<-ctx.Done()
 		forced := time.AfterFunc(stopGrace, rpc.Stop)
 		defer forced.Stop()
+		s.transport.Close() // nothing may reach a host that closes; its streams never end by themselves
 		s.node.Close()
 		rpc.GracefulStop()
 		return nil

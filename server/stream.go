@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"runtime"
 	"sync"
 
 	"github.com/kiloraft/kiloraft/api"
@@ -45,8 +46,8 @@ func (o *operations) Stream(s *api.RawStream) error {
 	id := o.node.Identity()
 	greeting := shard.Greeting{Cluster: id.Cluster, Node: id.Node, Incarnation: id.Incarnation}
 	err := serveOperations(s, greeting, o.node.Store(), fromNode(s.Context()))
-	if err != nil {
-		o.log.Info("a client stream ended", "err", err)
+	if err != nil && s.Context().Err() == nil {
+		o.log.Info("a client stream was cut off", "err", err)
 	}
 	return err
 }
@@ -167,6 +168,9 @@ func (r *responses) next() ([]byte, error) {
 
 func (r *responses) sendTo(s frameStream) error {
 	for {
+		// Those who are about to answer come first, and share this frame: a
+		// frame and its system call cost far more than an answer.
+		runtime.Gosched()
 		frame, err := r.next()
 		if frame == nil {
 			return err

@@ -34,6 +34,7 @@ type Engine struct {
 func newEngine(cfg Config) *Engine {
 	e := &Engine{cfg: cfg, fs: newCountingFS(cfg.FS)}
 	e.recent.budget = cfg.MemoryBytes / entryCacheShare
+	e.sim.event.L = &e.sim.background
 	if cfg.Simulated {
 		e.sim.queue = cfg.Env.NewQueue("storage sync")
 	}
@@ -56,6 +57,9 @@ func (e *Engine) options() *pebble.Options {
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			e.cfg.Logger.Error("storage: corrupt data", slog.String("what", info.String()))
 		},
+	}
+	if e.cfg.Simulated {
+		e.listen(o.EventListener)
 	}
 	return o
 }
@@ -83,6 +87,7 @@ func (e *Engine) fail(err error) {
 	if e.failed.CompareAndSwap(nil, &err) {
 		e.cfg.Logger.Error("storage: failed", slog.Any("error", err))
 		e.cfg.Fatal(err)
+		e.sim.note()
 	}
 }
 

@@ -275,7 +275,7 @@ func TestCommitSyncNeverBlocksOnCallbacks(t *testing.T) {
 	wg.Add(commits)
 	mu.Lock()
 	for range commits {
-		if err := e.CommitSync(e.NewBatch(), 1, func() { mu.Lock(); mu.Unlock(); wg.Done() }); err != nil {
+		if err := e.CommitSync(e.NewBatch(), 1, func() { mu.Lock(); wg.Done(); mu.Unlock() }); err != nil {
 			t.Fatal(err)
 		}
 	}

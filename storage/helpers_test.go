@@ -2,12 +2,15 @@ package storage
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.etcd.io/raft/v3"
 
 	"github.com/kiloraft/kiloraft/internal/env"
 	"github.com/kiloraft/kiloraft/shard"
@@ -83,17 +86,6 @@ func testState(id shard.ID, span shard.Span) *ReplicaState {
 	return &ReplicaState{Applied: 10, AppliedTerm: 1, Descriptor: shard.Descriptor{ID: id, Span: span,
 		Epoch:    shard.Epoch{Version: 1, ConfVersion: 1},
 		Replicas: []shard.Replica{{ID: 1, Node: 1, Role: shard.Voter}, {ID: 2, Node: 2, Role: shard.Learner}}, NextReplica: 3}}
-}
-
-func get(t testing.TB, e *Engine, key []byte) (string, bool) {
-	t.Helper()
-	v := e.NewView()
-	defer v.Close()
-	value, _, found, err := v.Get(key, shard.MaxRevision)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(value), found
 }
 
 // dump is all rows of a span, one per line.
@@ -196,3 +188,6 @@ func (c *collector[T]) all() []T {
 	defer c.mu.Unlock()
 	return slices.Clone(c.values)
 }
+
+// discardRaft is a quiet logger for raft.
+var discardRaft = &raft.DefaultLogger{Logger: log.New(io.Discard, "", 0)}

@@ -70,7 +70,7 @@ func (i *Import) Install(old shard.Span) error {
 		return i.installFailed(err)
 	}
 	if i.e.cfg.Simulated {
-		i.e.flushSimulated() // the ingest may have rotated the memtable
+		i.e.quiesce() // the ingest may have rotated the memtable
 	}
 	return i.e.failure()
 }

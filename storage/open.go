@@ -33,8 +33,8 @@ func Open(cfg Config) (*Engine, error) {
 	cfg.setDefaults()
 	e := newEngine(cfg)
 
-	stage, err := readMarker(cfg.FS, cfg.Dir) // before anything is made: a foreign directory stays as it is
-	if err != nil {
+	// Before anything is made: a foreign directory stays as it is.
+	if _, err := readMarker(cfg.FS, cfg.Dir); err != nil {
 		return nil, err
 	}
 	if err := makeDirectory(cfg.FS, cfg.Dir); err != nil {
@@ -45,7 +45,8 @@ func Open(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e.lock = lock
-	if stage, err = readMarker(cfg.FS, cfg.Dir); err == nil { // again: another process may have been faster
+	stage, err := readMarker(cfg.FS, cfg.Dir)
+	if err == nil { // again: another process may have been faster
 		err = e.openLocked(stage)
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -27,7 +28,8 @@ const (
 
 // simulatedSync is the state of a simulated engine's explicit events.
 //
-// One goroutine runs a whole simulation, so it needs no lock.
+// One goroutine runs a whole simulation, so it needs no lock, but for what
+// Pebble's own goroutines tell.
 //
 // Invariant: an event is scheduled exactly while pending is not empty.
 type simulatedSync struct {
@@ -36,6 +38,28 @@ type simulatedSync struct {
 
 	memtableBytes int // upper bound of what the present memtable holds
 	flushes       int
+	wals          int // made so far
+
+	background struct {
+		sync.Mutex
+		events int // flushes that ended, and the engine's failure
+	}
+	event sync.Cond // on background
+}
+
+// note tells who waits in quiesce that something happened.
+func (s *simulatedSync) note() {
+	s.background.Lock()
+	s.background.events++
+	s.background.Unlock()
+	s.event.Broadcast()
+}
+
+// listen has a simulated engine told of what it must wait for.
+func (e *Engine) listen(l *pebble.EventListener) {
+	l.FlushEnd = func(pebble.FlushInfo) { e.sim.note() }
+	// A WAL is made by who rotates the memtable, on the simulation's goroutine.
+	l.WALCreated = func(pebble.WALCreateInfo) { e.sim.wals++ }
 }
 
 func (e *Engine) commitSimulated(b *Batch, p *pebble.Batch, done func()) error {
@@ -70,29 +94,52 @@ func (e *Engine) applySimulated(b *Batch, p *pebble.Batch) error {
 	if e.sim.memtableBytes > 0 && e.sim.memtableBytes+size > simulatedFlushBytes {
 		e.flushSimulated()
 	}
+	wals := e.sim.wals
 	if err := e.apply(p, false); err != nil {
 		return err
 	}
 	b.committed()
 	p.Close()
 	e.sim.memtableBytes += size
-	if size > simulatedFlushBytes {
-		e.flushSimulated()
+	if e.sim.wals != wals { // the batch alone is too large for a memtable
+		e.quiesce()
 	}
 	return e.failure()
 }
 
+// flushSimulated flushes the memtable and, every so often, compacts everything.
 func (e *Engine) flushSimulated() {
 	e.sim.memtableBytes = 0
 	e.sim.flushes++
-	if err := e.db.Flush(); err != nil {
+	// Not Flush: it waits for ever when the disk fails.
+	if _, err := e.db.AsyncFlush(); err != nil {
 		e.fail(fmt.Errorf("flush: %w", err))
-		return
 	}
-	if e.sim.flushes%simulatedCompactFlushes != 0 {
+	e.quiesce()
+	if e.failure() != nil || e.sim.flushes%simulatedCompactFlushes != 0 {
 		return
 	}
 	if err := e.db.Compact(context.Background(), []byte{0x00}, []byte{0xff, 0x00}, false); err != nil {
 		e.fail(fmt.Errorf("compaction: %w", err))
+	}
+}
+
+// quiesce returns when Pebble has flushed all memtables but the present one, or
+// the engine has failed: no goroutine of Pebble touches the disk then, but for
+// removing files that are obsolete.
+func (e *Engine) quiesce() {
+	e.sim.background.Lock()
+	defer e.sim.background.Unlock()
+	for {
+		seen := e.sim.background.events
+		e.sim.background.Unlock()
+		done := e.failure() != nil || e.db.Metrics().MemTable.Count == 1
+		e.sim.background.Lock()
+		if done {
+			return
+		}
+		for e.sim.background.events == seen {
+			e.sim.event.Wait()
+		}
 	}
 }

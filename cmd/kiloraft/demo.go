@@ -21,6 +21,8 @@ const (
 	demoNodesMax = 32
 	// demoPatience is how long a cluster may take to be ready.
 	demoPatience = 60 * time.Second
+	// demoSpread is how long to wait for leaders to be spread.
+	demoSpread = 5 * time.Second
 	// demoGrace is how long a process may take to stop when it is asked to.
 	demoGrace = 10 * time.Second
 )
@@ -134,9 +136,32 @@ func (d *demo) start(ctx context.Context) (*kiloraftpb.StatusResponse, error) {
 			return nil, err
 		}
 	}
-	return d.await(ctx, func(s *kiloraftpb.StatusResponse) bool {
-		return s.GetNodesLive() >= uint64(d.nodeCount) && settled(s)
-	})
+	whole := func(s *kiloraftpb.StatusResponse) bool { return s.GetNodesLive() >= uint64(d.nodeCount) && settled(s) }
+	status, err := d.await(ctx, whole)
+	if err != nil {
+		return nil, err
+	}
+	// A cluster is whole before its leaders are spread. That is worth a moment,
+	// because figures that somebody takes first would be of one node; but nothing
+	// depends on it.
+	spreading, stop := context.WithTimeout(ctx, demoSpread)
+	defer stop()
+	if even, err := d.await(spreading, func(s *kiloraftpb.StatusResponse) bool { return whole(s) && spread(s) }); err == nil {
+		status = even
+	}
+	return status, context.Cause(ctx)
+}
+
+// spread tells whether the nodes lead about as many shards each.
+func spread(s *kiloraftpb.StatusResponse) bool {
+	var least, most uint64
+	for i, n := range s.GetNodeInfos() {
+		if i == 0 || n.GetLeaders() < least {
+			least = n.GetLeaders()
+		}
+		most = max(most, n.GetLeaders())
+	}
+	return most-least <= 1
 }
 
 // await asks the first node until ready holds. A node that exits ends the wait.

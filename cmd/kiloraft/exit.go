@@ -37,7 +37,13 @@ type namedError struct {
 	err       error
 }
 
-func (e *namedError) Error() string { return e.operation + ": " + e.err.Error() }
+func (e *namedError) Error() string {
+	text := e.err.Error()
+	if strings.HasPrefix(text, e.operation+": ") { // the client library names it, too
+		return text
+	}
+	return e.operation + ": " + text
+}
 func (e *namedError) Unwrap() error { return e.err }
 
 // exitError ends the program with a code of somebody else's choice, and without

@@ -45,6 +45,11 @@ func (a *app) onStore(ctx context.Context, operation string, do func(context.Con
 	if err == nil || errors.As(err, &usage) {
 		return err
 	}
+	// The library names its operation too; once is enough.
+	var named *client.OpError
+	if errors.As(err, &named) {
+		err = named.Err
+	}
 	return &namedError{operation, err}
 }
 
@@ -125,13 +130,14 @@ func (a *app) valueArgument(args []string, file string) ([]byte, error) {
 		defer f.Close()
 		in = f
 	}
-	// One byte past the limit is enough for the limit's own error.
-	value, err := io.ReadAll(io.LimitReader(in, shard.ValueBytesMax+1))
+	// A value that is somewhat too long gets the limit's own error, with its
+	// length; a file without end must not fill the memory.
+	value, err := io.ReadAll(io.LimitReader(in, 2*shard.ValueBytesMax+1))
 	if err != nil {
 		return nil, fmt.Errorf("--value-file %s: %w", file, err)
 	}
-	if len(value) > shard.ValueBytesMax {
-		return nil, fmt.Errorf("--value-file %s: the value has more than %s bytes, which is the limit", file, count(shard.ValueBytesMax))
+	if len(value) > 2*shard.ValueBytesMax {
+		return nil, fmt.Errorf("--value-file %s: the value has more than %s bytes, the limit is %s", file, count(2*shard.ValueBytesMax), count(shard.ValueBytesMax))
 	}
 	return value, nil
 }
@@ -294,7 +300,11 @@ func (a *app) writeScanRecord(separator string, kv client.KeyValue, keysOnly boo
 func (a *app) writeScanLine(kv client.KeyValue, keysOnly bool) error {
 	line := shard.FormatUserKey(kv.Key)
 	if !keysOnly {
-		line += "\t" + printable(kv.Value)
+		value := printable(kv.Value)
+		if terminal(a.stdout) {
+			value = cut(value, 100)
+		}
+		line += "\t" + value
 	}
 	_, err := fmt.Fprintln(a.stdout, line)
 	return err

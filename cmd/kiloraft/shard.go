@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -65,13 +67,17 @@ func boundText(bound, unbounded string) string {
 	if bound == "" {
 		return unbounded
 	}
+	if strings.TrimSpace(bound) != bound { // it would not be seen
+		bound = `"` + bound + `"`
+	}
 	return cut(bound, 22)
 }
 
 // replicasText lists nodes; roles other than voter are named.
 func replicasText(replicas []replicaRecord) string {
 	var texts []string
-	for _, r := range replicas {
+	byNode := func(a, b replicaRecord) int { return cmp.Compare(a.Node, b.Node) }
+	for _, r := range slices.SortedFunc(slices.Values(replicas), byNode) {
 		text := strconv.FormatUint(r.Node, 10)
 		if r.Role != shard.Voter.String() {
 			text += " " + r.Role

@@ -10,13 +10,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/server"
 	"github.com/kiloraft/kiloraft/storage"
 )
 
 const (
-	// shardsMax is how many shards the first two bytes of keys can tell apart.
-	shardsMax = 1 << 16
+	shardsMax = catalog.InitialShardsMax
 	memoryMin = 16 << 20
 )
 
@@ -35,14 +35,11 @@ func (a *app) startCommand() *cobra.Command {
   kiloraft start --insecure --store ./n4 --listen 127.0.0.1:7410 --http 127.0.0.1:7411 --join 127.0.0.1:7400`,
 		Args: takes(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c.MemoryBytes = int64(memory)
+			c.MemoryBytes, c.Locality = int64(memory), locality
 			if err := checkStart(&c); err != nil {
 				return err
 			}
 			c.Logger = a.logger(level)
-			if len(locality) > 0 {
-				c.Logger.Warn("--locality is accepted, but placement does not look at it in this version")
-			}
 			// As much again as the budget is left to requests and messages under
 			// way before the collector runs more often.
 			a.collectLess(2 * c.MemoryBytes)
@@ -61,7 +58,7 @@ func (a *app) startCommand() *cobra.Command {
 	f.StringVar(&c.HTTP, "http", "127.0.0.1:7401", "`ADDRESS` for /healthz, /metrics and /debug/pprof/; empty is none")
 	f.StringSliceVar(&c.Join, "join", nil, "`ADDRESSES` of nodes of the cluster to join, host:port,host:port,...")
 	f.IntVar(&c.InitialShards, "initial-shards", 1, "divide the keys of a new cluster into `N` shards")
-	f.StringToStringVar(&locality, "locality", nil, "where the node is, as `K=V,K=V`: zone=a,rack=7")
+	f.StringToStringVar(&locality, "locality", nil, "where the node is, as `K=V,K=V`: zone=a,rack=7 (logged; replicas are not placed by it yet)")
 	f.BoolVar(&c.Insecure, "insecure", false, "serve plaintext, on loopback addresses only")
 	f.Var(&choice{value: &level, of: []string{"debug", "info", "warn", "error"}}, "log-level", "`LEVEL` from which on to log: debug, info, warn or error")
 	grouped(cmd, "Store", "store", "memory")

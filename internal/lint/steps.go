@@ -11,7 +11,17 @@ import (
 // Adapters are the files below package node that touch the world on behalf of
 // steps, each behind an interface with a simulated twin, by the reason why they
 // must. They are exempt from Steps and Order.
-var Adapters = map[string]string{}
+var Adapters = map[string]string{
+	"client/facade.go":                     "the blocking facade: callers wait in it",
+	"client/facade_wait.go":                "the blocking facade: callers wait in it",
+	"client/grpc.go":                       "the gRPC client connection",
+	"client/grpc_loopback.go":              "the gRPC client connection: which addresses are this machine",
+	"raftgroup/transport/grpc.go":          "the gRPC peer transport",
+	"raftgroup/transport/grpc_accept.go":   "the gRPC peer transport",
+	"raftgroup/transport/grpc_peer.go":     "the gRPC peer transport",
+	"raftgroup/transport/grpc_snapshot.go": "the gRPC peer transport",
+	"storage/sync_wait.go":                 "Pebble: somebody waits for a shared sync",
+}
 
 // forbiddenCalls are the functions that a step must not use, by what to use
 // instead. Names are as go/types writes them.

@@ -64,6 +64,9 @@ func (r *recorder) Receive(from shard.NodeID, frame []byte) error {
 			return err
 		}
 	}
+	// A frame is the receiver's own: nobody else may see what it does to it.
+	whole := frame
+	defer func() { clear(whole) }()
 	n := 0
 	for len(frame) > 0 {
 		if len(frame) < 4 || uint32(len(frame)-4) < binary.BigEndian.Uint32(frame) {
@@ -102,6 +105,7 @@ func (r *recorder) ReceiveSnapshot(from shard.NodeID, header []byte) (raftgroup.
 		return nil, r.refuseSnapshot
 	}
 	s := &sink{r: r, from: from, header: string(header)}
+	clear(header) // the receiver's own, as chunks are
 	r.sinks = append(r.sinks, s)
 	r.open++
 	r.openMax = max(r.openMax, r.open)
@@ -120,6 +124,7 @@ func (s *sink) Add(chunk []byte) error {
 		return s.r.addErr
 	}
 	s.content.Write(chunk)
+	clear(chunk)
 	return nil
 }
 
@@ -199,9 +204,7 @@ func (s *source) Next() ([]byte, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range s.last {
-		s.last[i] = 0xee
-	}
+	clear(s.last)
 	if len(s.chunks) == 0 {
 		if s.err != nil {
 			return nil, s.err
@@ -353,6 +356,7 @@ func (l *loop) step() bool {
 	return true
 }
 
+// runAll runs steps until none is left.
 func (l *loop) runAll() {
 	for l.step() {
 	}

@@ -96,12 +96,15 @@ func (p *peer) hurry() {
 	}
 }
 
-// supersede ends a connection to an earlier process of the node.
+// supersede ends a connection to an earlier process of the node, and has the
+// later one connected to at once.
 func (p *peer) supersede(incarnation uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.link != nil && p.link.incarnation < incarnation {
 		p.link.cancel(errSuperseded)
+		p.wanted = true
+		signal(p.rush)
 	}
 }
 

@@ -326,7 +326,8 @@ func suiteSnapshot(t *testing.T, f fixture) {
 		chunks, all := chunksOf(c.chunks, c.size)
 		o, src := newOutcome(), &source{chunks: chunks}
 		header := fmt.Sprintf("header %d", i)
-		tr.SendSnapshot(2, []byte(header), src, o.done)
+		sent := []byte(header)
+		tr.SendSnapshot(2, sent, src, o.done)
 		if err := o.wait(t); err != nil {
 			t.Fatalf("%d chunks of %d bytes: %v", c.chunks, c.size, err)
 		}
@@ -337,8 +338,8 @@ func suiteSnapshot(t *testing.T, f fixture) {
 		}
 		r.mu.Unlock()
 		o.once(t)
-		if src.closed != 1 {
-			t.Errorf("the source was closed %d times", src.closed)
+		if src.closed != 1 || string(sent) != header {
+			t.Errorf("the source was closed %d times, the header became %q", src.closed, sent)
 		}
 	}
 	poll(t, "the counts", func() bool {
@@ -359,7 +360,7 @@ func suiteSnapshotRefused(t *testing.T, f fixture) {
 	}
 	tr := f.start(1, 1, newRecorder())
 	for node := shard.NodeID(2); node <= 4; node++ {
-		chunks, _ := chunksOf(50, 1<<20) // more than any window holds
+		chunks, _ := chunksOf(12, 1<<20) // more than any window holds
 		o, src := newOutcome(), &source{chunks: chunks}
 		tr.SendSnapshot(node, []byte("header"), src, o.done)
 		if err := o.wait(t); !errors.Is(err, shard.ErrBusy) {

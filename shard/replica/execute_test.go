@@ -185,8 +185,14 @@ func TestSystemKeyspaceIsGuarded(t *testing.T) {
 			t.Errorf("kind %d: %s", c.Kind, got)
 		}
 	}
+	// A node's write is for one term too, though it waits for no draw.
+	late := target(shard.MetaID)
+	late.Term--
+	if got := describe(h.send(late, put("\x01k", "v")).once(t).Err); got != "not leader 1: replica 1 on node 1 (node1:7400) in term 5" {
+		t.Error(got)
+	}
 	if len(g.proposals) != 0 {
-		t.Error("a client's write was proposed")
+		t.Error("what is refused was proposed")
 	}
 	if p := h.write(g, "\x01k", "v"); p.Err != nil || p.Result.Revision != 0 {
 		t.Errorf("%+v", p)

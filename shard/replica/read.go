@@ -55,8 +55,8 @@ func (rd *read) finish(p shard.Response) {
 	if p.Err != nil {
 		s.stats.failed(p.Err)
 	}
-	s.readBudget.give(rd.bytes)
 	rd.reply(p)
+	s.readBudget.give(rd.bytes)
 	*rd = read{}
 	s.readPool.Put(rd)
 }

@@ -92,8 +92,8 @@ func (w *write) finish(p shard.Response) {
 	if p.Err != nil {
 		s.stats.failed(p.Err)
 	}
-	s.writeBudget.give(len(w.command))
 	w.reply(p)
+	s.writeBudget.give(len(w.command))
 	w.r, w.reply, w.command = nil, nil, nil
 	w.proposal.Header, w.proposal.Body = nil, nil
 	s.writePool.Put(w)

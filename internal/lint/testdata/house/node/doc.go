@@ -3,7 +3,7 @@ package node
 
 import (
 	_ "github.com/kiloraft/kiloraft/client"
-	_ "github.com/kiloraft/kiloraft/internal/env/prod"
+	_ "github.com/kiloraft/kiloraft/internal/env/prod"   // want imports "is not for node/doc.go"
 	_ "github.com/kiloraft/kiloraft/server"              // want imports "only rooms to its left"
 	_ "github.com/kiloraft/kiloraft/storage/storagetest" // want imports "is test support"
 )

@@ -4,6 +4,7 @@ package server
 import (
 	"os"
 
+	_ "github.com/kiloraft/kiloraft/internal/env/prod"
 	_ "github.com/kiloraft/kiloraft/sim" // want imports "only rooms to its left"
 )
 

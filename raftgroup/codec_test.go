@@ -1,0 +1,174 @@
+package raftgroup
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"reflect"
+	"testing"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+func quietLogger() raft.Logger { return raftLogger{log: slog.New(slog.DiscardHandler)} }
+
+func sampleMessages() []raftpb.Message {
+	return []raftpb.Message{
+		{Type: raftpb.MsgHeartbeat, From: 1, To: 2, Term: 7, Commit: 300, Context: bytes.Repeat([]byte{9}, 24)},
+		{Type: raftpb.MsgHeartbeatResp, From: 2, To: 1, Term: 7},
+		{Type: raftpb.MsgApp, From: 1, To: 2, Term: 7, LogTerm: 6, Index: 1000, Commit: 990, Entries: []raftpb.Entry{
+			{Type: raftpb.EntryNormal, Term: 6, Index: 1001, Data: []byte("one")},
+			{Type: raftpb.EntryConfChangeV2, Term: 7, Index: 1002, Data: bytes.Repeat([]byte("x"), 300)},
+			{Type: raftpb.EntryNormal, Term: 7, Index: 1003},
+		}},
+		{Type: raftpb.MsgAppResp, From: 2, To: 1, Term: 7, Index: 1003, Reject: true, RejectHint: 900, LogTerm: 5},
+		{Type: raftpb.MsgVote, From: 3, To: 2, Term: 8, Index: 1003, LogTerm: 7, Context: []byte("CampaignTransfer")},
+		{Type: raftpb.MsgPreVoteResp, From: 2, To: 3, Term: 9},
+		{Type: raftpb.MsgTimeoutNow, From: 2, To: 3, Term: 9},
+		{Type: raftpb.MsgSnap, From: 2, To: 3, Term: 9, Snapshot: &raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{Index: 50, Term: 4,
+			ConfState: raftpb.ConfState{Voters: []uint64{1, 2}, VotersOutgoing: []uint64{1, 4}, Learners: []uint64{3}, LearnersNext: []uint64{4}}}}},
+	}
+}
+
+func TestMessagesTravelUnchanged(t *testing.T) {
+	var frame []byte
+	for i, m := range sampleMessages() {
+		size, before := messageBytes(shard.ID(300+i), &m), len(frame)
+		frame = appendMessage(frame, shard.ID(300+i), &m, size)
+		if got := len(frame) - before - uvarintBytes(uint64(size)); got != size {
+			t.Errorf("%v: %d bytes, announced %d", m.Type, got, size)
+		}
+	}
+	for i, want := range sampleMessages() {
+		e, rest, err := nextMessage(frame)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.shard != shard.ID(300+i) || uint64(e.from) != want.From || uint64(e.to) != want.To || !reflect.DeepEqual(e.msg, want) {
+			t.Errorf("message %d came as %+v, want %+v", i, e, want)
+		}
+		frame = rest
+	}
+	if len(frame) != 0 {
+		t.Errorf("%d bytes left", len(frame))
+	}
+}
+
+func TestDecodedMessageDoesNotAliasFrame(t *testing.T) {
+	m := sampleMessages()[2]
+	frame := appendMessage(nil, 5, &m, messageBytes(5, &m))
+	e, _, err := nextMessage(frame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(frame)
+	if !reflect.DeepEqual(e.msg, sampleMessages()[2]) {
+		t.Error("the message changed with its frame")
+	}
+}
+
+// Every cut and every type that must not travel is refused.
+func TestMalformedMessagesAreRefused(t *testing.T) {
+	for _, m := range sampleMessages() {
+		frame := appendMessage(nil, 5, &m, messageBytes(5, &m))
+		for cut := range len(frame) {
+			if _, _, err := nextMessage(frame[:cut]); !errors.Is(err, shard.ErrMalformed) {
+				t.Errorf("%v cut to %d of %d bytes: %v", m.Type, cut, len(frame), err)
+			}
+		}
+	}
+	for _, typ := range []raftpb.MessageType{raftpb.MsgHup, raftpb.MsgProp, raftpb.MsgReadIndex, raftpb.MsgReadIndexResp,
+		raftpb.MsgStorageAppend, raftpb.MsgStorageAppendResp, raftpb.MsgStorageApply, raftpb.MsgTransferLeader, 99} {
+		m := raftpb.Message{Type: typ, From: 1, To: 2, Term: 3}
+		if _, _, err := nextMessage(appendMessage(nil, 5, &m, messageBytes(5, &m))); !errors.Is(err, shard.ErrMalformed) {
+			t.Errorf("%v: %v", typ, err)
+		}
+	}
+	for name, m := range map[string]raftpb.Message{
+		"term 0":             {Type: raftpb.MsgHeartbeat, From: 1, To: 2},
+		"to itself":          {Type: raftpb.MsgHeartbeat, From: 2, To: 2, Term: 1},
+		"from nobody":        {Type: raftpb.MsgHeartbeat, To: 2, Term: 1},
+		"entries decreasing": {Type: raftpb.MsgApp, From: 1, To: 2, Term: 5, LogTerm: 4, Entries: []raftpb.Entry{{Term: 3}}},
+		"entries ahead":      {Type: raftpb.MsgApp, From: 1, To: 2, Term: 5, LogTerm: 4, Entries: []raftpb.Entry{{Term: 6}}},
+		"entries elsewhere":  {Type: raftpb.MsgHeartbeat, From: 1, To: 2, Term: 5, Entries: []raftpb.Entry{{Term: 5}}},
+		"huge index":         {Type: raftpb.MsgApp, From: 1, To: 2, Term: 5, Index: 1 << 63},
+		"snapshot elsewhere": {Type: raftpb.MsgApp, From: 1, To: 2, Term: 5, Snapshot: &raftpb.Snapshot{}},
+		"no snapshot":        {Type: raftpb.MsgSnap, From: 1, To: 2, Term: 5},
+	} {
+		if _, _, err := nextMessage(appendMessage(nil, 5, &m, messageBytes(5, &m))); !errors.Is(err, shard.ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func FuzzMessage(f *testing.F) {
+	for _, m := range sampleMessages() {
+		f.Add(appendMessage(nil, 5, &m, messageBytes(5, &m)))
+	}
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		e, rest, err := nextMessage(frame)
+		if err != nil {
+			if !errors.Is(err, shard.ErrMalformed) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if len(rest) >= len(frame) {
+			t.Fatal("nothing was consumed")
+		}
+		// What decodes encodes to something that decodes to the same.
+		again := appendMessage(nil, e.shard, &e.msg, messageBytes(e.shard, &e.msg))
+		e2, _, err := nextMessage(again)
+		if err != nil || !reflect.DeepEqual(e.msg, e2.msg) {
+			t.Fatalf("%+v became %+v, error %v", e.msg, e2.msg, err)
+		}
+	})
+}
+
+func FuzzEntry(f *testing.F) {
+	f.Add([]byte{entryFormat})
+	f.Add(appendOperation([]byte{entryFormat}, &Proposal{Header: []byte("a"), Body: []byte("bc")}))
+	f.Add([]byte{2, 1, 1})
+	f.Add([]byte{entryFormat, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) == 0 {
+			return
+		}
+		ops, err := openEntry(data)
+		for err == nil && ops.more() {
+			_, err = ops.next()
+		}
+		if err != nil && !errors.Is(err, shard.ErrMalformed) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestOperationsArePackedAndUnpacked(t *testing.T) {
+	data := []byte{entryFormat}
+	var want [][]byte
+	for _, n := range []int{0, 1, 127, 128, 70_000} {
+		p := &Proposal{Header: []byte("h"), Body: bytes.Repeat([]byte("b"), n)}
+		data = appendOperation(data, p)
+		want = append(want, append([]byte("h"), p.Body...))
+		if got := len(appendOperation(nil, p)); got != operationBytes(p) {
+			t.Errorf("%d bytes, announced %d", got, operationBytes(p))
+		}
+	}
+	ops, err := openEntry(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range want {
+		var op []byte
+		if op, err = ops.next(); err != nil || !bytes.Equal(op, w) {
+			t.Fatalf("%d bytes, want %d; error %v", len(op), len(w), err)
+		}
+	}
+	if ops.more() {
+		t.Error("more operations than were packed")
+	}
+}

@@ -1,0 +1,222 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/kiloraft/kiloraft/internal/env/prod"
+	"github.com/kiloraft/kiloraft/raftgroup"
+	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/storage"
+)
+
+// counting numbers writes as package revision does, which lies to the right.
+type counting struct {
+	mu   sync.Mutex
+	last map[shard.ID]shard.Revision
+}
+
+func (c *counting) Draw(id shard.ID, floor shard.Revision, n int, done func(shard.Revision, error)) {
+	c.mu.Lock()
+	if c.last == nil {
+		c.last = map[shard.ID]shard.Revision{}
+	}
+	last := max(c.last[id], floor)
+	c.last[id] = last + shard.Revision(n)
+	c.mu.Unlock()
+	done(last+1, nil)
+}
+
+// nobody is a network without other nodes.
+type nobody struct{}
+
+func (nobody) Send(shard.NodeID, int, func([]byte) []byte) bool { return false }
+func (nobody) SendSnapshot(_ shard.NodeID, _ []byte, source raftgroup.ChunkSource, done func(error)) {
+	_ = source.Close()
+	done(errors.New("there is nobody"))
+}
+
+// node is one node with real groups, over a disk in memory.
+type node struct {
+	t      *testing.T
+	fs     vfs.FS
+	env    *prod.Env
+	engine *storage.Engine
+	host   *raftgroup.Host
+	store  *Store
+	leads  chan shard.ID // a shard for each gain of leadership
+}
+
+const shards = 4
+
+func bounds(i int) shard.Span {
+	return shard.Span{Start: []byte{shard.UserKeyspace, byte('a' + i)}, End: []byte{shard.UserKeyspace, byte('a' + i + 1)}}
+}
+
+func (n *node) start() {
+	n.env = prod.New()
+	n.leads = make(chan shard.ID, 1000)
+	var err error
+	n.engine, err = storage.Open(storage.Config{Dir: "store", FS: n.fs, Env: n.env, MemoryBytes: 64 << 20, Logger: slog.New(slog.DiscardHandler), Fatal: func(err error) { panic(err) }})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	records, err := n.engine.Replicas()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if len(records) == 0 {
+		b := n.engine.NewBatch()
+		for i := range shards {
+			b.PutInitialReplica(1, &storage.ReplicaState{Applied: 10, AppliedTerm: 1, Descriptor: shard.Descriptor{
+				ID: shard.ID(i + 2), Span: bounds(i), Epoch: shard.Epoch{Version: 1, ConfVersion: 1},
+				Replicas: []shard.Replica{{ID: 1, Node: 1, Role: shard.Voter}}, NextReplica: 2}})
+		}
+		if err := n.engine.Commit(b); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	n.store = NewStore(Config{Node: 1, Env: n.env, Engine: n.engine, Revisions: &counting{}, Reads: n.env.NewPool("reads", 2),
+		DescriptorChanged: func(d shard.Descriptor, leading bool, _ uint64) {
+			if leading {
+				n.leads <- d.ID
+			}
+		}})
+	n.host, err = raftgroup.NewHost(raftgroup.Config{Node: 1, Incarnation: 1, Env: n.env, Engine: n.engine, Transport: nobody{}, NewMachine: n.store.NewMachine})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := n.host.Load(); err != nil {
+		n.t.Fatal(err)
+	}
+	for led := map[shard.ID]bool{}; len(led) < shards; {
+		select {
+		case id := <-n.leads:
+			led[id] = true
+		case <-time.After(time.Minute):
+			n.t.Fatalf("only %v are led", led)
+		}
+	}
+}
+
+func (n *node) stop() {
+	n.host.Close()
+	n.env.Close()
+	if err := n.engine.Close(); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// call executes a command on the shard that it belongs to, and waits.
+func (n *node) call(i int, c shard.Command) shard.Response {
+	done := make(chan *answer, 1)
+	n.store.Execute(shard.Request{ID: 1, Target: n.target(i), Command: shard.AppendCommand(nil, &c)}, func(p shard.Response) {
+		a := new(answer)
+		a.take(p)
+		done <- a
+	})
+	return (<-done).Response
+}
+
+func (n *node) target(i int) shard.Target {
+	r, ok := n.store.Replica(shard.ID(i + 2))
+	if !ok {
+		n.t.Errorf("shard %d is not here", i+2)
+		return shard.Target{}
+	}
+	return shard.Target{Shard: r.id, Version: 1, Replica: 1, Term: r.Leadership().Term}
+}
+
+// Over real groups and a real engine: callers read what was acknowledged,
+// before and after a restart, while the membership changes.
+func TestOverRealGroups(t *testing.T) {
+	n := &node{t: t, fs: vfs.NewMem()}
+	n.start()
+	const callers, each = 16, 40
+	key := func(caller, k int) string {
+		return fmt.Sprintf("\x02%c caller %d key %d", 'a'+caller%shards, caller, k%10)
+	}
+	var wg sync.WaitGroup
+	for caller := range callers {
+		wg.Go(func() {
+			last := shard.Revision(0)
+			for k := range each {
+				i := caller % shards
+				p := n.call(i, put(key(caller, k), fmt.Sprint("value ", k)))
+				if p.Err != nil || p.Result.Revision <= last {
+					t.Errorf("put: %+v after revision %d", p, last)
+					return
+				}
+				last = p.Result.Revision
+				if p := n.call(i, get(key(caller, k))); p.Err != nil || string(p.Result.Value) != fmt.Sprint("value ", k) || p.Result.Revision != last {
+					t.Errorf("get: %+v, put at %d", p, last)
+					return
+				}
+				if caller == 0 && k == each/2 {
+					r, _ := n.store.Replica(2)
+					s, _ := r.State()
+					changed := make(chan error, 1)
+					r.ChangeMembership(shard.MembershipChange{Shard: 2, Epoch: s.Descriptor.Epoch,
+						Changes: []shard.Change{{Kind: shard.AddLearner, Replica: 2, Node: 2}}}, func(err error) { changed <- err })
+					if err := <-changed; err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	n.stop()
+
+	n.start()
+	for i := range shards {
+		span := bounds(i)
+		p := n.call(i, shard.Command{Kind: shard.KindScan, Start: span.Start, End: span.End})
+		if p.Err != nil || len(p.Result.Rows) != callers/shards*10 {
+			t.Errorf("shard %d: %d rows, %v", i+2, len(p.Result.Rows), p.Err)
+		}
+		// The floor of the next draw is what was applied before the restart.
+		if p := n.call(i, put(key(i, 0), "after")); p.Err != nil || p.Result.Revision != callers/shards*each+1 {
+			t.Errorf("%+v", p)
+		}
+	}
+	r, _ := n.store.Replica(2)
+	if s, ok := r.State(); !ok || len(s.Descriptor.Replicas) != 2 || s.Descriptor.Epoch.ConfVersion != 2 {
+		t.Errorf("%+v", s)
+	}
+
+	// Whoever waits when the host closes hears of it once.
+	var sent, answered atomic.Int64
+	for range 200 {
+		for i := range shards {
+			for _, c := range []shard.Command{put(key(i, 0), "last"), get(key(i, 0))} {
+				sent.Add(1)
+				n.store.Execute(shard.Request{Target: n.target(i), Command: shard.AppendCommand(nil, &c)}, func(shard.Response) { answered.Add(1) })
+			}
+		}
+	}
+	n.host.Close()
+	// Reads that were confirmed before are still being served.
+	for n.store.Stats().Reads > 0 {
+		again := make(chan struct{})
+		n.store.cfg.Reads.Submit(func() { close(again) })
+		<-again
+	}
+	if sent.Load() != answered.Load() {
+		t.Errorf("%d requests, %d answers", sent.Load(), answered.Load())
+	}
+	if s := n.store.Stats(); s.Reads != 0 || s.Writes != 0 || s.WriteBytes != 0 {
+		t.Errorf("outstanding: %+v", s)
+	}
+	n.env.Close()
+	if err := n.engine.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
