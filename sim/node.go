@@ -76,6 +76,7 @@ func (n *Node) Start() {
 	}
 	n.engine = e
 	n.cluster.witness.recovered(n.ID, e)
+	n.cluster.witness.kept(n.Name, e)
 	n.event("starts after incarnation %d", n.incarnation)
 	switch err := node.Resume(e, n.serve); {
 	case err == nil:
@@ -168,7 +169,7 @@ func (n *Node) serve(id storage.Identity) {
 		return
 	}
 	started, err := node.New(node.Config{
-		Identity: id, Env: n.env, Engine: n.engine, Addresses: addresses, Transport: n.peers,
+		Identity: id, Env: n.env, Engine: n.engine, Addresses: addresses, Transport: &tap{n.peers, n},
 		Dialer: &Dialer{net: c.net, name: n.Name, env: n.env, trusted: true}, Peers: (*peerCalls)(n), Advertise: n.Address, Version: "sim",
 		Logger: c.logger(n.Name), Stop: func(err error) { n.fail("the cluster refuses the store", err) },
 		Raft:  c.raft,

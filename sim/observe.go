@@ -20,6 +20,7 @@ type Witness struct {
 	contents map[shardIndex]stateMark
 	durable  map[replicaOn]uint64
 	effects  effects
+	promises promises
 	installs int // of snapshots
 	failure  error
 }
@@ -58,7 +59,8 @@ type stateMark struct {
 func NewWitness(loop *Loop, trace *Trace) *Witness {
 	return &Witness{loop: loop, trace: trace, leaders: make(map[shardTerm]shard.ReplicaID), logs: make(map[shard.ID]map[uint64]*appliedEntry),
 		states: make(map[shardIndex]stateMark), contents: make(map[shardIndex]stateMark), durable: make(map[replicaOn]uint64),
-		effects: effects{byOp: make(map[shard.OpID]effect), byValue: make(map[written]effect)}}
+		effects:  effects{byOp: make(map[shard.OpID]effect), byValue: make(map[written]effect)},
+		promises: promises{votes: make(map[ballot]shard.ReplicaID), last: make(map[member]promised)}}
 }
 
 // Fail notes a violation. Only the first one counts: the others follow from it.

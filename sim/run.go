@@ -39,7 +39,7 @@ func (c *Config) defaults() {
 		c.Work = 15 * time.Second
 	}
 	if c.Workload == (WorkloadConfig{}) {
-		c.Workload = WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 12, ValueBytes: 300, Think: 60 * time.Millisecond}
+		c.Workload = WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 12, ValueBytes: 300, Think: 60 * time.Millisecond, Scout: 30 * time.Millisecond}
 	}
 }
 

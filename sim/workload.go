@@ -46,6 +46,7 @@ type WorkloadConfig struct {
 	Keys       int           // spread over the user keyspace
 	ValueBytes int           // longest value
 	Think      time.Duration // longest pause between two operations
+	Scout      time.Duration // mean pause between two operations of the scout
 }
 
 // NewWorkload makes the clients. Start sets them to work.
@@ -78,6 +79,7 @@ func (w *Workload) Start() {
 	for _, k := range w.clients {
 		k.start()
 	}
+	NewScout(w, w.cfg.Scout).Start()
 }
 
 // Replace ends a client as a crash does, and lets a new one take its place.
