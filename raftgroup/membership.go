@@ -28,7 +28,7 @@ func (g *Group) proposeMembership(term uint64, m *shard.MembershipChange, done f
 		done(fmt.Errorf("an earlier membership change may be unapplied: %w", shard.ErrDropped))
 		return
 	}
-	if err := checkMembership(m, g.machine.Members()); err != nil {
+	if err := checkMembership(m, g.machine.Members(), g.replica); err != nil {
 		done(err)
 		return
 	}
@@ -53,9 +53,12 @@ func (g *Group) proposeMembership(term uint64, m *shard.MembershipChange, done f
 	g.pending = append(g.pending, pendingEntry{at: Position{Index: entries[0].Index, Term: entries[0].Term}, since: g.clock, membership: done})
 }
 
-// checkMembership refuses what does not fit the members' roles. Epochs are the
-// machine's: it compares them when the change is applied.
-func checkMembership(m *shard.MembershipChange, members []Member) error {
+// checkMembership refuses what does not fit the members' roles, and to let a
+// leader leave a joint configuration by which it ceases to vote: it would lead
+// nobody from then on, and one failure could strand those who do not know yet
+// that it was left. Epochs are the machine's: it compares them when the change is
+// applied.
+func checkMembership(m *shard.MembershipChange, members []Member, self shard.ReplicaID) error {
 	d := shard.Descriptor{ID: m.Shard, Epoch: m.Epoch, Replicas: members}
 	for _, r := range members {
 		d.NextReplica = max(d.NextReplica, r.ID+1)
@@ -63,6 +66,11 @@ func checkMembership(m *shard.MembershipChange, members []Member) error {
 	for _, c := range m.Changes {
 		if c.Kind == shard.AddLearner {
 			d.NextReplica = max(d.NextReplica, c.Replica)
+		}
+	}
+	if len(m.Changes) == 1 && m.Changes[0].Kind == shard.LeaveJoint {
+		if r, ok := d.Replica(self); ok && r.Role == shard.Outgoing {
+			return &shard.InvalidError{Field: "membership change", Reason: "leaves the joint configuration under a leader that ceases to vote by it; transfer leadership first"}
 		}
 	}
 	_, err := m.Apply(&d)

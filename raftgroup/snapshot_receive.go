@@ -73,6 +73,7 @@ func (k *snapshotSink) Finish() error {
 		return err
 	}
 	k.s.state = state
+	err = shard.ErrUnavailable // if it was aborted meanwhile
 	k.once.Do(func() { err = k.g.pushSnapshot(k.s) })
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/kiloraft/kiloraft/node"
 	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/shard"
@@ -22,6 +23,7 @@ type Cluster struct {
 	net         *Net
 	peers       *transport.Network
 	nodes       []*Node
+	raft        node.RaftConfig
 	grown       bool               // one node founds the cluster and the others join
 	descriptors []shard.Descriptor // that the cluster starts with, in order of ID and of span
 }
@@ -35,6 +37,7 @@ type ClusterConfig struct {
 	// from the start.
 	Grown bool
 	Drift bool // clocks run at different rates
+	Raft  node.RaftConfig
 }
 
 // replicationFactor is what placement aims at.
@@ -45,8 +48,8 @@ const clockExact = 1_000_000
 
 // NewCluster makes nodes with empty disks; Start starts them.
 func NewCluster(loop *Loop, trace *Trace, witness *Witness, cfg ClusterConfig) (*Cluster, error) {
-	c := &Cluster{loop: loop, trace: trace, witness: witness, grown: cfg.Grown}
-	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c}
+	c := &Cluster{loop: loop, trace: trace, witness: witness, raft: cfg.Raft, grown: cfg.Grown}
+	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c, effect: func(*Node) {}}
 	c.peers = transport.NewNetwork(loop.NewEnv("peers", clockExact), transport.NetworkConfig{Hook: c.net.fate})
 	for i := range cfg.Nodes {
 		rate := int64(clockExact)
@@ -88,6 +91,16 @@ func (c *Cluster) identified(n *Node, id storage.Identity) {
 		c.ID = id.Cluster
 	}
 	n.ID = id.Node
+}
+
+// byName finds a node.
+func (c *Cluster) byName(name string) *Node {
+	for _, n := range c.nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	panic("no node is called " + name)
 }
 
 // nameOf is how the network and the trace call a node, "" if no node has the ID.

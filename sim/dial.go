@@ -137,7 +137,7 @@ func (c *conn) askFill() {
 		return
 	}
 	c.filling = true
-	c.net.in(c.env, c.env.hop(), "fill", func() {
+	c.net.in(c.env, c.env.hop("fill"), "fill", func() {
 		c.filling = false
 		fill := c.fill
 		if c.closed || fill == nil {
@@ -149,7 +149,7 @@ func (c *conn) askFill() {
 			c.up.send(frame, func(b []byte) {
 				c.door.receive(b)
 			})
-			c.net.in(c.env, c.env.hop(), "left", func() { c.leaving--; c.askFill() })
+			c.net.in(c.env, c.env.hop("left"), "left", func() { c.leaving--; c.askFill() })
 		}
 		c.askFill()
 	})
@@ -278,12 +278,13 @@ func (d *door) respond(p *shard.Response) {
 		return
 	}
 	d.sending = true
-	d.conn.net.in(d.env, d.env.hop(), "respond", func() {
+	d.conn.net.in(d.env, d.env.hop("respond"), "respond", func() {
 		d.sending = false
 		frame := d.out
 		d.out = nil
 		if !d.gone {
 			d.conn.down.send(frame, d.conn.handler.Received)
+			d.conn.net.effect(d.node)
 		}
 	})
 }

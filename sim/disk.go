@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"math/rand/v2"
+
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -18,7 +20,12 @@ func NewDisk() *Disk { return &Disk{fs: vfs.NewCrashableMem()} }
 // FS is the file system of the current incarnation.
 func (d *Disk) FS() vfs.FS { return d.fs }
 
-// Crash loses everything that was not synced. A file system that FS returned
+// Lose loses everything that was not synced. A file system that FS returned
 // before stays usable, so that what is left of the old incarnation can be closed, but no
-// longer has any effect.
-func (d *Disk) Crash() { d.fs = d.fs.CrashClone(vfs.CrashCloneCfg{}) }
+// longer has any effect; so do its locks.
+func (d *Disk) Lose() { d.fs = d.fs.CrashClone(vfs.CrashCloneCfg{}) }
+
+// Keep loses nothing but the locks.
+func (d *Disk) Keep() {
+	d.fs = d.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))})
+}

@@ -146,6 +146,7 @@ type Env struct {
 	origin      time.Duration // what Now read at birth
 	ratePPM     int64         // of the clock, in millionths of virtual time
 	pausedUntil time.Duration
+	slow        map[string]time.Duration // queues whose steps wait for up to so long
 	closed      bool
 }
 
@@ -162,6 +163,15 @@ func (e *Env) Close() { e.closed = true }
 // Pause holds back every step and timer until the given virtual time, as when
 // a process is stopped: the clock goes on.
 func (e *Env) Pause(until time.Duration) { e.pausedUntil = max(e.pausedUntil, until) }
+
+// Slow makes every step of the queues of a name wait for up to d: a disk that is
+// slow, or has recovered if d is 0.
+func (e *Env) Slow(name string, d time.Duration) {
+	if e.slow == nil {
+		e.slow = make(map[string]time.Duration)
+	}
+	e.slow[name] = d
+}
 
 // Now implements env.Env.
 func (e *Env) Now() time.Duration {
@@ -208,8 +218,11 @@ const (
 	stallPer = 500
 )
 
-// hop is how long a submitted step waits for its turn.
-func (e *Env) hop() time.Duration {
+// hop is how long a step that was submitted to a queue waits for its turn.
+func (e *Env) hop(name string) time.Duration {
+	if d := e.slow[name]; d > 0 {
+		return e.loop.between(0, d)
+	}
 	if e.loop.rand.IntN(stallPer) == 0 {
 		return e.loop.between(0, stallMax)
 	}
@@ -238,7 +251,7 @@ func (q *queue) Submit(step func()) {
 
 func (q *queue) schedule() {
 	q.queued = true
-	q.env.loop.push(&event{at: q.env.loop.now + q.env.hop(), env: q.env, name: q.name, run: q.next})
+	q.env.loop.push(&event{at: q.env.loop.now + q.env.hop(q.name), env: q.env, name: q.name, run: q.next})
 }
 
 func (q *queue) next() {
@@ -266,5 +279,5 @@ func (p *pool) Submit(step func()) {
 	if p.env.closed {
 		return
 	}
-	p.env.loop.push(&event{at: p.env.loop.now + p.env.hop(), env: p.env, name: p.name, run: step})
+	p.env.loop.push(&event{at: p.env.loop.now + p.env.hop(p.name), env: p.env, name: p.name, run: step})
 }

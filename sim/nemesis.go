@@ -17,6 +17,9 @@ type Faults struct {
 	Slow       bool // frames that overtake one another
 	Pause      bool // a process stops and goes on
 	Break      bool // streams of clients end
+	Ambush     bool // a node crashes right after something has left it
+	SlowDisk   bool // syncs and reads take their time
+	Client     bool // a client ends, and another one takes its place
 	Sync       bool // syncs that nobody asked for: a crash then keeps a prefix
 	Transfer   bool // leadership is handed over
 	Drift      bool // clocks that run at different rates
@@ -30,7 +33,7 @@ func drawFaults(l *Loop) Faults {
 	}
 	coin := func() bool { return l.rand.IntN(2) == 0 }
 	return Faults{Crash: l.rand.IntN(4) > 0, CrashAll: l.rand.IntN(4) == 0, Partition: coin(), PartClient: coin(), Drop: coin(), Double: coin(),
-		Slow: coin(), Pause: coin(), Break: coin(), Sync: coin(), Transfer: coin(), Drift: coin()}
+		Slow: coin(), Pause: coin(), Break: coin(), Ambush: coin(), SlowDisk: coin(), Client: coin(), Sync: coin(), Transfer: coin(), Drift: coin()}
 }
 
 func (f Faults) String() string {
@@ -39,7 +42,8 @@ func (f Faults) String() string {
 		on   bool
 		name string
 	}{{f.Crash, "crash"}, {f.CrashAll, "crash-all"}, {f.Partition, "partition"}, {f.PartClient, "part-client"}, {f.Drop, "drop"}, {f.Double, "double"},
-		{f.Slow, "slow"}, {f.Pause, "pause"}, {f.Break, "break"}, {f.Sync, "sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}} {
+		{f.Slow, "slow"}, {f.Pause, "pause"}, {f.Break, "break"},
+		{f.Ambush, "ambush"}, {f.SlowDisk, "slow-disk"}, {f.Client, "client"}, {f.Sync, "sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}} {
 		if e.on {
 			s = append(s, e.name)
 		}
@@ -51,15 +55,16 @@ func (f Faults) String() string {
 type Nemesis struct {
 	cluster *Cluster
 	faults  Faults
-	clients []string
+	load    *Workload
 	stopped bool
+	ambush  time.Duration // no ambush before
 
 	Crashes, Partitions, Pauses int
 }
 
 // NewNemesis makes a nemesis; it strikes from the first Start on.
-func NewNemesis(c *Cluster, f Faults, clients []string) *Nemesis {
-	return &Nemesis{cluster: c, faults: f, clients: clients}
+func NewNemesis(c *Cluster, f Faults, load *Workload) *Nemesis {
+	return &Nemesis{cluster: c, faults: f, load: load}
 }
 
 // Start lets the nemesis strike until Stop.
@@ -74,6 +79,9 @@ func (n *Nemesis) Start() {
 	if n.faults.Slow {
 		f.SlowPerMille = 1 + n.cluster.loop.rand.IntN(100)
 		f.SlowMax = n.cluster.loop.between(time.Millisecond, 300*time.Millisecond)
+	}
+	if n.faults.Ambush {
+		n.cluster.net.effect = n.lieInWait
 	}
 	for _, s := range n.strikes() {
 		if s.on {
@@ -98,8 +106,10 @@ func (n *Nemesis) strikes() []strike {
 		{n.faults.PartClient, "part client", 5 * time.Second, n.partClient},
 		{n.faults.Pause, "pause", 6 * time.Second, n.pause},
 		{n.faults.Break, "break", 3 * time.Second, n.breakStreams},
+		{n.faults.SlowDisk, "slow disk", 3 * time.Second, n.slowDisk},
+		{n.faults.Client, "client", 2 * time.Second, n.replaceClient},
 		{n.faults.Sync, "sync", 50 * time.Millisecond, n.sync},
-		{n.faults.Transfer, "transfer", 2 * time.Second, n.transfer},
+		{n.faults.Transfer, "transfer", 400 * time.Millisecond, n.transfer},
 	}
 }
 
@@ -124,7 +134,9 @@ func (n *Nemesis) Stop() {
 			node.Start()
 		}
 		node.env.pausedUntil = 0
+		node.env.slow = nil
 	}
+	n.cluster.net.effect = func(*Node) {}
 	n.event("all is healed")
 }
 
@@ -150,6 +162,67 @@ func (n *Nemesis) crashAll() {
 	}
 }
 
+// Of the things that leave a node, one in ambushPer is an ambush if a shard has no
+// leader that the node knows of: the first votes of a term are worth more attacks
+// than all that follows. Otherwise it is one in ambushPer*ambushCalmPer. Ambushes
+// are at least ambushPause apart.
+const (
+	ambushPer     = 20
+	ambushCalmPer = 20
+	ambushPause   = 1500 * time.Millisecond
+)
+
+// lieInWait crashes a node right after something has left it, before anything
+// that it has committed can be synced: what it has told others must not rest on that.
+func (n *Nemesis) lieInWait(node *Node) {
+	l := n.cluster.loop
+	if n.stopped || l.now < n.ambush || l.rand.IntN(ambushPer) > 0 {
+		return
+	}
+	env := node.env
+	l.After(0, "ambush", func() {
+		if n.stopped || l.now < n.ambush || node.env != env || env == nil {
+			return
+		}
+		if !node.leaderless() && l.rand.IntN(ambushCalmPer) > 0 {
+			return
+		}
+		n.ambush = l.now + ambushPause
+		n.Crashes++
+		n.event("ambush %s", node.Name)
+		node.Crash(false, 50*time.Millisecond)
+		n.restartAfter(node, l.between(0, 50*time.Millisecond))
+	})
+}
+
+// slowDisk makes a node's disk slow for a while.
+func (n *Nemesis) slowDisk() {
+	l := n.cluster.loop
+	node := n.anyNode()
+	if !node.Up() {
+		return
+	}
+	env, by := node.env, l.between(time.Millisecond, 100*time.Millisecond)
+	n.event("slow disk of %s, by up to %v", node.Name, by)
+	for _, q := range diskQueues {
+		env.Slow(q, by)
+	}
+	l.After(l.between(100*time.Millisecond, 5*time.Second), "disk recovers", func() {
+		for _, q := range diskQueues {
+			env.Slow(q, 0)
+		}
+	})
+}
+
+// diskQueues are the queues of a node's steps that wait for its disk.
+var diskQueues = []string{"storage sync", "reads", "raft/ingest"}
+
+func (n *Nemesis) replaceClient() {
+	i := n.cluster.loop.rand.IntN(len(n.load.clients))
+	n.event("replace %s", n.load.clients[i].env.name)
+	n.load.Replace(i)
+}
+
 // crash ends a node's incarnation and arranges for the next one. Some crashes
 // are of the process alone: what it had handed to the operating system survives.
 func (n *Nemesis) crash(node *Node) {
@@ -166,7 +239,11 @@ func (n *Nemesis) crash(node *Node) {
 	}
 	n.event("crash %s, unsynced data kept: %v, down for %v", node.Name, keep, down)
 	node.Crash(keep, silence)
-	l.After(down, "restart", func() {
+	n.restartAfter(node, down)
+}
+
+func (n *Nemesis) restartAfter(node *Node, d time.Duration) {
+	n.cluster.loop.After(d, "restart", func() {
 		if !node.Up() {
 			node.Start()
 		}
@@ -200,11 +277,9 @@ func (n *Nemesis) partition() {
 }
 
 func (n *Nemesis) partClient() {
-	if len(n.clients) == 0 {
-		return
-	}
 	l := n.cluster.loop
-	n.cutFor([]cut{{n.clients[l.rand.IntN(len(n.clients))], n.anyNode().Name}}, l.between(100*time.Millisecond, 5*time.Second))
+	k := n.load.clients[l.rand.IntN(len(n.load.clients))]
+	n.cutFor([]cut{{k.env.name, n.anyNode().Name}}, l.between(100*time.Millisecond, 5*time.Second))
 }
 
 func (n *Nemesis) cutFor(cuts []cut, d time.Duration) {

@@ -18,6 +18,7 @@ type Net struct {
 	conns   []*conn
 	cuts    []cut
 	faults  NetFaults
+	effect  func(*Node) // told of everything that leaves a node
 }
 
 // NetFaults is what the network does to peers' frames, in parts per thousand,
@@ -34,6 +35,10 @@ const (
 	latencyMin = 50 * time.Microsecond
 	latencyMax = 500 * time.Microsecond
 )
+
+// resumeMax is how long a process that goes on after a pause may take to work
+// off what its connections hold.
+const resumeMax = 20 * time.Millisecond
 
 // cut is a direction in which nothing passes.
 type cut struct{ from, to string }
@@ -53,6 +58,12 @@ func (n *Net) fate(d transport.Delivery) transport.Fate {
 		return transport.Fate{Drop: true}
 	}
 	f := transport.Fate{Delay: n.latency()}
+	if target := n.cluster.byName(to); target.Up() && target.env.pausedUntil > n.loop.now {
+		// The process does not read: what was sent waits for it, and is worked off
+		// after it goes on, with what else has come meanwhile.
+		f.Delay += target.env.pausedUntil - n.loop.now + n.loop.between(0, resumeMax)
+	}
+	n.effect(n.cluster.byName(from))
 	if n.loop.chance(n.faults.DoublePerMille) {
 		f.Again, f.AgainDelay = true, n.latency()
 	}
@@ -119,8 +130,13 @@ func (n *Net) crashed(node *Node, silence time.Duration) {
 		n.in(c.env, n.loop.between(0, silence), "reset", func() { c.lose(errReset) })
 	}
 	node.doors = nil
-	for _, c := range n.live() { // its own as a client
-		if c.client == node.Name {
+	n.ended(node.env)
+}
+
+// ended drops the streams of a client whose environment has ended.
+func (n *Net) ended(e *Env) {
+	for _, c := range n.live() {
+		if c.env == e {
 			c.closed = true
 			if c.door != nil {
 				c.door.close()

@@ -36,15 +36,24 @@ type Node struct {
 	doors  []*door
 }
 
-// logBytesMax makes logs be truncated, so that who was away for long is sent a
-// snapshot.
-const logBytesMax = 16 << 10
-
 // Up tells whether an incarnation runs, though it may still be starting.
 func (n *Node) Up() bool { return n.env != nil }
 
 // Serving tells whether the start is over: clients and peers are heard.
 func (n *Node) Serving() bool { return n.node != nil }
+
+// leaderless tells whether some shard has no leader that the node knows of.
+func (n *Node) leaderless() bool {
+	if !n.Serving() {
+		return false
+	}
+	for _, r := range n.store().Replicas() {
+		if r.Leadership().Leader == 0 {
+			return true
+		}
+	}
+	return false
+}
 
 func (n *Node) store() *replica.Store { return n.node.Store() }
 
@@ -67,6 +76,7 @@ func (n *Node) Start() {
 	}
 	n.engine = e
 	n.cluster.witness.recovered(n.ID, e)
+	n.cluster.witness.kept(n.Name, e)
 	n.event("starts after incarnation %d", n.incarnation)
 	switch err := node.Resume(e, n.serve); {
 	case err == nil:
@@ -159,10 +169,10 @@ func (n *Node) serve(id storage.Identity) {
 		return
 	}
 	started, err := node.New(node.Config{
-		Identity: id, Env: n.env, Engine: n.engine, Addresses: addresses, Transport: n.peers,
+		Identity: id, Env: n.env, Engine: n.engine, Addresses: addresses, Transport: &tap{n.peers, n},
 		Dialer: &Dialer{net: c.net, name: n.Name, env: n.env, trusted: true}, Peers: (*peerCalls)(n), Advertise: n.Address, Version: "sim",
 		Logger: c.logger(n.Name), Stop: func(err error) { n.fail("the cluster refuses the store", err) },
-		Raft:  node.RaftConfig{Workers: 1, LogBytesMax: logBytesMax},
+		Raft:  c.raft,
 		Watch: func(g *raftgroup.Group, m raftgroup.Machine) raftgroup.Machine { return c.witness.Observe(n, g, m) },
 	})
 	if err != nil {
@@ -191,7 +201,7 @@ func (n *Node) info() client.Info {
 func (n *Node) Crash(keep bool, silence time.Duration) {
 	n.event("crashes")
 	if !keep {
-		n.disk.Crash()
+		n.disk.Lose()
 	}
 	n.env.Close()
 	n.cluster.net.crashed(n, silence)
@@ -199,12 +209,27 @@ func (n *Node) Crash(keep bool, silence time.Duration) {
 		n.peers.Crash()
 	}
 	if n.engine != nil {
-		// Closing writes out what was committed; after Disk.Crash that has no effect
-		// any more, and it ends Pebble's goroutines. Views that steps had open are
-		// open for ever, and the error says so.
-		_ = n.engine.Close()
+		n.end(n.engine)
+	}
+	if keep {
+		n.disk.Keep()
 	}
 	n.env, n.engine, n.peers, n.node = nil, nil, nil, nil
+}
+
+// end closes an engine whose incarnation has crashed. That writes out what was
+// committed, which after Disk.Lose has no effect any more, and ends Pebble's
+// goroutines. Iterators that steps had open are open for ever, and Pebble answers
+// with an error or a panic when all else is closed; that is no news here.
+func (n *Node) end(e *storage.Engine) {
+	defer func() {
+		if r := recover(); r != nil {
+			n.event("the store of the crashed incarnation had iterators open")
+		}
+	}()
+	if err := e.Close(); err != nil {
+		n.event("closing the store of the crashed incarnation failed")
+	}
 }
 
 // Sync makes the store sync although nothing asked for it.

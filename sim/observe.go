@@ -19,6 +19,9 @@ type Witness struct {
 	states   map[shardIndex]stateMark
 	contents map[shardIndex]stateMark
 	durable  map[replicaOn]uint64
+	effects  effects
+	promises promises
+	installs int // of snapshots
 	failure  error
 }
 
@@ -55,7 +58,9 @@ type stateMark struct {
 // NewWitness makes a witness that has seen nothing.
 func NewWitness(loop *Loop, trace *Trace) *Witness {
 	return &Witness{loop: loop, trace: trace, leaders: make(map[shardTerm]shard.ReplicaID), logs: make(map[shard.ID]map[uint64]*appliedEntry),
-		states: make(map[shardIndex]stateMark), contents: make(map[shardIndex]stateMark), durable: make(map[replicaOn]uint64)}
+		states: make(map[shardIndex]stateMark), contents: make(map[shardIndex]stateMark), durable: make(map[replicaOn]uint64),
+		effects:  effects{byOp: make(map[shard.OpID]effect), byValue: make(map[written]effect)},
+		promises: promises{votes: make(map[ballot]shard.ReplicaID), last: make(map[member]promised)}}
 }
 
 // Fail notes a violation. Only the first one counts: the others follow from it.
@@ -233,8 +238,10 @@ func (o *observer) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (ra
 	res, err := o.Machine.Apply(b, at, op)
 	if err != nil {
 		o.witness.Fail("%s shard %d stops at index %d: %v", o.node, o.shard, at.Index, err)
+		return res, err
 	}
-	return res, err
+	o.witness.took(o, at, op, res)
+	return res, nil
 }
 
 func (o *observer) ApplyMembership(b *storage.Batch, at raftgroup.Position, change []byte) (bool, raftgroup.Result, error) {
@@ -289,6 +296,7 @@ func (o *observer) InstallEnd(s *storage.ReplicaState) {
 	}
 	o.applied, o.last = raftgroup.Position{Index: s.Applied, Term: s.AppliedTerm}, s.LastRevision
 	o.witness.state(o.node, s, stateText(s))
+	o.witness.installs++
 	o.event("installed %d/%d revision %d", s.Applied, s.AppliedTerm, s.LastRevision)
 }
 

@@ -3,7 +3,10 @@ package sim
 import (
 	"fmt"
 	"io"
+	"runtime/debug"
 	"time"
+
+	"github.com/kiloraft/kiloraft/node"
 )
 
 // Config of a run. Everything that a run does follows from it.
@@ -36,7 +39,7 @@ func (c *Config) defaults() {
 		c.Work = 15 * time.Second
 	}
 	if c.Workload == (WorkloadConfig{}) {
-		c.Workload = WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 12, ValueBytes: 300, Think: 60 * time.Millisecond}
+		c.Workload = WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 12, ValueBytes: 300, Think: 60 * time.Millisecond, Scout: 30 * time.Millisecond}
 	}
 }
 
@@ -58,11 +61,12 @@ type Report struct {
 
 	Acked, Undetermined, Refused, Reads int // operations
 	Crashes, Partitions, Pauses         int
+	Snapshots                           int // installed
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused; %d reads; %d crashes, %d partitions, %d pauses; grown %v; faults %v",
-		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Reads, r.Crashes, r.Partitions, r.Pauses, r.Grown, r.Faults)
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused; %d reads; %d crashes, %d partitions, %d pauses; %d snapshots; grown %v; faults %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Reads, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Grown, r.Faults)
 }
 
 // Failure is a run that broke a promise.
@@ -91,7 +95,7 @@ func Run(cfg Config) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	defer r.close()
+	defer r.guarded(r.close)
 	for _, p := range []struct {
 		name string
 		run  func() error
@@ -103,7 +107,7 @@ func Run(cfg Config) (Report, error) {
 		{"checking", r.check},
 	} {
 		r.trace.Event(r.loop.Now(), "world", "%s", p.name)
-		err := p.run()
+		err := r.guarded(p.run)
 		if w := r.witness.Err(); w != nil {
 			err = w
 		}
@@ -112,6 +116,16 @@ func Run(cfg Config) (Report, error) {
 		}
 	}
 	return r.report(), nil
+}
+
+// guarded turns a panic of a step into an error, so that it comes with its seed.
+func (r *run) guarded(phase func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return phase()
 }
 
 // run is one simulation under way.
@@ -138,16 +152,24 @@ func newRun(cfg Config) (*run, error) {
 		grown = *cfg.Grown
 	}
 	var err error
-	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, ClusterConfig{Nodes: cfg.Nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift}); err != nil {
+	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, ClusterConfig{Nodes: cfg.Nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift,
+		Raft: drawRaft(r.loop)}); err != nil {
 		return nil, err
 	}
 	r.load = NewWorkload(r.cluster, cfg.Workload)
-	var clients []string
-	for _, k := range r.load.clients {
-		clients = append(clients, k.env.name)
-	}
-	r.nemesis = NewNemesis(r.cluster, faults, clients)
+	r.nemesis = NewNemesis(r.cluster, faults, r.load)
 	return r, nil
+}
+
+// drawRaft draws the settings of raft. Short election time-outs give many
+// elections, and candidates that meet in one term; logs are truncated early, so
+// that who was away for long is sent a snapshot.
+func drawRaft(l *Loop) node.RaftConfig {
+	cfg := node.RaftConfig{Workers: 1, LogBytesMax: 16 << 10}
+	if l.rand.IntN(3) > 0 {
+		cfg.ElectionTicks, cfg.HeartbeatTicks = 3+l.rand.IntN(4), 1
+	}
+	return cfg
 }
 
 // until runs the loop until done, a violation, or d of virtual time; it tells
@@ -166,7 +188,7 @@ func (r *run) start() error {
 }
 
 func (r *run) work() error {
-	r.load.Start(r.cfg.Workload)
+	r.load.Start()
 	r.nemesis.Start()
 	_, err := r.until(r.cfg.Work, nil)
 	return err
@@ -179,7 +201,7 @@ func (r *run) settle() error {
 	r.nemesis.Stop()
 	ok, err := r.until(returnWithin, r.load.Idle)
 	if err == nil && !ok {
-		err = fmt.Errorf("%d operations have not returned %v after everything was healed", r.load.running, returnWithin)
+		err = fmt.Errorf("operations have not returned %v after everything was healed", returnWithin)
 	}
 	if err != nil {
 		return err
@@ -215,16 +237,19 @@ func (r *run) check() error {
 	for _, n := range r.cluster.nodes {
 		r.witness.content(n.Name, n.engine)
 	}
+	r.witness.judge(r.load.history)
 	return r.load.history.Check(porcupineMax)
 }
 
 func (r *run) report() Report {
 	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Faults: r.nemesis.faults,
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
-		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses}
+		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses,
+		Snapshots: r.witness.installs}
 }
 
-func (r *run) close() {
+func (r *run) close() error {
 	r.load.Close()
 	r.cluster.Close()
+	return nil
 }

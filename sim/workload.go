@@ -14,22 +14,29 @@ import (
 // with several operations at a time, and write down what they saw.
 type Workload struct {
 	cluster *Cluster
+	cfg     WorkloadConfig
 	history *History
 	clients []*worker
+	made    int      // clients so far
 	keys    [][]byte // full keys, in order
 	written int      // values so far: each is unique
-	running int      // operations in flight
+	started bool
 	stopped bool
 
 	Acked, Undetermined, Refused, Reads int // operations by outcome
 }
 
-// worker is one client core and its operations in flight.
+// worker is one client core and its operations in flight. Each has habits of its
+// own: one that only reads notices what those that write have no time for.
 type worker struct {
-	load *Workload
-	id   int
-	env  *Env
-	core *client.Core
+	load    *Workload
+	id      int
+	env     *Env
+	core    *client.Core
+	running int // operations in flight
+
+	writePercent int
+	patience     time.Duration // longest time-out
 }
 
 // WorkloadConfig sizes a workload.
@@ -39,91 +46,124 @@ type WorkloadConfig struct {
 	Keys       int           // spread over the user keyspace
 	ValueBytes int           // longest value
 	Think      time.Duration // longest pause between two operations
+	Scout      time.Duration // mean pause between two operations of the scout
 }
 
 // NewWorkload makes the clients. Start sets them to work.
 func NewWorkload(c *Cluster, cfg WorkloadConfig) *Workload {
-	w := &Workload{cluster: c, history: &History{}}
+	w := &Workload{cluster: c, cfg: cfg, history: &History{}}
 	for i := range cfg.Keys {
 		w.keys = append(w.keys, shard.UserKey(fmt.Appendf([]byte{byte(i * 256 / cfg.Keys)}, "key%d", i)))
 	}
-	for i := range cfg.Clients {
-		name := fmt.Sprintf("c%d", i+1)
-		e := c.loop.NewEnv(name, clockExact)
-		w.clients = append(w.clients, &worker{load: w, id: i + 1, env: e, core: client.NewCore(client.CoreConfig{
-			Env: e, Dialer: &Dialer{net: c.net, name: name, env: e}, Endpoints: c.addresses(), Cluster: c.ID, Logger: c.logger(name)})})
+	for range cfg.Clients {
+		w.clients = append(w.clients, w.client())
 	}
 	return w
 }
 
+func (w *Workload) client() *worker {
+	l := w.cluster.loop
+	w.made++
+	name := fmt.Sprintf("c%d", w.made)
+	e := l.NewEnv(name, clockExact)
+	return &worker{load: w, id: w.made, env: e,
+		core: client.NewCore(client.CoreConfig{Env: e, Dialer: &Dialer{net: w.cluster.net, name: name, env: e},
+			Endpoints: w.cluster.addresses(), Cluster: w.cluster.ID, Logger: w.cluster.logger(name)}),
+		writePercent: []int{5, 50, 90}[l.rand.IntN(3)],
+		patience:     []time.Duration{300 * time.Millisecond, time.Second, 4 * time.Second}[l.rand.IntN(3)]}
+}
+
 // Start lets every client work until Stop.
-func (w *Workload) Start(cfg WorkloadConfig) {
+func (w *Workload) Start() {
+	w.started = true
 	for _, k := range w.clients {
-		for range cfg.Concurrent {
-			k.later(cfg)
-		}
+		k.start()
+	}
+	NewScout(w, w.cfg.Scout).Start()
+}
+
+// Replace ends a client as a crash does, and lets a new one take its place.
+// What it had in flight never returns.
+func (w *Workload) Replace(i int) {
+	old := w.clients[i]
+	old.env.Close()
+	w.cluster.net.ended(old.env)
+	w.clients[i] = w.client()
+	if w.started && !w.stopped {
+		w.clients[i].start()
 	}
 }
 
 // Stop begins no further operation. Those in flight go on until they return.
 func (w *Workload) Stop() { w.stopped = true }
 
-// Idle tells whether all operations have returned.
-func (w *Workload) Idle() bool { return w.running == 0 }
+// Idle tells whether all operations of clients that are alive have returned.
+func (w *Workload) Idle() bool {
+	for _, k := range w.clients {
+		if k.running > 0 {
+			return false
+		}
+	}
+	return true
+}
 
 // Close ends the clients.
 func (w *Workload) Close() {
 	for _, k := range w.clients {
-		k.core.Close()
 		k.env.Close()
 	}
 }
 
-func (k *worker) later(cfg WorkloadConfig) {
-	l := k.load.cluster.loop
-	k.load.cluster.net.in(k.env, l.between(0, cfg.Think), "think", func() {
+func (k *worker) start() {
+	for range k.load.cfg.Concurrent {
+		k.later()
+	}
+}
+
+func (k *worker) later() {
+	k.load.cluster.net.in(k.env, k.load.cluster.loop.between(0, k.load.cfg.Think), "think", func() {
 		if !k.load.stopped {
-			k.operate(cfg, func() { k.later(cfg) })
+			k.operate(k.later)
 		}
 	})
 }
 
 // operate draws one operation and carries it out.
-func (k *worker) operate(cfg WorkloadConfig, then func()) {
+func (k *worker) operate(then func()) {
 	l := k.load.cluster.loop
 	key := k.load.keys[l.rand.IntN(len(k.load.keys))]
-	timeout := l.between(100*time.Millisecond, 4*time.Second)
+	timeout := l.between(k.patience/10, k.patience)
 	cancelAt := time.Duration(0)
 	if l.chance(10) {
 		cancelAt = l.between(0, 20*time.Millisecond)
 	}
-	switch dice := l.rand.IntN(100); {
-	case dice < 45:
-		k.put(key, k.load.value(cfg, k.id), timeout, cancelAt, then)
-	case dice < 52:
-		k.write(&Op{Kind: shard.KindDelete}, shard.Command{Kind: shard.KindDelete, Key: key}, timeout, cancelAt, then)
-	case dice < 92:
-		k.get(key, timeout, func(error) { then() })
-	default:
-		other := k.load.keys[l.rand.IntN(len(k.load.keys))]
-		start, end := key, append(bytes.Clone(other), 0)
-		if bytes.Compare(start, end) >= 0 {
-			start, end = other, append(bytes.Clone(key), 0)
+	if l.rand.IntN(100) < k.writePercent {
+		if l.rand.IntN(8) == 0 {
+			k.write(&Op{Kind: shard.KindDelete}, shard.Command{Kind: shard.KindDelete, Key: key}, timeout, cancelAt, then)
+			return
 		}
-		k.scan(shard.Span{Start: start, End: end}, l.rand.IntN(2) == 0, uint64(l.rand.IntN(5)), timeout, then)
+		value := k.load.value(k.id)
+		k.write(&Op{Kind: shard.KindPut, Value: value}, shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(value)}, timeout, cancelAt, then)
+		return
 	}
+	if l.rand.IntN(6) > 0 {
+		k.get(key, timeout, func(error) { then() })
+		return
+	}
+	other := k.load.keys[l.rand.IntN(len(k.load.keys))]
+	start, end := key, append(bytes.Clone(other), 0)
+	if bytes.Compare(start, end) >= 0 {
+		start, end = other, append(bytes.Clone(key), 0)
+	}
+	k.scan(shard.Span{Start: start, End: end}, l.rand.IntN(2) == 0, uint64(l.rand.IntN(5)), timeout, then)
 }
 
 // value is a new value: unique, and of a drawn length.
-func (w *Workload) value(cfg WorkloadConfig, id int) string {
+func (w *Workload) value(id int) string {
 	w.written++
 	v := fmt.Sprintf("c%d.%d|", id, w.written)
-	n := w.cluster.loop.rand.IntN(cfg.ValueBytes + 1)
+	n := w.cluster.loop.rand.IntN(w.cfg.ValueBytes + 1)
 	return v + strings.Repeat("v", max(0, n-len(v)))
-}
-
-func (k *worker) put(key []byte, value string, timeout, cancelAt time.Duration, then func()) {
-	k.write(&Op{Kind: shard.KindPut, Value: value}, shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(value)}, timeout, cancelAt, then)
 }
 
 func (k *worker) write(o *Op, cmd shard.Command, timeout, cancelAt time.Duration, then func()) {
@@ -229,14 +269,14 @@ func (k *worker) begin(o *Op, key []byte) *Op {
 // do hands a command to the core, and cancels it at cancelAt if that is not 0.
 func (k *worker) do(cmd shard.Command, timeout, cancelAt time.Duration, ops []*Op, finish func(shard.Result, error)) {
 	returned := false
-	k.load.running++
+	k.running++
 	cancel := k.core.Do(cmd, timeout, func(res shard.Result, err error) {
 		if returned {
 			k.load.cluster.witness.Fail("an operation returned twice: %v", ops)
 			return
 		}
 		returned = true
-		k.load.running--
+		k.running--
 		finish(res, err)
 	})
 	if cancelAt > 0 {
