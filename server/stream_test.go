@@ -1,0 +1,142 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/kiloraft/kiloraft/api"
+	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// greeted opens a client stream and returns it with the server's greeting.
+func greeted(t *testing.T, conn *grpc.ClientConn) (*api.RawStream, shard.Greeting) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	s, err := api.OpenOperations(ctx, conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, err := s.Receive(shard.FrameBytesMax)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := shard.DecodeGreeting(frame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, g
+}
+
+// ended waits for the stream's end and returns why.
+func ended(s *api.RawStream) error {
+	for {
+		if _, err := s.Receive(shard.FrameBytesMax); err != nil {
+			return err
+		}
+	}
+}
+
+// Whatever a client stream is fed, the server ends that stream with the reason
+// and goes on serving.
+func TestClientStreamRefusesBadFrames(t *testing.T) {
+	conn := startServer(t)
+	kv := pb.NewKVClient(conn)
+	if _, err := kv.Put(t.Context(), &pb.PutRequest{Key: []byte("kept"), Value: []byte("safe")}); err != nil {
+		t.Fatal(err)
+	}
+	send := func(s *api.RawStream, frame []byte) {
+		t.Helper()
+		if err := s.Send(frame, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hello := func(g shard.Greeting) []byte {
+		return shard.AppendHello(nil, shard.Hello{Cluster: g.Cluster, Session: 1})
+	}
+	t.Run("wrong cluster", func(t *testing.T) {
+		s, g := greeted(t, conn)
+		g.Cluster[0]++
+		send(s, hello(g))
+		var invalid *shard.InvalidError
+		if err := ended(s); !errors.As(err, &invalid) || invalid.Field != "cluster" {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("requests before the hello", func(t *testing.T) {
+		s, _ := greeted(t, conn)
+		send(s, shard.BeginRequests(nil))
+		if err := ended(s); !errors.Is(err, shard.ErrMalformed) {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("random frames", func(t *testing.T) {
+		rnd := rand.New(rand.NewPCG(3, 4))
+		malformed := 0
+		for range 200 {
+			s, g := greeted(t, conn)
+			send(s, hello(g))
+			junk := shard.BeginRequests(nil)
+			for range 1 + rnd.IntN(200) {
+				junk = append(junk, byte(rnd.Uint32()))
+			}
+			send(s, junk)
+			if err := s.CloseSend(); err != nil {
+				t.Fatal(err)
+			}
+			// Now and then junk is a frame of requests that are refused one by one.
+			err := ended(s)
+			if errors.Is(err, shard.ErrMalformed) {
+				malformed++
+			} else if err != io.EOF {
+				t.Fatalf("%x: %v", junk, err)
+			}
+		}
+		if malformed < 100 {
+			t.Errorf("only %d of 200 frames were malformed: the test sends too much sense", malformed)
+		}
+	})
+	t.Run("oversize frame", func(t *testing.T) {
+		s, g := greeted(t, conn)
+		send(s, hello(g))
+		send(s, make([]byte, shard.FrameBytesMax+1))
+		if err := ended(s); err == nil || !strings.Contains(err.Error(), "limit") {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("malformed command, and one to the system keyspace", func(t *testing.T) {
+		s, g := greeted(t, conn)
+		send(s, hello(g))
+		frame := shard.BeginRequests(nil)
+		frame = shard.AppendRequest(frame, &shard.Request{ID: 1, Target: shard.Target{Shard: 2}, Command: []byte{0xee}})
+		system := shard.AppendCommand(nil, &shard.Command{Kind: shard.KindPut, Key: []byte{shard.SystemKeyspace, 'x'}})
+		frame = shard.AppendRequest(frame, &shard.Request{ID: 2, Target: shard.Target{Shard: shard.MetaID}, Command: system})
+		send(s, frame)
+		answers := map[uint64]error{}
+		for len(answers) < 2 {
+			b, err := s.Receive(shard.FrameBytesMax)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := shard.DecodeResponses(b, func(p shard.Response) { answers[p.ID] = p.Err }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var invalid *shard.InvalidError
+		if !errors.Is(answers[1], shard.ErrMalformed) || !errors.As(answers[2], &invalid) {
+			t.Errorf("%v", answers)
+		}
+	})
+	got, err := kv.Get(t.Context(), &pb.GetRequest{Key: []byte("kept")})
+	if err != nil || string(got.Value) != "safe" {
+		t.Errorf("%v %v", got, err)
+	}
+}
