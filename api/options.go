@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
 )
 
@@ -28,7 +29,14 @@ const (
 	// Clients may ping this often; gRPC's default of 5 minutes would have the
 	// server hang up on them.
 	keepaliveMinTime = 5 * time.Second
+
+	// connectTimeout bounds one attempt to connect.
+	connectTimeout = 3 * time.Second
 )
+
+// connectBackoff is the pause between attempts on a connection that is kept.
+// gRPC's own grows to two minutes, in which calls to a node that is back fail.
+var connectBackoff = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
 
 // ServerOptions are what a gRPC server of a node needs for the raw streams:
 // frame bound, windows, keepalive. The caller adds credentials and limits.
@@ -54,6 +62,7 @@ func DialOptions() []grpc.DialOption {
 		grpc.WithInitialConnWindowSize(connWindowBytes),
 		grpc.WithReadBufferSize(ioBufferBytes),
 		grpc.WithWriteBufferSize(ioBufferBytes),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff, MinConnectTimeout: connectTimeout}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveIdle, Timeout: keepaliveTimeout}),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),

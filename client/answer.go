@@ -111,6 +111,10 @@ func (c *Core) refused(o *op, err error) {
 		o.faults++
 		c.elsewhere(o)
 	default:
+		var internal *shard.InternalError
+		if o.write() && errors.As(err, &internal) {
+			err = &failedError{cause: err}
+		}
 		if errors.Is(err, shard.ErrUndetermined) {
 			c.stats.undetermined.Add(1)
 		}

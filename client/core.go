@@ -59,6 +59,7 @@ type Core struct {
 		addresses map[shard.NodeID]string
 		cluster   shard.ClusterID
 		heard     map[string]string // what went wrong at first contact, by address
+		meta      *router.Route     // of the meta shard; nil: not known
 	}
 
 	// Of the turn.
@@ -119,6 +120,28 @@ func (c *Core) Cluster() shard.ClusterID {
 	c.book.Lock()
 	defer c.book.Unlock()
 	return c.book.cluster
+}
+
+// Meta is the meta shard as the core knows it, and the node that leads it (0:
+// unknown); ok is false before the first contact.
+func (c *Core) Meta() (d shard.Descriptor, leader shard.NodeID, ok bool) {
+	c.book.Lock()
+	defer c.book.Unlock()
+	if c.book.meta == nil {
+		return shard.Descriptor{}, 0, false
+	}
+	return c.book.meta.Descriptor, c.book.meta.Leader.Node, true
+}
+
+// publishMeta lets others see what is known of the meta shard.
+func (c *Core) publishMeta() {
+	r, ok := c.routes.Shard(shard.MetaID)
+	if !ok {
+		return
+	}
+	c.book.Lock()
+	c.book.meta = r
+	c.book.Unlock()
 }
 
 // Do routes and carries out a command with full keys, in either keyspace. timeout 0: none.

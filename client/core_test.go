@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -376,8 +377,11 @@ func TestErrorsThatProveNothingEndAWriteAndNotARead(t *testing.T) {
 			w.warm()
 			w.answering(1, err)
 			p := w.do(put("a", "v"), 0).wait()
-			if p.err == nil || p.err.Error() != err.Error() {
+			if p.err == nil || !strings.HasPrefix(p.err.Error(), err.Error()) {
 				t.Errorf("a write ends with %v", p.err)
+			}
+			if undetermined := err != shard.ErrStopped; errors.Is(p.err, shard.ErrUndetermined) != undetermined {
+				t.Errorf("a write ends with %v, undetermined should be %v", p.err, undetermined)
 			}
 			w.answering(1, err)
 			w.do(get("a"), 0).ok()
@@ -657,4 +661,18 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	queued.fails([]error{client.ErrClosed}, shard.ErrUndetermined)
 	w.do(put("a", "v"), 0).fails([]error{client.ErrClosed}, shard.ErrUndetermined)
 	queued.cancel()
+}
+
+// A node without a replica of the meta shard tells others where that is by what
+// its own client knows.
+func TestCoreKnowsTheMetaShard(t *testing.T) {
+	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+	if _, _, ok := w.core.Meta(); ok {
+		t.Error("the meta shard is known before the first contact")
+	}
+	w.warm()
+	want := w.cluster.Info(1)
+	if d, leader, ok := w.core.Meta(); !ok || d.ID != shard.MetaID || d.Epoch != want.Meta.Epoch || leader != want.MetaLeader {
+		t.Errorf("the core knows %v, led by node %d, %v", d, leader, ok)
+	}
 }

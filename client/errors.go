@@ -85,6 +85,16 @@ func (e *lostError) Error() string {
 
 func (e *lostError) Unwrap() error { return shard.ErrUndetermined }
 
+// failedError: the server failed at a write in a way that does not tell whether
+// it took effect.
+type failedError struct{ cause error }
+
+func (e *failedError) Error() string {
+	return e.cause.Error() + "; the write may or may not have taken effect"
+}
+
+func (e *failedError) Unwrap() []error { return []error{e.cause, shard.ErrUndetermined} }
+
 // OpError is what the facade's methods return: which operation failed, on which
 // key, and why.
 type OpError struct {

@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"iter"
 
 	"github.com/kiloraft/kiloraft/shard"
@@ -94,11 +95,17 @@ func (c *Client) ScanPage(ctx context.Context, o ScanOptions) (rows []KeyValue, 
 		}
 		for i := range res.Rows {
 			r := &res.Rows[i]
+			if !span.Contains(r.Key) {
+				return nil, nil, &OpError{Op: "scan", Key: o.Start, Err: fmt.Errorf("%w: a row outside the scanned range", shard.ErrMalformed)}
+			}
 			rows = append(rows, KeyValue{Key: r.Key[1:], Value: r.Value, Revision: r.Revision})
 			size += len(r.Key) + len(r.Value)
 		}
 		if res.Resume == nil {
 			return rows, nil, nil
+		}
+		if bytes.Compare(res.Resume, span.Start) < 0 || bytes.Compare(res.Resume, span.End) > 0 {
+			return nil, nil, &OpError{Op: "scan", Key: o.Start, Err: fmt.Errorf("%w: a page that goes on outside the scanned range", shard.ErrMalformed)}
 		}
 		if o.Reverse {
 			span.End = res.Resume

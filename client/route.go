@@ -114,6 +114,9 @@ func (c *Core) insert(d shard.Descriptor) {
 // as rare as elections and splits.
 func (c *Core) follow(before *router.Route) {
 	d := &before.Descriptor
+	if d.ID == shard.MetaID {
+		c.publishMeta()
+	}
 	var again []*op
 	if n := c.nodes[before.Leader.Node]; n != nil {
 		n.mu.Lock()

@@ -3,6 +3,7 @@ package node
 import (
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
@@ -29,8 +30,9 @@ type Config struct {
 	Transport   Transport       // the node starts it; the caller closes it before the node
 	Dialer      client.Dialer   // for the node's own client of the cluster
 	Peers       Peers
-	Advertise   string // where others reach this node
-	HTTPAddress string // "" without one
+	Advertise   string   // where others reach this node
+	HTTPAddress string   // "" without one
+	Join        []string // more addresses at which the node\'s own client may find the cluster
 	Version     string
 	Logger      *slog.Logger
 	CPUSeconds  func() float64 // CPU time of the process so far
@@ -137,6 +139,11 @@ func (n *Node) endpoints() []string {
 			out = append(out, known[id])
 		}
 	}
+	for _, address := range n.cfg.Join {
+		if !slices.Contains(out, address) {
+			out = append(out, address)
+		}
+	}
 	return out
 }
 
@@ -181,13 +188,13 @@ func (n *Node) Learn(news map[shard.NodeID]string) {
 	}
 }
 
-// Meta is what this node knows of the meta shard: its descriptor, if any
-// replica of it was ever here or told, and the node that leads it (0: unknown).
+// Meta is what this node knows of the meta shard, by its own replica of it or
+// else by its client: its descriptor, and the node that leads it (0: unknown).
 func (n *Node) Meta() (d shard.Descriptor, leader shard.NodeID, ok bool) {
 	if r, here := n.store.Replica(shard.MetaID); here {
 		if state, initialized := r.State(); initialized {
 			return state.Descriptor, r.Leadership().Node, true
 		}
 	}
-	return shard.Descriptor{}, 0, false
+	return n.core.Meta()
 }

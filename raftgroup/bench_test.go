@@ -28,7 +28,7 @@ func BenchmarkReads(b *testing.B) { benchmark(b, 256, true) }
 func benchmark(b *testing.B, callers int, reads bool) {
 	const groups = 48
 	dir := b.TempDir()
-	c := newTrio(b, groups, func() vfs.FS { return vfs.Default }, dir+"/")
+	c := newTrio(b, groups, func() vfs.FS { return vfs.Default }, dir+"/", 100*time.Millisecond)
 	defer c.close(b)
 	for id := shard.ID(1); id <= groups; id++ {
 		c.put(id, "k=v")
@@ -96,4 +96,21 @@ func (c *trio) totals() (sum HostStats, syncs uint64) {
 		syncs += c.engines[n].Stats().WALSyncs
 	}
 	return sum, syncs
+}
+
+// BenchmarkIdle is what a thousand groups per host cost that have nothing to
+// do but heartbeats: processor time per second, of all three hosts together.
+func BenchmarkIdle(b *testing.B) {
+	c := newTrio(b, 1000, func() vfs.FS { return vfs.NewMem() }, "", 100*time.Millisecond)
+	defer c.close(b)
+	for id := shard.ID(1); id <= 1000; id++ {
+		c.leader(id)
+	}
+	cpu := cpuTime(b)
+	b.ResetTimer()
+	for range b.N {
+		time.Sleep(100 * time.Millisecond)
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(b.Elapsed())*1000, "cpu-ms/s")
 }

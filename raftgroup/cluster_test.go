@@ -32,6 +32,8 @@ type cluster struct {
 	config  func(*Config)
 	// snapshotsSent by all nodes.
 	snapshotsSent int
+	// snapshotDelay holds snapshots back.
+	snapshotDelay time.Duration
 }
 
 type testNode struct {
@@ -43,6 +45,7 @@ type testNode struct {
 	machines    map[shard.ID]*register
 	incarnation uint64
 	env         *life // since the store was opened
+	sources     []ChunkSource
 }
 
 func newCluster(t testing.TB, seed uint64, nodes int) *cluster {
@@ -99,6 +102,10 @@ func (n *testNode) stop() {
 		n.host.Close()
 		n.host = nil
 	}
+	for _, s := range n.sources { // as a transport does that is closed
+		s.Close()
+	}
+	n.sources = nil
 	if n.engine != nil {
 		n.env.over = true
 		if err := n.engine.Close(); err != nil {
@@ -375,7 +382,8 @@ func (t *loopTransport) deliver(to shard.NodeID, frame []byte) {
 func (t *loopTransport) SendSnapshot(to shard.NodeID, header []byte, source ChunkSource, done func(error)) {
 	c := t.n.c
 	c.snapshotsSent++
-	c.env.AfterFunc(2*time.Millisecond, c.env.NewQueue(""), func() {
+	t.n.sources = append(t.n.sources, source)
+	c.env.AfterFunc(2*time.Millisecond+c.snapshotDelay, c.env.NewQueue(""), func() {
 		done(t.stream(to, header, source))
 	})
 }

@@ -14,8 +14,10 @@ const (
 	// operation gets an entry of its own.
 	entryBytesMax = 1 << 20
 	// pendingEntriesMax is how many of a group's entries may be on their way
-	// before new operations wait, to be packed together into the next one.
-	// It trades a little latency of a busy group for far fewer entries.
+	// before new operations wait, to be packed together into the next one. With
+	// one, 256 callers on 48 groups put 2.8 operations into an entry, with two
+	// 1.9 and with four 1.3; processor time per operation was 35, 44 and 50 µs
+	// and throughput fell likewise. A lone caller never waits.
 	pendingEntriesMax = 1
 
 	messageBytesMax       = 1 << 20  // of entries in one MsgApp, unless one entry is larger

@@ -164,25 +164,30 @@ type trio struct {
 	engines  [4]*storage.Engine
 	hosts    [4]*Host
 	mu       sync.Mutex
+	changed  *sync.Cond // a leadership
 	machines map[[2]uint64]*counter
 }
 
 // counter is a machine that counts and can be asked from outside.
 type counter struct {
 	register
-	leading atomic.Uint64 // the term in which it leads, or 0
+	c       *trio
+	leading uint64 // the term in which it leads, or 0; guarded by c.mu
 }
 
 func (m *counter) LeaderChanged(l Leadership) {
+	m.c.mu.Lock()
+	m.leading = 0
 	if l.Leading {
-		m.leading.Store(l.Term)
-	} else {
-		m.leading.Store(0)
+		m.leading = l.Term
 	}
+	m.c.mu.Unlock()
+	m.c.changed.Broadcast()
 }
 
-func newTrio(t testing.TB, groups int, fs func() vfs.FS, dir string) *trio {
+func newTrio(t testing.TB, groups int, fs func() vfs.FS, dir string, tick time.Duration) *trio {
 	c := &trio{env: newThreads(), machines: map[[2]uint64]*counter{}}
+	c.changed = sync.NewCond(&c.mu)
 	for n := 1; n <= 3; n++ {
 		var err error
 		c.engines[n], err = storage.Open(storage.Config{Dir: fmt.Sprintf("%sstore%d", dir, n), FS: fs(), MemoryBytes: 256 << 20, Env: c.env,
@@ -200,9 +205,9 @@ func newTrio(t testing.TB, groups int, fs func() vfs.FS, dir string) *trio {
 			t.Fatal(err)
 		}
 		c.hosts[n], err = NewHost(Config{Node: shard.NodeID(n), Incarnation: 1, Env: c.env, Engine: c.engines[n],
-			Transport: newDirect(c.env, shard.NodeID(n), &c.hosts), Tick: 20 * time.Millisecond,
+			Transport: newDirect(c.env, shard.NodeID(n), &c.hosts), Tick: tick,
 			NewMachine: func(g *Group, s *storage.ReplicaState) (Machine, error) {
-				m := &counter{register: *newRegister(t, c.engines[n], g, s)}
+				m := &counter{c: c, register: *newRegister(t, c.engines[n], g, s)}
 				c.mu.Lock()
 				c.machines[[2]uint64{uint64(n), uint64(g.Shard())}] = m
 				c.mu.Unlock()
@@ -234,19 +239,17 @@ func (c *trio) close(t testing.TB) {
 	}
 }
 
-// leader waits for a leader; it yields the processor and has no deadline of
-// its own.
+// leader waits for a leader.
 func (c *trio) leader(id shard.ID) (*Group, uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for {
-		for n := 1; n <= 3; n++ {
-			c.mu.Lock()
-			m := c.machines[[2]uint64{uint64(n), uint64(id)}]
-			c.mu.Unlock()
-			if term := m.leading.Load(); term != 0 {
-				return m.g, term
+		for n := uint64(1); n <= 3; n++ {
+			if m := c.machines[[2]uint64{n, uint64(id)}]; m.leading != 0 {
+				return m.g, m.leading
 			}
 		}
-		time.Sleep(time.Millisecond)
+		c.changed.Wait()
 	}
 }
 
@@ -267,7 +270,7 @@ func (c *trio) put(id shard.ID, op string) int {
 // Goroutines do not grow with groups.
 func TestNoGoroutinePerGroup(t *testing.T) {
 	count := func(groups int) int {
-		c := newTrio(t, groups, memory, "")
+		c := newTrio(t, groups, memory, "", 20*time.Millisecond)
 		defer c.close(t)
 		for id := shard.ID(1); id <= shard.ID(groups); id += 97 {
 			c.put(id, "k=v")
@@ -282,7 +285,7 @@ func TestNoGoroutinePerGroup(t *testing.T) {
 
 // Proposals, reads and transfers from many goroutines, on real ones. For -race.
 func TestConcurrentUse(t *testing.T) {
-	c := newTrio(t, 4, memory, "")
+	c := newTrio(t, 4, memory, "", 20*time.Millisecond)
 	defer c.close(t)
 	var all sync.WaitGroup
 	for i := range 8 {

@@ -3,10 +3,13 @@ package raftgroup
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -259,6 +262,30 @@ func TestDeposedLeadersProposalsAreDropped(t *testing.T) {
 	c.mustAgree(5)
 }
 
+// Entries that were on their way above the end of the new leader's log are
+// resolved as well, without another proposal that reaches their index.
+func TestEntriesAboveTheNewLogAreDropped(t *testing.T) {
+	c := newCluster(t, 17, 3)
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=1")
+	old := c.waitLeader(5)
+	c.isolate(old.id)
+	var lost []*outcome
+	for i := range 4 { // one entry each
+		lost = append(lost, old.propose(5, fmt.Sprintf("k=lost%d%s", i, string(make([]byte, entryBytesMax)))))
+	}
+	c.until("another leads", func() bool { l := c.leader(5); return l != nil && l != old })
+	c.heal()
+	for i, o := range lost {
+		c.until("resolved", o.done)
+		if !errors.Is(o.err, shard.ErrDropped) {
+			t.Errorf("entry %d: %v", i, o.err)
+		}
+	}
+	c.mustRead(5, "k", "1")
+}
+
 // A deposed leader's reads are not served, whatever it still believes.
 func TestDeposedLeaderServesNoReads(t *testing.T) {
 	c := newCluster(t, 8, 3)
@@ -399,6 +426,51 @@ func TestReadsAreBatched(t *testing.T) {
 	}
 }
 
+// Reads that come while others are being confirmed do not wait for a tick.
+func TestNextReadsFollowAtOnce(t *testing.T) {
+	c := newCluster(t, 18, 2)
+	c.bootstrap(5, 1, 2)
+	c.start()
+	c.put(5, "k=v")
+	l := c.waitLeader(5)
+	began := c.env.now
+	for range 20 {
+		first := l.read(5, "k")
+		c.until("asked", func() bool { return l.group(5).reads.inflight != nil })
+		second := l.read(5, "k")
+		c.until("served", func() bool { return first.done() && second.done() })
+	}
+	if d := c.env.now - began; d > 400*time.Millisecond {
+		t.Errorf("20 pairs of reads took %v, two round trips each", d)
+	}
+}
+
+// What was applied before corruption, in the same batch, is kept with its state.
+func TestStateBeforeCorruptionIsWhole(t *testing.T) {
+	c := newCluster(t, 19, 1)
+	c.bootstrap(5, 1)
+	c.start()
+	c.put(5, "k=1")
+	c.mustAgree(5)
+	l := c.waitLeader(5)
+	before := l.machine(5).Applied().Index
+	// Two entries of one proposal, of a lone voter: they are committed and
+	// applied together.
+	good := l.propose(5, "k="+strings.Repeat("2", entryBytesMax))
+	bad := l.propose(5, "corrupt")
+	c.until("decided", bad.done)
+	if good.err != nil || !errors.Is(bad.err, shard.ErrUndetermined) {
+		t.Errorf("good %v, bad %v", good.err, bad.err)
+	}
+	for _, n := range c.nodes {
+		c.until("it stops", func() bool { return n.machine(5).stopped != nil })
+		s, ok, err := n.engine.ReplicaState(5)
+		if err != nil || !ok || s.Applied != before+1 || len(n.machine(5).get("k")) != entryBytesMax {
+			t.Errorf("node %d: applied %d, want %d; k has %d bytes; error %v", n.id, s.Applied, before+1, len(n.machine(5).get("k")), err)
+		}
+	}
+}
+
 // Corruption stops the replica, and only it.
 func TestCorruptionStopsReplica(t *testing.T) {
 	c := newCluster(t, 13, 3)
@@ -487,7 +559,17 @@ func TestManyGroupsElect(t *testing.T) {
 			t.Fatal("not all groups have a leader after 10 s")
 		}
 	}
-	t.Logf("all lead after %v", c.env.now-began)
+	// Mostly those lead that all agree on: so split votes are rare, and leaders
+	// are spread.
+	agreed := 0
+	for id := shard.ID(1); id <= groups; id++ {
+		if l := c.leader(id); uint64(l.id) == uint64(id)%3+1 {
+			agreed++
+		}
+	}
+	if agreed < groups*9/10 {
+		t.Errorf("%d of %d groups are led by the agreed replica", agreed, groups)
+	}
 }
 
 func TestStatus(t *testing.T) {
@@ -514,4 +596,39 @@ func TestStatus(t *testing.T) {
 	if s := f.group(5).Status(); s.Leader != shard.ReplicaID(l.id) || s.LeaderNode != l.id || s.Leading {
 		t.Errorf("a follower's status: %+v", s)
 	}
+}
+
+// A leader stops sending ahead to a node that does not answer.
+func TestPeerUnreachable(t *testing.T) {
+	c := newCluster(t, 20, 3)
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	c.mustAgree(5)
+	l := c.waitLeader(5)
+	far := shard.NodeID(uint64(l.id)%3 + 1)
+	state := func() (probing bool) {
+		l.group(5).rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+			probing = probing || id == uint64(far) && pr.State == tracker.StateProbe
+		})
+		return probing
+	}
+	if state() {
+		t.Fatal("the leader probes a follower that answers")
+	}
+	c.isolate(far)
+	l.host.PeerUnreachable(far)
+	c.until("the leader probes", state)
+	c.heal()
+	c.put(5, "k=w")
+	c.until("the leader sends ahead again", func() bool { return !state() })
+
+	// A send that the transport refuses has the same effect.
+	c.isolate(far)
+	c.put(5, "k=x")
+	if !state() {
+		t.Error("the leader sends ahead although nothing is taken")
+	}
+	c.heal()
+	c.mustAgree(5)
 }

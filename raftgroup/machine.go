@@ -57,7 +57,8 @@ type Machine interface {
 	// Confirmed hands over reads whose point of linearization has been reached:
 	// the applied state is at least as new as when each of them was submitted.
 	// Or err, alike for all: a NotLeaderError or ErrUnavailable. The machine serves
-	// them elsewhere; it must not read the disk in this call.
+	// them elsewhere; it must not read the disk in this call. The slice is the
+	// machine's from here on.
 	Confirmed(reads []Read, err error)
 
 	// LeaderChanged reports what this replica believes of its group's

@@ -162,6 +162,36 @@ func TestMembershipRefusals(t *testing.T) {
 	}
 }
 
+// raft refuses a conf change by emptying the entry, without an error. It must
+// not go unnoticed, whatever this package's own checks let through.
+func TestSilentRefusalIsNoticed(t *testing.T) {
+	c := newCluster(t, 24, 2)
+	c.bootstrap(5, 1, 2)
+	c.start()
+	g := c.waitLeader(5).group(5)
+	m := c.waitLeader(5).machine(5)
+	change := shard.MembershipChange{Shard: 5, Epoch: m.state.Descriptor.Epoch,
+		Changes: []shard.Change{{Kind: shard.AddLearner, Replica: 3, Node: 9}}}
+	cc := confChange(&change)
+	cc.Context = shard.AppendMembershipChange(nil, &change)
+	data, err := cc.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One that the group does not know of.
+	if err := g.rn.Step(raftpb.Message{Type: raftpb.MsgProp, From: uint64(g.replica),
+		Entries: []raftpb.Entry{{Type: raftpb.EntryConfChangeV2, Data: data}}}); err != nil {
+		t.Fatal(err)
+	}
+	o := &outcome{}
+	g.ProposeMembership(m.leadership.Term, change, func(err error) { o.err = err; o.calls++ })
+	c.until("refused", o.done)
+	var invalid *shard.InvalidError
+	if !errors.As(o.err, &invalid) {
+		t.Errorf("error %v", o.err)
+	}
+}
+
 // Messages create uninitialized replicas, which vote and do not campaign, and
 // keep their vote through a crash.
 func TestUninitializedReplica(t *testing.T) {

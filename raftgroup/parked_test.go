@@ -3,6 +3,8 @@ package raftgroup
 import (
 	"testing"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -19,19 +21,32 @@ func TestMailTakenWithLargeSnapshotWaits(t *testing.T) {
 	l := c.waitLeader(5)
 	far := c.node(shard.NodeID(uint64(l.id)%3 + 1))
 	c.leaveBehind(5, far, 10<<10)
+	l = c.waitLeader(5)
 	g := far.group(5)
 	c.heal()
-	together := false
-	c.until("a snapshot is taken together with a tick", func() bool {
+	sent := c.snapshotsSent
+	c.until("a snapshot is under way", func() bool { return c.snapshotsSent > sent })
+	l.propose(5, "follows=snapshot")
+	c.until("the snapshot is in the mailbox", func() bool {
 		g.box.mu.Lock()
-		waits := g.box.snapshot != nil
-		g.box.mu.Unlock()
-		if waits && !together {
-			together = true
-			g.pushTick()
-		}
-		return together
+		defer g.box.mu.Unlock()
+		return g.box.snapshot != nil
 	})
+	g.pushTick()
+	log, at := l.group(5).log, g.box.snapshot.state
+	last, err := log.LastIndex()
+	if err != nil || last == at.Applied {
+		t.Fatalf("nothing follows the snapshot at %d; %v", at.Applied, err)
+	}
+	entries, err := log.Entries(at.Applied+1, last+1, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := raftpb.Message{Type: raftpb.MsgApp, From: uint64(l.id), To: uint64(far.id), Term: l.machine(5).leadership.Term,
+		Index: at.Applied, LogTerm: at.AppliedTerm, Entries: entries}
+	if err := far.host.Receive(l.id, appendMessage(nil, 5, &m, messageBytes(5, &m))); err != nil {
+		t.Fatal(err)
+	}
 	c.until("the snapshot is installed", func() bool { return far.machine(5).installs > 0 && !g.receiving.Load() })
 	c.put(5, "after=snapshot")
 	c.mustAgree(5)

@@ -307,3 +307,89 @@ func TestOutgoingSnapshotsAreBounded(t *testing.T) {
 		t.Errorf("%d are counted", got)
 	}
 }
+
+// Term and vote of a snapshot's message are synced before the ingest. What is
+// saved then must not speak of the snapshot yet: a crash in between leaves the
+// old state.
+func TestCrashBetweenTermAndIngest(t *testing.T) {
+	c := newCluster(t, 39, 3)
+	c.config = func(cfg *Config) { cfg.LogBytesMax = 8 << 10 }
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	l := c.waitLeader(5)
+	far := c.node(shard.NodeID(uint64(l.id)%3 + 1))
+	c.leaveBehind(5, far, 10<<10)
+	l = c.waitLeader(5)
+	before := far.machine(5).Applied()
+
+	view := l.engine.NewSnapshot()
+	state, _, err := view.State(5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	term := l.machine(5).leadership.Term + 5 // not known to the receiver yet
+	m := raftpb.Message{Type: raftpb.MsgSnap, From: uint64(l.id), To: uint64(far.id), Term: term,
+		Snapshot: &raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{Index: state.Applied, Term: state.AppliedTerm,
+			ConfState: confState(state.Descriptor.Replicas)}}}
+	c.heal()
+	tr := &loopTransport{n: l, incarnation: l.incarnation}
+	if err := tr.stream(far.id, appendMessage(nil, 5, &m, messageBytes(5, &m)), &exportSource{shard: 5, view: view}); err != nil {
+		t.Fatal(err)
+	}
+	g := far.group(5)
+	c.until("the group is parked", func() bool { return g.parked })
+	c.until("the term is synced", func() bool { return g.cover != nil && g.cover.done })
+	if far.machine(5).installs != 0 {
+		t.Fatal("installed already")
+	}
+	far.crash()
+	far.start()
+	if s := far.group(5).Status(); far.machine(5).Applied() != before || s.Err != nil {
+		t.Errorf("applied %+v, before %+v; %v", far.machine(5).Applied(), before, s.Err)
+	}
+	if hs, err := far.group(5).log.InitialState(); err != nil || hs.Term < term {
+		t.Errorf("term %d, want %d; %v", hs.Term, term, err)
+	}
+	c.mustAgree(5)
+}
+
+// The log is not truncated above a snapshot that is under way, so that one
+// snapshot is enough; but not for ever.
+func TestSnapshotHoldsBackTruncation(t *testing.T) {
+	c := newCluster(t, 40, 3)
+	c.config = func(cfg *Config) { cfg.LogBytesMax = 8 << 10 }
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	far := c.node(shard.NodeID(uint64(c.waitLeader(5).id)%3 + 1))
+	c.leaveBehind(5, far, 500)
+	c.snapshotDelay = 3 * time.Second
+	c.heal()
+	sent := c.snapshotsSent
+	c.until("a snapshot is under way", func() bool { return c.snapshotsSent > sent })
+	l := c.waitLeader(5)
+	for i := range 150 { // far more than a leader keeps for a follower
+		c.put(5, fmt.Sprintf("k%d=%0500d", i, i))
+	}
+	c.mustAgree(5)
+	if c.snapshotsSent != sent+1 {
+		t.Errorf("%d snapshots", c.snapshotsSent-sent)
+	}
+
+	c.leaveBehind(5, far, 500)
+	c.snapshotDelay = (snapshotHoldsTicks + 50) * 100 * time.Millisecond
+	c.heal()
+	sent = c.snapshotsSent
+	c.until("another is under way", func() bool { return c.snapshotsSent > sent })
+	held := l.group(5).outgoing[0]
+	for l.group(5).clock <= held.since+snapshotHoldsTicks+2 {
+		c.runFor(time.Second)
+	}
+	for i := range 80 {
+		c.put(5, fmt.Sprintf("k%d=%0500d", i, i))
+	}
+	if first, _ := l.group(5).log.FirstIndex(); first <= held.index {
+		t.Errorf("the log starts at %d, held back by a snapshot at %d", first, held.index)
+	}
+}

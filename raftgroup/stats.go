@@ -5,7 +5,7 @@ import "sync/atomic"
 // HostStats counts since the host was made; the bytes are in use now.
 type HostStats struct {
 	Rounds, GroupsInRounds, SyncedRounds, Entries, Operations, Messages, MessagesDropped, ReadIndexes, Reads uint64
-	// Readies that groups produced; Syncs that were asked of the engine.
+	// Readies that groups produced.
 	Readies                       uint64
 	SnapshotsSent, SnapshotsTaken uint64
 	ProposalBytes, IncomingBytes  int64

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/kiloraft/kiloraft/api"
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
@@ -11,8 +12,14 @@ import (
 	"github.com/kiloraft/kiloraft/shard"
 )
 
-// multiKeysMax bounds the keys of one MultiGet or MultiPut call.
-const multiKeysMax = 10_000
+const (
+	// multiKeysMax bounds the keys of one MultiGet or MultiPut call.
+	multiKeysMax = 10_000
+	// A MultiGet reads multiGetPart keys at a time, and answers no more than
+	// multiGetBytesMax.
+	multiGetPart     = 64
+	multiGetBytesMax = 32 << 20
+)
 
 // kvService is the plain unary service for other languages: it routes on behalf
 // of the caller with the node's own client.
@@ -75,13 +82,20 @@ func (s *kvService) MultiGet(ctx context.Context, q *pb.MultiGetRequest) (*pb.Mu
 	if err := checkMulti(len(q.Keys)); err != nil {
 		return nil, api.Status(err)
 	}
-	found, err := s.client.MultiGet(ctx, q.Keys)
-	if err != nil {
-		return nil, api.Status(err)
-	}
 	r := &pb.MultiGetResponse{}
-	for _, kv := range found {
-		r.Results = append(r.Results, &pb.GetResponse{Found: kv.Revision != 0, Value: kv.Value, Revision: uint64(kv.Revision)})
+	size := 0
+	for part := range slices.Chunk(q.Keys, multiGetPart) {
+		found, err := s.client.MultiGet(ctx, part)
+		if err != nil {
+			return nil, api.Status(err)
+		}
+		for _, kv := range found {
+			r.Results = append(r.Results, &pb.GetResponse{Found: kv.Revision != 0, Value: kv.Value, Revision: uint64(kv.Revision)})
+			size += len(kv.Value)
+		}
+		if size > multiGetBytesMax {
+			return nil, api.Status(&shard.InvalidError{Field: "request", Reason: fmt.Sprintf("asks for values of more than %d bytes together; name fewer keys", multiGetBytesMax)})
+		}
 	}
 	return r, nil
 }
@@ -98,7 +112,7 @@ func (s *kvService) MultiPut(ctx context.Context, q *pb.MultiPutRequest) (*pb.Mu
 	r := &pb.MultiPutResponse{}
 	for i := range pairs {
 		outcome := &pb.PutOutcome{Revision: uint64(revisions[i])}
-		if errs != nil && errs[i] != nil { // nil: all were written
+		if errs != nil && errs[i] != nil { // nil as a whole if every pair was written
 			outcome.Error = errs[i].Error()
 			outcome.Undetermined = errors.Is(errs[i], shard.ErrUndetermined)
 		}

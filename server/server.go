@@ -29,14 +29,16 @@ const stopGrace = 2 * time.Second
 
 // Config of a server process.
 type Config struct {
-	Store         string   // folder of the store; made with mode 0700 if it does not exist
-	Listen        string   // host:port for clients and peers
-	Advertise     string   // where others reach this node; "": as Listen
-	HTTP          string   // host:port of health, metrics and profiles; "": none
-	Join          []string // nodes of the cluster to join; empty on an empty store: create a cluster
-	InitialShards int      // user shards of a new cluster; 0: 1
-	Insecure      bool     // plaintext, on loopback addresses only
-	MemoryBytes   int64    // budget of the engine; 0: its default
+	Store     string // folder of the store; made with mode 0700 if it does not exist
+	Listen    string // host:port for clients and peers
+	Advertise string // where others reach this node; "": as Listen
+	HTTP      string // host:port of health, metrics and profiles; "": none
+	// Join names nodes of the cluster to join. Empty on an empty store: create a
+	// cluster. On a store with an identity they are more places to find the cluster.
+	Join          []string
+	InitialShards int   // user shards of a new cluster; 0: 1
+	Insecure      bool  // plaintext, on loopback addresses only
+	MemoryBytes   int64 // budget of the engine; 0: its default
 	// Locality says where the node is, zone=a and the like. It is logged; replicas
 	// are not yet placed by it.
 	Locality map[string]string
@@ -223,6 +225,7 @@ func (s *server) startNode(ctx context.Context) error {
 		Dialer: s.dialer, Peers: s.peers,
 		Advertise: s.advertise, HTTPAddress: s.cfg.HTTP, Version: s.cfg.Version, Logger: s.log,
 		CPUSeconds: processCPUSeconds, Stop: s.stop, Raft: s.cfg.Raft,
+		Join: s.cfg.Join,
 	})
 	return err
 }
@@ -252,9 +255,14 @@ func (s *server) refused(by shard.NodeID, why *transport.RefusedError) {
 // serve answers until ctx ends, then stops in order: no new calls, no more
 // replicas, no more steps, the store last.
 func (s *server) serve(ctx context.Context) error {
-	rpc := s.newRPC()
 	all, ctx := errgroup.WithContext(ctx)
-	all.Go(func() error { return rpc.Serve(s.listener) })
+	rpc := s.newRPC(ctx)
+	all.Go(func() error {
+		if err := rpc.Serve(s.listener); !errors.Is(err, grpc.ErrServerStopped) {
+			return err
+		}
+		return nil
+	})
 	if s.httpListener != nil {
 		all.Go(func() error {
 			return serveHTTP(ctx, s.httpListener, httpHandler(newMetrics(s.node), s.healthy))
@@ -272,14 +280,14 @@ func (s *server) serve(ctx context.Context) error {
 	return all.Wait()
 }
 
-func (s *server) newRPC() *grpc.Server {
+func (s *server) newRPC(ctx context.Context) *grpc.Server {
 	rpc := grpc.NewServer(api.ServerOptions()...)
 	cluster := &clusterService{node: s.node, peers: s.peers}
 	pb.RegisterClusterServer(rpc, cluster)
 	pb.RegisterAdminServer(rpc, &adminService{cluster: cluster})
 	pb.RegisterPeerServer(rpc, &peerService{node: s.node})
 	pb.RegisterKVServer(rpc, newKVService(s.node.Core()))
-	api.RegisterOperations(rpc, &operations{node: s.node, log: s.log})
+	api.RegisterOperations(rpc, &operations{node: s.node, log: s.log, stop: ctx.Done()})
 	s.transport.RegisterWith(rpc)
 	return rpc
 }

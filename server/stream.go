@@ -14,7 +14,7 @@ import (
 
 // The answers of one client stream that wait for the client to read them are
 // bounded; a client that does not read is cut off rather than buffered for ever.
-const unreadBytesMax = 256 << 20
+const unreadBytesMax = 64 << 20
 
 // frameBytesTarget is where a response frame is closed and sent, unless a single
 // response is larger.
@@ -40,12 +40,13 @@ type executor interface {
 type operations struct {
 	node *node.Node
 	log  *slog.Logger
+	stop <-chan struct{} // closed when the server stops
 }
 
 func (o *operations) Stream(s *api.RawStream) error {
 	id := o.node.Identity()
 	greeting := shard.Greeting{Cluster: id.Cluster, Node: id.Node, Incarnation: id.Incarnation}
-	err := serveOperations(s, greeting, o.node.Store(), fromNode(s.Context()))
+	err := serveOperations(s, greeting, o.node.Store(), fromNode(s.Context()), o.stop)
 	if err != nil && s.Context().Err() == nil {
 		o.log.Info("a client stream was cut off", "err", err)
 	}
@@ -56,7 +57,7 @@ func (o *operations) Stream(s *api.RawStream) error {
 // before any request is taken, so that a client that reached the wrong cluster
 // has sent nothing. Responses leave in whatever order they come, as many in a
 // frame as were waiting.
-func serveOperations(s frameStream, greeting shard.Greeting, x executor, trusted bool) error {
+func serveOperations(s frameStream, greeting shard.Greeting, x executor, trusted bool, stop <-chan struct{}) error {
 	if err := s.Send(shard.AppendGreeting(nil, greeting), nil); err != nil {
 		return err
 	}
@@ -77,14 +78,21 @@ func serveOperations(s frameStream, greeting shard.Greeting, x executor, trusted
 	}
 	out := newResponses()
 	defer out.close()
-	// The first to end ends the stream, and with it the other.
+	// The first to end ends the stream, and with it the others.
 	ended := make(chan error, 2)
 	go func() { ended <- out.sendTo(s) }()
 	go func() { ended <- receiveRequests(s, func(q shard.Request) { execute(q, out.add) }) }()
-	if err := <-ended; err != nil && !errors.Is(err, io.EOF) {
-		return err
+	select {
+	case err := <-ended:
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+		return nil
+	case <-out.overflown:
+		return &shard.InvalidError{Field: "stream", Reason: "has too many unread answers; read them while sending"}
+	case <-stop:
+		return shard.ErrUnavailable
 	}
-	return nil
 }
 
 func receiveRequests(s frameStream, each func(shard.Request)) error {
@@ -107,11 +115,12 @@ type responses struct {
 	full   [][]byte // closed frames that wait
 	bytes  int      // in frame and full
 	closed bool
-	err    error
+
+	overflown chan struct{} // closed when the client left too much unread
 }
 
 func newResponses() *responses {
-	r := &responses{}
+	r := &responses{overflown: make(chan struct{})}
 	r.wake.L = &r.mu
 	return r
 }
@@ -134,7 +143,8 @@ func (r *responses) add(p shard.Response) {
 	}
 	if r.bytes > unreadBytesMax {
 		r.closed = true
-		r.err = &shard.InvalidError{Field: "stream", Reason: "has too many unread answers; read them while sending"}
+		r.frame, r.full = nil, nil
+		close(r.overflown)
 	}
 	r.wake.Signal()
 }
@@ -147,14 +157,14 @@ func (r *responses) close() {
 }
 
 // next waits for a frame; nil at the end.
-func (r *responses) next() ([]byte, error) {
+func (r *responses) next() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for !r.closed && len(r.frame) == 0 && len(r.full) == 0 {
 		r.wake.Wait()
 	}
 	if r.closed {
-		return nil, r.err
+		return nil
 	}
 	var frame []byte
 	if len(r.full) > 0 {
@@ -163,7 +173,7 @@ func (r *responses) next() ([]byte, error) {
 		frame, r.frame = r.frame, nil
 	}
 	r.bytes -= len(frame)
-	return frame, nil
+	return frame
 }
 
 func (r *responses) sendTo(s frameStream) error {
@@ -171,9 +181,9 @@ func (r *responses) sendTo(s frameStream) error {
 		// Those who are about to answer come first, and share this frame: a
 		// frame and its system call cost far more than an answer.
 		runtime.Gosched()
-		frame, err := r.next()
+		frame := r.next()
 		if frame == nil {
-			return err
+			return nil
 		}
 		if err := s.Send(frame, &frames); err != nil {
 			return err

@@ -116,12 +116,13 @@ func (v *view) nodeInfos() []*pb.NodeInfo {
 func (v *view) status() *pb.StatusResponse {
 	s := &pb.StatusResponse{ClusterId: v.cluster[:], NodeInfos: v.nodeInfos(), Nodes: uint64(len(v.nodes)), NodesLive: uint64(len(v.reports))}
 	want := min(placement.ReplicationFactor, len(v.reports))
-	lacking := 0
+	lacking, meta := 0, false
 	for _, sh := range v.shards() {
 		s.Shards++
 		s.Keys += sh.Keys
 		s.Bytes += sh.Bytes
 		s.Revision = max(s.Revision, sh.Revision)
+		meta = meta || sh.Descriptor_.Id == uint64(shard.MetaID)
 		voters := caughtUpVoters(sh)
 		switch {
 		case sh.LeaderNode == 0:
@@ -133,6 +134,12 @@ func (v *view) status() *pb.StatusResponse {
 		if voters < placement.ReplicationFactor {
 			lacking++
 		}
+	}
+	if !meta || len(v.directory) == 0 && s.NodesLive < s.Nodes {
+		// Without the directory, shards that no live node has are not seen.
+		s.Leaderless++
+		s.UnderReplicated++
+		s.Problems = append(s.Problems, "the meta shard does not answer: not all shards may be listed here; it answers again once a majority of its replicas is up")
 	}
 	for _, n := range s.NodeInfos {
 		if !n.Live {

@@ -13,7 +13,6 @@ import (
 type Scout struct {
 	load     *Workload
 	env      *Env
-	id       int // in the history
 	session  shard.Session
 	sequence uint64
 	every    time.Duration

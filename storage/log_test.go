@@ -409,8 +409,7 @@ func TestEntriesStayValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := entries(2, 11, 30, 10)
-	commit(t, e, func(b *Batch) { l.Append(b, entries(2, 31, 60, 10)) })
-	commit(t, e, func(b *Batch) { l.Append(b, entries(3, 15, 16, 10)) })
+	commit(t, e, func(b *Batch) { l.Append(b, entries(3, 15, 16, 10)) }) // in place there would be room for it
 	commit(t, e, func(b *Batch) { l.Append(b, entries(3, 17, 90, 10)) })
 	commit(t, e, func(b *Batch) {
 		if err := l.Truncate(b, 25); err != nil {
@@ -420,6 +419,32 @@ func TestEntriesStayValid(t *testing.T) {
 	l.Release()
 	if !reflect.DeepEqual(kept, want) {
 		t.Errorf("entries that were handed out changed to %v", kept)
+	}
+}
+
+// TestUncommittedEntriesAreNotEvicted: another log's commit makes room by
+// dropping what this one committed, at indexes that were overwritten since.
+func TestUncommittedEntriesAreNotEvicted(t *testing.T) {
+	e := open(t, Config{})
+	e.recent.budget = 10_000
+	l, other := newLog(t, e, 3), newLog(t, e, 4)
+	commit(t, e, func(b *Batch) { l.Append(b, entries(2, 11, 20, 100)) })
+	b := e.NewBatch()
+	l.Append(b, entries(3, 15, 16, 100))
+	commit(t, e, func(b *Batch) { other.Append(b, entries(2, 11, 11, 20_000)) })
+	got, err := l.Entries(11, 17, math.MaxUint64)
+	if err != nil || len(got) != 6 || got[4].Term != 3 || got[5].Term != 3 {
+		t.Errorf("before the commit the log holds %v, %v", got, err)
+	}
+	if err := e.Commit(b); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, e, func(b *Batch) { other.Append(b, entries(2, 12, 12, 20_000)) })
+	if n := len(l.recent.entries); n > 0 {
+		t.Errorf("%d entries stay in memory after the commit", n)
+	}
+	if got, err := l.Entries(11, 17, math.MaxUint64); err != nil || len(got) != 6 {
+		t.Errorf("from the disk: %v, %v", got, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"log/slog"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -39,6 +40,10 @@ func Open(cfg Config) (*Engine, error) {
 	}
 	if err := makeDirectory(cfg.FS, cfg.Dir); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnusable, cfg.Dir, err)
+	}
+	if info, err := cfg.FS.Stat(cfg.Dir); err == nil && info.Mode().Perm()&0o077 != 0 {
+		cfg.Logger.Warn("storage: others may read the store's directory; its mode should be 0700",
+			slog.String("directory", cfg.Dir), slog.String("mode", info.Mode().Perm().String()))
 	}
 	lock, err := lockDirectory(cfg.FS, cfg.Dir)
 	if err != nil {

@@ -99,8 +99,11 @@ func (c *cluster) awaitStatus(ctx context.Context, ready func(*kiloraftpb.Status
 			return s, nil
 		case err == nil:
 			last, lastErr = s, nil
-		case ctx.Err() == nil:
+		case last == nil && lastErr == nil || !errors.Is(err, context.DeadlineExceeded):
 			lastErr = err
+		default:
+			// The question was cut short by the end of the wait: what was
+			// said before is what counts.
 		}
 		select {
 		case <-time.After(pollPause):
