@@ -19,6 +19,7 @@ type Faults struct {
 	Break      bool // streams of clients end
 	Ambush     bool // a node crashes right after something has left it
 	SlowDisk   bool // syncs and reads take their time
+	SlowRounds bool // a node's rounds take their time, and find much mail
 	Client     bool // a client ends, and another one takes its place
 	Sync       bool // syncs that nobody asked for: a crash then keeps a prefix
 	Transfer   bool // leadership is handed over
@@ -33,7 +34,7 @@ func drawFaults(l *Loop) Faults {
 	}
 	coin := func() bool { return l.rand.IntN(2) == 0 }
 	return Faults{Crash: l.rand.IntN(4) > 0, CrashAll: l.rand.IntN(4) == 0, Partition: coin(), PartClient: coin(), Drop: coin(), Double: coin(),
-		Slow: coin(), Pause: coin(), Break: coin(), Ambush: coin(), SlowDisk: coin(), Client: coin(), Sync: coin(), Transfer: coin(), Drift: coin()}
+		Slow: coin(), Pause: coin(), Break: coin(), Ambush: coin(), SlowDisk: coin(), SlowRounds: coin(), Client: coin(), Sync: coin(), Transfer: coin(), Drift: coin()}
 }
 
 func (f Faults) String() string {
@@ -43,7 +44,7 @@ func (f Faults) String() string {
 		name string
 	}{{f.Crash, "crash"}, {f.CrashAll, "crash-all"}, {f.Partition, "partition"}, {f.PartClient, "part-client"}, {f.Drop, "drop"}, {f.Double, "double"},
 		{f.Slow, "slow"}, {f.Pause, "pause"}, {f.Break, "break"},
-		{f.Ambush, "ambush"}, {f.SlowDisk, "slow-disk"}, {f.Client, "client"}, {f.Sync, "sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}} {
+		{f.Ambush, "ambush"}, {f.SlowDisk, "slow-disk"}, {f.SlowRounds, "slow-rounds"}, {f.Client, "client"}, {f.Sync, "sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}} {
 		if e.on {
 			s = append(s, e.name)
 		}
@@ -107,6 +108,7 @@ func (n *Nemesis) strikes() []strike {
 		{n.faults.Pause, "pause", 6 * time.Second, n.pause},
 		{n.faults.Break, "break", 3 * time.Second, n.breakStreams},
 		{n.faults.SlowDisk, "slow disk", 3 * time.Second, n.slowDisk},
+		{n.faults.SlowRounds, "slow rounds", 3 * time.Second, n.slowRounds},
 		{n.faults.Client, "client", 2 * time.Second, n.replaceClient},
 		{n.faults.Sync, "sync", 50 * time.Millisecond, n.sync},
 		{n.faults.Transfer, "transfer", 400 * time.Millisecond, n.transfer},
@@ -195,27 +197,33 @@ func (n *Nemesis) lieInWait(node *Node) {
 	})
 }
 
-// slowDisk makes a node's disk slow for a while.
-func (n *Nemesis) slowDisk() {
+// The queues of a node's steps that wait for its disk, and those of its rounds.
+var (
+	diskQueues  = []string{"storage sync", "reads", "raft/ingest"}
+	roundQueues = []string{"raft/0"}
+)
+
+func (n *Nemesis) slowDisk()   { n.slow("disk", diskQueues, 100*time.Millisecond) }
+func (n *Nemesis) slowRounds() { n.slow("rounds", roundQueues, 30*time.Millisecond) }
+
+// slow makes queues of a node slow for a while.
+func (n *Nemesis) slow(what string, queues []string, most time.Duration) {
 	l := n.cluster.loop
 	node := n.anyNode()
 	if !node.Up() {
 		return
 	}
-	env, by := node.env, l.between(time.Millisecond, 100*time.Millisecond)
-	n.event("slow disk of %s, by up to %v", node.Name, by)
-	for _, q := range diskQueues {
+	env, by := node.env, l.between(time.Millisecond, most)
+	n.event("slow %s of %s, by up to %v", what, node.Name, by)
+	for _, q := range queues {
 		env.Slow(q, by)
 	}
-	l.After(l.between(100*time.Millisecond, 5*time.Second), "disk recovers", func() {
-		for _, q := range diskQueues {
+	l.After(l.between(100*time.Millisecond, 5*time.Second), "fast again", func() {
+		for _, q := range queues {
 			env.Slow(q, 0)
 		}
 	})
 }
-
-// diskQueues are the queues of a node's steps that wait for its disk.
-var diskQueues = []string{"storage sync", "reads", "raft/ingest"}
 
 func (n *Nemesis) replaceClient() {
 	i := n.cluster.loop.rand.IntN(len(n.load.clients))

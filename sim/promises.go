@@ -1,8 +1,6 @@
 package sim
 
 import (
-	"go.etcd.io/raft/v3/raftpb"
-
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/shard"
@@ -104,18 +102,18 @@ func (w *Witness) keptBy(node string, r storage.ReplicaRecord, log *storage.Log)
 		// In a later term a conflicting append may have cut the log.
 		w.Fail("%s came back with shard %d up to entry %d; it has acknowledged %d in term %d", node, r.Shard, last, p.index, p.term)
 	}
-	w.wellFormed(node, r.Shard, log, hs, last)
+	w.wellFormed(node, r.Shard, log, hs.Term, last)
 }
 
 // wellFormed refuses a log in which terms go back, or above the replica's own:
 // something of an older leader's was left behind a newer one's entries.
-func (w *Witness) wellFormed(node string, id shard.ID, log *storage.Log, hs raftpb.HardState, last uint64) {
+func (w *Witness) wellFormed(node string, id shard.ID, log *storage.Log, own, last uint64) {
 	first, _ := log.FirstIndex()
 	term, err := log.Term(first - 1)
 	for i := first; i <= last && err == nil; i++ {
 		var next uint64
-		if next, err = log.Term(i); err == nil && (next < term || next > hs.Term) {
-			w.Fail("%s came back with shard %d and entry %d of term %d after one of term %d, in term %d", node, id, i, next, term, hs.Term)
+		if next, err = log.Term(i); err == nil && (next < term || next > own) {
+			w.Fail("%s came back with shard %d and entry %d of term %d after one of term %d, in term %d", node, id, i, next, term, own)
 			return
 		}
 		term = next

@@ -18,12 +18,12 @@ type Config struct {
 	// nil leaves it as it is, and runs then differ.
 	PinRandom func(seed uint64)
 
-	Nodes      int           // 0: 3
-	UserShards int           // 0: 3
-	Work       time.Duration // virtual time during which clients work and faults strike; 0: 15 s
-	Workload   WorkloadConfig
-	Faults     *Faults // nil: drawn from the seed
-	Grown      *bool   // see ClusterConfig; nil: drawn from the seed
+	Nodes      int             // 0: 3
+	UserShards int             // 0: 3
+	Work       time.Duration   // virtual time during which clients work and faults strike; 0: 15 s
+	Workload   *WorkloadConfig // nil: drawn from the seed
+	Faults     *Faults         // nil: drawn from the seed
+	Grown      *bool           // see ClusterConfig; nil: drawn from the seed
 
 	TraceAll io.Writer // every line of the trace; nil: none
 }
@@ -37,9 +37,6 @@ func (c *Config) defaults() {
 	}
 	if c.Work == 0 {
 		c.Work = 15 * time.Second
-	}
-	if c.Workload == (WorkloadConfig{}) {
-		c.Workload = WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 12, ValueBytes: 300, Think: 60 * time.Millisecond, Scout: 30 * time.Millisecond}
 	}
 }
 
@@ -156,7 +153,11 @@ func newRun(cfg Config) (*run, error) {
 		Raft: drawRaft(r.loop)}); err != nil {
 		return nil, err
 	}
-	r.load = NewWorkload(r.cluster, cfg.Workload)
+	load := drawWorkload(r.loop)
+	if cfg.Workload != nil {
+		load = *cfg.Workload
+	}
+	r.load = NewWorkload(r.cluster, load)
 	r.nemesis = NewNemesis(r.cluster, faults, r.load)
 	return r, nil
 }
@@ -170,6 +171,14 @@ func drawRaft(l *Loop) node.RaftConfig {
 		cfg.ElectionTicks, cfg.HeartbeatTicks = 3+l.rand.IntN(4), 1
 	}
 	return cfg
+}
+
+// drawWorkload draws how busy the clients are. In a quiet cluster the log of a
+// leader that was cut off can be longer than its successor's.
+func drawWorkload(l *Loop) WorkloadConfig {
+	return WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 12, ValueBytes: 300,
+		Think: []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 60 * time.Millisecond, time.Second}[l.rand.IntN(4)],
+		Scout: []time.Duration{10 * time.Millisecond, 30 * time.Millisecond}[l.rand.IntN(2)]}
 }
 
 // until runs the loop until done, a violation, or d of virtual time; it tells

@@ -7,7 +7,7 @@ import (
 )
 
 // Scout is a client without a memory of who leads: it asks every node for the same key
-// at the same time, and hands each write to whoever believes to lead. Whoever answers
+// at the same time, and hands a write to whoever believes to lead. Whoever answers
 // must be right. So it notices a leader that was deposed and does not know,
 // which a client that goes where it was sent last rarely does.
 type Scout struct {
@@ -58,12 +58,10 @@ func (s *Scout) get(key []byte) {
 	}
 }
 
-// put sends the write to one node: where it is refused it had no effect.
+// put hands a write of its own to each node that believes to lead.
 func (s *Scout) put(key []byte) {
 	c := s.load.cluster
-	first := c.loop.rand.IntN(len(c.nodes))
-	for i := range c.nodes {
-		n := c.nodes[(first+i)%len(c.nodes)]
+	for _, n := range c.nodes {
 		if !n.Serving() {
 			continue
 		}
@@ -80,7 +78,6 @@ func (s *Scout) put(key []byte) {
 			}
 			s.end(n, o, how, p.Err)
 		})
-		return
 	}
 }
 
