@@ -11,7 +11,8 @@ import (
 // overwritten before anybody reads it.
 type effects struct {
 	byOp    map[shard.OpID]effect
-	byValue map[written]effect // of puts
+	byValue map[written]effect          // of puts
+	deletes map[string][]shard.Revision // by key, in the order in which logs were first applied
 }
 
 // effect is one write as it was applied.
@@ -33,9 +34,13 @@ func (w *Witness) took(o *observer, at raftgroup.Position, op []byte, res raftgr
 	if first, known := w.effects.byOp[c.Op]; known && first != now {
 		w.Fail("a write took effect twice: operation %x.%d on key %q, as %+v and as %+v", c.Op.Session, c.Op.Sequence, c.Key, first, now)
 	}
+	_, known := w.effects.byOp[c.Op]
 	w.effects.byOp[c.Op] = now
-	if c.Kind == shard.KindPut {
+	switch {
+	case c.Kind == shard.KindPut:
 		w.effects.byValue[written{string(c.Key), string(c.Value)}] = now
+	case !known:
+		w.effects.deletes[string(c.Key)] = append(w.effects.deletes[string(c.Key)], res.Revision)
 	}
 }
 
@@ -55,4 +60,5 @@ func (w *Witness) judge(h *History) {
 			w.Fail("a write was acknowledged with a revision that is not its own, which is %+v: %v", e, o)
 		}
 	}
+	h.deletes = w.effects.deletes
 }
