@@ -104,7 +104,7 @@ func New(cfg Config) (*Node, error) {
 	})
 	host, err := raftgroup.NewHost(raftgroup.Config{
 		Node: cfg.Identity.Node, Incarnation: cfg.Identity.Incarnation, Env: cfg.Env, Engine: cfg.Engine, Transport: cfg.Transport,
-		Logger: cfg.Logger, NewMachine: n.newMachine,
+		Logger: cfg.Logger, NewMachine: n.newMachine, ReserveSpan: n.store.ReserveSpan,
 		Workers: cfg.Raft.Workers, Tick: cfg.Raft.Tick, ElectionTicks: cfg.Raft.ElectionTicks,
 		HeartbeatTicks: cfg.Raft.HeartbeatTicks, LogBytesMax: cfg.Raft.LogBytesMax,
 	})

@@ -50,8 +50,12 @@ func (g *Group) apply(r *round, b *storage.Batch, w *applyWork) error {
 		if e.Index != g.applied.Index+1 {
 			panic(fmt.Sprintf("raftgroup: shard %d applies entry %d after %d", g.shard, e.Index, g.applied.Index))
 		}
-		whole := len(r.finished)
+		whole, mark := len(r.finished), b.Mark()
 		if err = g.applyEntry(r, b, w, e); err != nil {
+			// The batch is committed for the entries and groups before this one. The
+			// part of it that was staged must not be: the applied position stays
+			// before it, so that a restart would evaluate it on its own outcome.
+			b.RollBack(mark)
 			r.finished = r.finished[:whole]
 			err = fmt.Errorf("apply entry %d of term %d: %w", e.Index, e.Term, err)
 			break

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"runtime"
 	"time"
+
+	"github.com/kiloraft/kiloraft/storage"
 )
 
 // These would not corrupt anything if they were different; they tune.
@@ -13,12 +15,12 @@ const (
 	// entryBytesMax bounds an entry of packed operations; a single larger
 	// operation gets an entry of its own.
 	entryBytesMax = 1 << 20
-	// pendingEntriesMax is how many of a group's entries may be on their way
+	// uncommittedEntriesMax is how many of a group's entries may wait for a quorum
 	// before new operations wait, to be packed together into the next one. With
 	// one, 256 callers on 48 groups put 2.8 operations into an entry, with two
 	// 1.9 and with four 1.3; processor time per operation was 35, 44 and 50 µs
 	// and throughput fell likewise. A lone caller never waits.
-	pendingEntriesMax = 1
+	uncommittedEntriesMax = 1
 
 	messageBytesMax       = 1 << 20  // of entries in one MsgApp, unless one entry is larger
 	inflightMessagesMax   = 256      // MsgApps to one follower that are not acknowledged
@@ -64,6 +66,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.ApplyBytesMax <= 0 {
 		c.ApplyBytesMax = 16 << 20
+	}
+	if c.ReserveSpan == nil {
+		c.ReserveSpan = func(*storage.ReplicaState) (func(), error) { return func() {}, nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

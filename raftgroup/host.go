@@ -28,6 +28,12 @@ type Config struct {
 	// machine may keep g.
 	NewMachine func(g *Group, state *storage.ReplicaState) (Machine, error)
 
+	// ReserveSpan reserves what a received snapshot covers, from before raft hears
+	// of the snapshot until it is installed or given up, when release is called.
+	// An error refuses the snapshot: the span is another replica's, or reserved.
+	// It is called outside the group's turn and must not block. nil: every span is free.
+	ReserveSpan func(state *storage.ReplicaState) (release func(), err error)
+
 	Workers        int           // default 1 for up to 4 cores, else cores/4
 	Tick           time.Duration // default 100 ms
 	ElectionTicks  int           // default 15

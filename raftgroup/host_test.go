@@ -471,6 +471,29 @@ func TestStateBeforeCorruptionIsWhole(t *testing.T) {
 	}
 }
 
+// The operations of an entry that cannot be applied whole leave nothing: a
+// restart would evaluate them again.
+func TestHalfAnEntryIsNotKept(t *testing.T) {
+	c := newCluster(t, 20, 1)
+	c.bootstrap(5, 1)
+	c.start()
+	c.put(5, "k=1")
+	c.mustAgree(5)
+	l := c.waitLeader(5)
+	before := l.machine(5).Applied().Index
+	first := l.propose(5, "k=2")
+	bad := l.propose(5, "corrupt")
+	c.until("decided", bad.done)
+	if !errors.Is(first.err, shard.ErrUndetermined) || !errors.Is(bad.err, shard.ErrUndetermined) {
+		t.Errorf("they are not of one entry: %v, %v", first.err, bad.err)
+	}
+	c.until("it stops", func() bool { return l.machine(5).stopped != nil })
+	s, ok, err := l.engine.ReplicaState(5)
+	if value := l.machine(5).get("k"); err != nil || !ok || s.Applied != before || value != "1" {
+		t.Errorf("applied %d, want %d; k is %q; error %v", s.Applied, before, value, err)
+	}
+}
+
 // Corruption stops the replica, and only it.
 func TestCorruptionStopsReplica(t *testing.T) {
 	c := newCluster(t, 13, 3)

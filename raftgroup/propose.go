@@ -83,7 +83,23 @@ func (g *Group) acceptProposals(in *mail) {
 // canPropose tells whether what waits may go on. During a transfer raft would
 // drop it; afterwards those who wait learn who leads.
 func (g *Group) canPropose() bool {
-	return len(g.waiting) > 0 && len(g.pending) < pendingEntriesMax && g.transfer == nil
+	return len(g.waiting) > 0 && g.transfer == nil && g.uncommitted() < uncommittedEntriesMax
+}
+
+// uncommitted counts the entries of this replica's that wait for a quorum. One
+// that is committed is out of the way before it is applied: the entry that
+// follows it then leaves in the message that tells followers of the commit.
+func (g *Group) uncommitted() (n int) {
+	if len(g.pending) == 0 {
+		return 0
+	}
+	commit := g.rn.BasicStatus().Commit
+	for i := range g.pending {
+		if g.pending[i].at.Index > commit {
+			n++
+		}
+	}
+	return n
 }
 
 // propose packs everything that waits into as few entries as possible and

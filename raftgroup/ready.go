@@ -27,6 +27,9 @@ func (g *Group) takeReady(r *round) {
 		case raftpb.MsgSnap:
 			g.sendSnapshot(m)
 		default:
+			if superseded(m, rd.Messages[i+1:]) {
+				continue
+			}
 			// A leader's appends overtake its own fsync here. What must follow a
 			// fsync comes as a response of MsgStorageAppend instead.
 			if !g.send(m) && m.Type == raftpb.MsgApp {
@@ -37,6 +40,23 @@ func (g *Group) takeReady(r *round) {
 	for _, s := range rd.ReadStates {
 		g.readIndexed(s)
 	}
+}
+
+// superseded tells whether an append without entries, which only tells of a
+// commit index, says nothing that a later message of the same Ready does not say
+// too. An empty append changes nothing of what raft believes of the follower, so
+// the later one begins where it does. Not sending it spares each entry of a busy
+// group a second message and its answer for every follower.
+func superseded(m *raftpb.Message, later []raftpb.Message) bool {
+	if m.Type != raftpb.MsgApp || len(m.Entries) > 0 {
+		return false
+	}
+	for i := range later {
+		if l := &later[i]; l.Type == raftpb.MsgApp && l.To == m.To && l.Term == m.Term && l.Index == m.Index && l.Commit >= m.Commit {
+			return true
+		}
+	}
+	return false
 }
 
 // stageAppend stages what a MsgStorageAppend writes. Its responses are decided

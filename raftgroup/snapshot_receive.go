@@ -16,6 +16,8 @@ type receivedSnapshot struct {
 	msg   raftpb.Message
 	data  *storage.Import
 	state storage.ReplicaState
+	// release gives the reserved span back; nil: none is reserved yet.
+	release func()
 
 	responses []raftpb.Message // of the MsgStorageAppend that installs it
 	old       shard.Span       // that the replica covered before
@@ -74,8 +76,21 @@ func (k *snapshotSink) Finish() error {
 	}
 	k.s.state = state
 	err = shard.ErrUnavailable // if it was aborted meanwhile
-	k.once.Do(func() { err = k.g.pushSnapshot(k.s) })
+	k.once.Do(func() { err = k.hand() })
 	return err
+}
+
+// hand reserves the snapshot's span and gives the snapshot to the group. From the
+// moment raft may accept it, no other replica of this node may come to cover a
+// part of its span: installing it would remove that one's data.
+func (k *snapshotSink) hand() error {
+	release, err := k.g.h.cfg.ReserveSpan(&k.s.state)
+	if err != nil {
+		k.g.abandonSnapshot(k.s)
+		return err
+	}
+	k.s.release = release
+	return k.g.pushSnapshot(k.s)
 }
 
 func (k *snapshotSink) Abort(error) {
@@ -121,6 +136,9 @@ func (g *Group) stepSnapshot(s *receivedSnapshot) {
 
 // abandonSnapshot gives a snapshot up, or lets go of an installed one.
 func (g *Group) abandonSnapshot(s *receivedSnapshot) {
+	if s.release != nil {
+		s.release()
+	}
 	if err := s.data.Close(); err != nil {
 		g.h.log.Warn("a received snapshot could not be removed", "shard", uint64(g.shard), "error", err)
 	}

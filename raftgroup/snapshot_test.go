@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/storage"
 )
 
 // leaveBehind cuts a follower off and writes until the others' logs begin above
@@ -210,6 +211,51 @@ func TestForeignSnapshotsAreRefused(t *testing.T) {
 	}
 	c.put(5, "k=w")
 	c.mustAgree(5)
+}
+
+// A snapshot is installed only with its span reserved, from before raft hears of
+// it until after the installation.
+func TestSnapshotsReserveTheirSpan(t *testing.T) {
+	for _, size := range []int{200, 10 << 10} {
+		c := newCluster(t, 38, 3)
+		var free, reserved bool
+		refusals := 0
+		c.config = func(cfg *Config) {
+			cfg.LogBytesMax = 8 << 10
+			cfg.ReserveSpan = func(s *storage.ReplicaState) (func(), error) {
+				if s.Descriptor.ID != 5 || reserved {
+					t.Errorf("shard %d is reserved, %v before", s.Descriptor.ID, reserved)
+				}
+				if !free {
+					refusals++
+					return nil, shard.ErrBusy
+				}
+				reserved = true
+				return func() { reserved = false }, nil
+			}
+		}
+		c.bootstrap(5, 1, 2, 3)
+		c.start()
+		c.put(5, "k=v")
+		far := c.node(shard.NodeID(uint64(c.waitLeader(5).id)%3 + 1))
+		c.leaveBehind(5, far, size)
+		c.heal()
+		c.until("it is refused", func() bool { return refusals > 2 })
+		if far.machine(5).installs > 0 || far.host.snapshotsIn.Load() > 1 {
+			t.Errorf("%d installed without a reservation, %d slots taken", far.machine(5).installs, far.host.snapshotsIn.Load())
+		}
+		free = true
+		for far.machine(5).installs == 0 {
+			if far.machine(5).installing && !reserved {
+				t.Fatal("an installation without a reservation")
+			}
+			c.env.step()
+		}
+		c.mustAgree(5)
+		if reserved {
+			t.Error("the span is still reserved")
+		}
+	}
 }
 
 // A crash at any moment of an installation leaves either the old state or the

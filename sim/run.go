@@ -176,9 +176,11 @@ func drawRaft(l *Loop) node.RaftConfig {
 // drawWorkload draws how busy the clients are. In a quiet cluster the log of a
 // leader that was cut off can be longer than its successor's.
 func drawWorkload(l *Loop) WorkloadConfig {
-	return WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 12, ValueBytes: 300,
-		Think: []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 60 * time.Millisecond, time.Second}[l.rand.IntN(4)],
-		Scout: []time.Duration{10 * time.Millisecond, 30 * time.Millisecond}[l.rand.IntN(2)]}
+	return WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 12,
+		// Long values make snapshots that are ingested as files.
+		ValueBytes: []int{300, 300, 300, 8 << 10}[l.rand.IntN(4)],
+		Think:      []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 60 * time.Millisecond, time.Second}[l.rand.IntN(4)],
+		Scout:      []time.Duration{10 * time.Millisecond, 30 * time.Millisecond}[l.rand.IntN(2)]}
 }
 
 // until runs the loop until done, a violation, or d of virtual time; it tells

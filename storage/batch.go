@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -24,6 +25,31 @@ func (b *Batch) Empty() bool { return b.p.Empty() }
 
 // Bytes is the size of b in the WAL.
 func (b *Batch) Bytes() int { return b.p.Len() }
+
+// Mark is a place in a batch to which it can be rolled back.
+type Mark struct {
+	bytes int
+	count uint32
+}
+
+// Mark notes how much was written to b so far.
+func (b *Batch) Mark() Mark { return Mark{bytes: b.p.Len(), count: b.p.Count()} }
+
+// RollBack discards what was written since m, which is a mark of b. Log appends
+// cannot be rolled back: a Log has taken them in already.
+func (b *Batch) RollBack(m Mark) {
+	if len(b.appended) > 0 {
+		panic("storage: a batch with log entries is rolled back")
+	}
+	if b.p.Len() == m.bytes {
+		return
+	}
+	// A batch's representation begins with 8 bytes of sequence number and 4 bytes
+	// that count its records.
+	kept := bytes.Clone(b.p.Repr()[:m.bytes])
+	binary.LittleEndian.PutUint32(kept[8:], m.count)
+	must(b.p.SetRepr(kept))
+}
 
 // Close discards a batch that was not committed. It is harmless after a commit.
 // A Log that staged something in it no longer agrees with the store: Release it

@@ -337,3 +337,41 @@ func TestBatchIsConsumed(t *testing.T) {
 	}()
 	e.Commit(b)
 }
+
+// What is rolled back leaves no trace: not its records, nor its range deletions.
+func TestBatchRollsBack(t *testing.T) {
+	key := func(i byte) []byte { return []byte{shard.SystemKeyspace, i} }
+	e := open(t, Config{})
+	commit(t, e, func(b *Batch) { b.PutUnversioned(key(1), []byte("old")) })
+	for name, before := range map[string]func(b *Batch){
+		"to the beginning": func(*Batch) {},
+		"to a record":      func(b *Batch) { b.PutUnversioned(key(2), []byte("kept")) },
+	} {
+		b := e.NewBatch()
+		before(b)
+		bytes, m := b.Bytes(), b.Mark()
+		b.RollBack(m) // of nothing
+		b.PutUnversioned(key(1), []byte("new"))
+		b.deleteRange(dataLower, dataUpper)
+		b.RollBack(m)
+		if b.Bytes() != bytes {
+			t.Errorf("%s: %d bytes, before %d", name, b.Bytes(), bytes)
+		}
+		b.PutUnversioned(key(3), []byte(name))
+		if err := e.Commit(b); err != nil {
+			t.Fatal(err)
+		}
+		v := e.NewView()
+		for i, want := range map[byte]string{1: "old", 3: name} {
+			if value, _, found, err := v.Get(key(i), shard.MaxRevision); err != nil || !found || string(value) != want {
+				t.Errorf("%s: key %d is %q, %v, %v", name, i, value, found, err)
+			}
+		}
+		v.Close()
+	}
+	v := e.NewView()
+	defer v.Close()
+	if value, _, _, err := v.Get(key(2), shard.MaxRevision); err != nil || string(value) != "kept" {
+		t.Errorf("the record before the mark: %q, %v", value, err)
+	}
+}

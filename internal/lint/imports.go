@@ -83,15 +83,9 @@ func checkDirection(importer, room, file, imported string) string {
 	return ""
 }
 
-// mayUseRaftpb: the log's rooms, and the simulation's tests, which look into it.
+// mayUseRaftpb: the rooms of the log.
 func mayUseRaftpb(room string) bool {
-	switch room {
-	case "raftgroup", "raftgroup/transport", "storage":
-		return true
-	case "sim": // it is a witness of what raft's messages promise
-		return true
-	}
-	return false
+	return room == "raftgroup" || room == "raftgroup/transport" || room == "storage"
 }
 
 // testSupport tells whether a package is for tests only: its name ends in "test".

@@ -64,6 +64,16 @@ func (g *registry) all() []*Replica {
 	return all
 }
 
+// overlapping finds a replica of another shard than id that covers a part of span.
+func (g *registry) overlapping(id shard.ID, span shard.Span) (shard.ID, bool) {
+	for _, r := range g.all() {
+		if d := r.descriptor.Load(); d != nil && d.ID != id && d.Span.Overlaps(span) {
+			return d.ID, true
+		}
+	}
+	return 0, false
+}
+
 // covering is the descriptor of a local replica whose span has the place that
 // the command begins at.
 func (g *registry) covering(c *shard.Command) *shard.Descriptor {

@@ -12,7 +12,7 @@ import (
 
 // Replica is a shard's copy on this node. Its methods are safe for concurrent use.
 //
-// Lock order: registry.mu before the locks of the registry's parts. All others
+// Lock order: reservations.mu and registry.mu before the locks of the registry's parts. All others
 // (draws.mu, publishedMu, deferredMu, readQueue.mu) are leaves. None is held while
 // a callback runs.
 type Replica struct {

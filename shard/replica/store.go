@@ -12,6 +12,7 @@ import (
 type Store struct {
 	cfg      Config
 	replicas registry
+	reserved reservations
 	reads    readQueue
 	stats    counters
 

@@ -1,0 +1,65 @@
+package raftgroup
+
+import (
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// Only an append that says nothing of its own is left out.
+func TestSupersededAppends(t *testing.T) {
+	empty := raftpb.Message{Type: raftpb.MsgApp, To: 2, Term: 5, Index: 10, LogTerm: 5, Commit: 10}
+	with := empty
+	with.Entries = []raftpb.Entry{{Index: 11, Term: 5}}
+	change := func(m raftpb.Message, change func(*raftpb.Message)) raftpb.Message {
+		change(&m)
+		return m
+	}
+	for name, c := range map[string]struct {
+		m     raftpb.Message
+		later []raftpb.Message
+		want  bool
+	}{
+		"the next has entries":        {empty, []raftpb.Message{with}, true},
+		"the next is empty too":       {empty, []raftpb.Message{empty}, true},
+		"another one is in between":   {empty, []raftpb.Message{change(with, func(m *raftpb.Message) { m.To = 3 }), with}, true},
+		"nothing follows":             {empty, nil, false},
+		"it has entries itself":       {with, []raftpb.Message{with}, false},
+		"the next is for another":     {empty, []raftpb.Message{change(with, func(m *raftpb.Message) { m.To = 3 })}, false},
+		"the next begins elsewhere":   {empty, []raftpb.Message{change(with, func(m *raftpb.Message) { m.Index = 9 })}, false},
+		"the next knows of less":      {empty, []raftpb.Message{change(with, func(m *raftpb.Message) { m.Commit = 9 })}, false},
+		"the next is no append":       {empty, []raftpb.Message{change(empty, func(m *raftpb.Message) { m.Type = raftpb.MsgHeartbeat })}, false},
+		"it is a heartbeat":           {change(empty, func(m *raftpb.Message) { m.Type = raftpb.MsgHeartbeat }), []raftpb.Message{with}, false},
+		"the next is of a later term": {empty, []raftpb.Message{change(with, func(m *raftpb.Message) { m.Term = 6 })}, false},
+	} {
+		if got := superseded(&c.m, c.later); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// An entry that waits leaves in the message that tells of the commit before it:
+// a busy group sends one append per entry and follower, not two.
+func TestCommitTravelsWithTheNextEntry(t *testing.T) {
+	c := newCluster(t, 41, 3)
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	c.mustAgree(5)
+	l := c.waitLeader(5)
+	before := l.host.Stats()
+	const entries = 50
+	last := l.propose(5, "k=v")
+	for i := range uint64(entries) {
+		c.until("the entry is on its way", func() bool { return l.host.Stats().Entries > before.Entries+i })
+		last = l.propose(5, "k=w") // waits for the next one
+	}
+	c.until("done", last.done)
+	now := l.host.Stats()
+	sent, proposed := now.Messages-before.Messages, now.Entries-before.Entries
+	// Two appends for each entry, and a few messages that tell of the last commit
+	// and of the leader's life.
+	if most := 2*proposed + 20; proposed < entries || sent > most {
+		t.Errorf("%d messages for %d entries, at most %d", sent, proposed, most)
+	}
+}
