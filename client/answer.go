@@ -24,7 +24,7 @@ func (c *Core) received(l *link, frame []byte) {
 	}
 	answers := c.answers[:0]
 	n.mu.Lock()
-	err := shard.DecodeResponses(frame, func(p shard.Response) {
+	newest, err := shard.DecodeResponses(frame, func(p shard.Response) {
 		o := l.outstanding[p.ID]
 		if o == nil {
 			return
@@ -34,6 +34,7 @@ func (c *Core) received(l *link, frame []byte) {
 		answers = append(answers, answer{o, p.Result, p.Err})
 	})
 	n.mu.Unlock()
+	c.knows(newest)
 	c.touch(n)
 	for i := range answers {
 		a := &answers[i]

@@ -147,7 +147,7 @@ func TestAFrameThatDoesNotDecodeEndsTheStream(t *testing.T) {
 func TestAnAnswerToNobodyIsIgnored(t *testing.T) {
 	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
 	w.warm()
-	w.net.Malformed = shard.AppendResponse(shard.BeginResponses(nil), &shard.Response{ID: 1 << 40, Result: shard.Result{Revision: 1}})
+	w.net.Malformed = shard.AppendResponse(shard.BeginResponses(nil, 0), &shard.Response{ID: 1 << 40, Result: shard.Result{Revision: 1}})
 	p := w.do(put("a", "v"), 50*time.Millisecond)
 	p.fails([]error{shard.ErrUndetermined})
 	w.net.Malformed = nil

@@ -148,6 +148,7 @@ func (c *Core) greeted(l *link, g shard.Greeting) {
 		return
 	}
 	l.greeted = true
+	c.knows(g.Newest)
 	c.alarms.clear(&l.patience)
 	n.failures = 0
 	c.touch(n)

@@ -91,15 +91,21 @@ func (c *Core) timerPassed() {
 	c.turn()
 }
 
+// knows takes in a revision that was handed out: operations that begin later get
+// larger ones.
+func (c *Core) knows(r shard.Revision) {
+	if r > shard.Revision(c.newest.Load()) {
+		c.newest.Store(uint64(r))
+	}
+}
+
 // finish ends an op that is in no place. Its completer is called at the end of
 // the turn; an op of the core's own tells the core at once.
 func (c *Core) finish(o *op, res shard.Result, err error) {
 	c.alarms.clear(&o.deadline)
 	c.alarms.clear(&o.rest)
 	o.place, o.result, o.err = placeDone, res, err
-	if res.Revision > shard.Revision(c.newest.Load()) {
-		c.newest.Store(uint64(res.Revision))
-	}
+	c.knows(res.Revision)
 	if o.inside != nil {
 		o.inside(res, err)
 		return

@@ -17,6 +17,7 @@ type Result struct {
 	Revision shard.Revision
 	Found    bool
 	Data     []byte
+	Detail   any   // more, opaque to the group
 	Err      error // a deterministic refusal, alike on every replica
 }
 

@@ -133,7 +133,7 @@ func (r *responses) add(p shard.Response) {
 	}
 	before := len(r.frame)
 	if before == 0 {
-		r.frame = shard.BeginResponses(frames.Buffer())
+		r.frame = shard.BeginResponses(frames.Buffer(), 0)
 	}
 	r.frame = shard.AppendResponse(r.frame, &p)
 	r.bytes += len(r.frame) - before

@@ -126,7 +126,7 @@ func TestClientStreamRefusesBadFrames(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := shard.DecodeResponses(b, func(p shard.Response) { answers[p.ID] = p.Err }); err != nil {
+			if _, err := shard.DecodeResponses(b, func(p shard.Response) { answers[p.ID] = p.Err }); err != nil {
 				t.Fatal(err)
 			}
 		}

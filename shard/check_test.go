@@ -9,6 +9,8 @@ import (
 func TestCommandCheck(t *testing.T) {
 	user := func(n int) []byte { return append([]byte{UserKeyspace}, bytes.Repeat([]byte{'k'}, n)...) }
 	system := []byte("\x01k")
+	put := func(n int) BatchOp { return BatchOp{Kind: KindPut, Key: user(n), Value: []byte("v")} }
+	batch := func(ops ...BatchOp) Command { return Command{Kind: KindBatch, Then: ops} }
 	for _, c := range []struct {
 		name  string
 		c     Command
@@ -34,6 +36,29 @@ func TestCommandCheck(t *testing.T) {
 		{"inverted range", Command{Kind: KindScan, Start: user(2), End: user(1)}, "range"},
 		{"range over keyspaces", Command{Kind: KindScan, Start: SystemSpan().Start, End: UserSpan().End}, "range"},
 		{"unbounded range", Command{Kind: KindScan}, "range"},
+		{"delete range", Command{Kind: KindDeleteRange, Start: user(1), End: user(2), Limit: DeleteRangeMax}, ""},
+		{"delete range without a limit", Command{Kind: KindDeleteRange, Start: user(1), End: user(2)}, "limit"},
+		{"delete range of too many", Command{Kind: KindDeleteRange, Start: user(1), End: user(2), Limit: DeleteRangeMax + 1}, "limit"},
+		{"delete range of the system", Command{Kind: KindDeleteRange, Start: SystemSpan().Start, End: SystemSpan().End, Limit: 1}, "range"},
+		{"draw", Command{Kind: KindDraw, Limit: DrawMax}, ""},
+		{"draw of nothing", Command{Kind: KindDraw}, "draw"},
+		{"draw of too many", Command{Kind: KindDraw, Limit: DrawMax + 1}, "draw"},
+		{"latest state at any replica", Command{Kind: KindGet, Key: user(1), AnyReplica: true}, "revision"},
+		{"raise from outside", Command{Kind: KindRaise}, "command"},
+		{"floor from outside", Command{Kind: KindFloor, Revision: 5}, "command"},
+		{"batch", batch(put(1)), ""},
+		{"batch of gets", batch(BatchOp{Kind: KindGet, Key: user(1)}), ""},
+		{"empty batch", batch(), "batch"},
+		{"batch with a doubled key", batch(put(1), put(2), BatchOp{Kind: KindDelete, Key: user(1)}), "batch"},
+		{"batch with one key in both lists", Command{Kind: KindBatch, Then: []BatchOp{put(1)}, Else: []BatchOp{put(1)}}, ""},
+		{"batch of too many", batch(make([]BatchOp, BatchOpsMax+1)...), "batch"},
+		{"batch of too many bytes", batch(BatchOp{Kind: KindPut, Key: user(1), Value: make([]byte, ValueBytesMax)}, BatchOp{Kind: KindPut, Key: user(2), Value: make([]byte, ValueBytesMax)}), "batch"},
+		{"batch with a key too long", batch(put(KeyBytesMax + 1)), "key"},
+		{"batch with a system key", batch(BatchOp{Kind: KindPut, Key: system}), "key"},
+		{"batch with a scan", batch(BatchOp{Kind: KindScan, Key: user(1)}), "batch"},
+		{"compare with an empty key", Command{Kind: KindBatch, Compares: []Compare{{Kind: CompareAbsent, Key: user(0)}}, Then: []BatchOp{put(1)}}, "key"},
+		{"compare with revision zero", Command{Kind: KindBatch, Compares: []Compare{{Kind: CompareRevision, Key: user(1)}}, Then: []BatchOp{put(1)}}, "revision"},
+		{"compare of no kind", Command{Kind: KindBatch, Compares: []Compare{{Key: user(1)}}, Then: []BatchOp{put(1)}}, "compare"},
 		{"unknown kind", Command{Kind: 99, Key: user(1)}, "command"},
 		{"no kind", Command{}, "command"},
 	} {
@@ -78,5 +103,41 @@ func TestSpans(t *testing.T) {
 func TestEpochsAreOrdered(t *testing.T) {
 	if !(Epoch{2, 1}).Newer(Epoch{1, 9}) || !(Epoch{1, 2}).Newer(Epoch{1, 1}) || (Epoch{1, 1}).Newer(Epoch{1, 1}) || (Epoch{1, 9}).Newer(Epoch{2, 1}) {
 		t.Error("order of epochs")
+	}
+}
+
+func TestBatchWithinASpan(t *testing.T) {
+	key := func(s string) []byte { return UserKey([]byte(s)) }
+	span := Span{Start: key("b"), End: key("d")}
+	for _, c := range []struct {
+		c    Command
+		want bool
+	}{
+		{Command{Kind: KindBatch, Compares: []Compare{{Key: key("b")}}, Then: []BatchOp{{Key: key("c")}}, Else: []BatchOp{{Key: key("cz")}}}, true},
+		{Command{Kind: KindBatch, Compares: []Compare{{Key: key("a")}}, Then: []BatchOp{{Key: key("c")}}}, false},
+		{Command{Kind: KindBatch, Then: []BatchOp{{Key: key("c")}, {Key: key("d")}}}, false},
+		{Command{Kind: KindBatch, Then: []BatchOp{{Key: key("c")}}, Else: []BatchOp{{Key: key("d")}}}, false},
+		{Command{Kind: KindPut, Key: key("c")}, true},
+		{Command{Kind: KindPut, Key: key("d")}, false},
+		{Command{Kind: KindDeleteRange, Start: key("b"), End: key("d")}, true},
+		{Command{Kind: KindDeleteRange, Start: key("b"), End: key("e")}, false},
+		{Command{Kind: KindRaise}, true},
+	} {
+		if got := c.c.Within(span); got != c.want {
+			t.Errorf("%+v: %v", c.c, got)
+		}
+	}
+}
+
+func TestMarkRetry(t *testing.T) {
+	for _, s := range sampleCommands() {
+		b := AppendCommand(nil, &s.c)
+		MarkRetry(b)
+		want := s.c
+		want.Retry = true
+		var c Command
+		if err := DecodeCommand(b, &c); err != nil || !sameCommand(&c, &want) {
+			t.Errorf("%s: %+v, %v", s.name, c, err)
+		}
 	}
 }

@@ -12,10 +12,28 @@ const (
 	KindCompareAndPut Kind = 4 // Key, Expect or ExpectAbsent, Value or Remove; system keyspace only
 	KindGet           Kind = 5 // Key, Revision
 	KindScan          Kind = 6 // Start, End, Limit, Bytes, Reverse, KeysOnly, Revision
+	KindBatch         Kind = 7 // Compares, Then, Else; user keyspace only
+	// KindDeleteRange removes the first Limit keys that have a value in [Start,
+	// End), at one revision; user keyspace only.
+	KindDeleteRange Kind = 8
+	KindDraw        Kind = 9 // Limit: how many revisions; served by the meta shard's leader
+
+	// The rest is proposed by a shard's leader itself, and refused from outside.
+	KindRaise Kind = 10 // the shard's last revision rises to that of the operation
+	KindFloor Kind = 11 // Revision: the shard's floor rises to it
 )
 
 // Write tells whether commands of this kind go through the log.
-func (k Kind) Write() bool { return k >= KindPut && k <= KindCompareAndPut }
+func (k Kind) Write() bool {
+	switch k {
+	case KindPut, KindDelete, KindIncrement, KindCompareAndPut, KindBatch, KindDeleteRange, KindRaise, KindFloor:
+		return true
+	}
+	return false
+}
+
+// Spans tells whether commands of this kind are about [Start, End) instead of keys.
+func (k Kind) Spans() bool { return k == KindScan || k == KindDeleteRange }
 
 // OpID names an operation for ever: exactly-once rests on it. It is stored in
 // the header of every version that the operation wrote.
@@ -49,6 +67,13 @@ type Command struct {
 	Reverse    bool     // from End down to Start
 	KeysOnly   bool     // rows without values
 	Revision   Revision // 0: the latest state
+	// AnyReplica: a read at a revision may be served by a follower whose last
+	// revision is not below it. One that lags answers NotLeaderError.
+	AnyReplica bool
+
+	// Of KindBatch: if all Compares hold, Then is carried out, else Else.
+	Compares   []Compare
+	Then, Else []BatchOp
 }
 
 const (
@@ -57,8 +82,12 @@ const (
 	flagKeysOnly = 1 << 2
 	flagAbsent   = 1 << 3
 	flagRemove   = 1 << 4
-	flagsKnown   = 1<<5 - 1
+	flagAny      = 1 << 5
+	flagsKnown   = 1<<6 - 1
 )
+
+// MarkRetry marks an encoded command as an attempt after the first.
+func MarkRetry(command []byte) { command[1] |= flagRetry }
 
 // AppendCommand appends the encoding of c to b.
 func AppendCommand(b []byte, c *Command) []byte {
@@ -66,7 +95,7 @@ func AppendCommand(b []byte, c *Command) []byte {
 	for _, f := range [...]struct {
 		set bool
 		bit byte
-	}{{c.Retry, flagRetry}, {c.Reverse, flagReverse}, {c.KeysOnly, flagKeysOnly}, {c.ExpectAbsent, flagAbsent}, {c.Remove, flagRemove}} {
+	}{{c.Retry, flagRetry}, {c.Reverse, flagReverse}, {c.KeysOnly, flagKeysOnly}, {c.ExpectAbsent, flagAbsent}, {c.Remove, flagRemove}, {c.AnyReplica, flagAny}} {
 		if f.set {
 			flags |= f.bit
 		}
@@ -94,6 +123,16 @@ func AppendCommand(b []byte, c *Command) []byte {
 		b = appendUvarints(b, c.Limit, c.Bytes, uint64(c.Revision))
 		b = appendBytes(b, c.Start)
 		b = append(b, c.End...)
+	case KindDeleteRange:
+		b = appendUvarints(b, c.Limit)
+		b = appendBytes(b, c.Start)
+		b = append(b, c.End...)
+	case KindBatch:
+		b = appendBatch(b, c)
+	case KindDraw:
+		b = appendUvarints(b, c.Limit)
+	case KindFloor:
+		b = appendUvarints(b, uint64(c.Revision))
 	}
 	return b
 }
@@ -111,6 +150,7 @@ func DecodeCommand(b []byte, c *Command) error {
 	c.KeysOnly = flags&flagKeysOnly != 0
 	c.ExpectAbsent = flags&flagAbsent != 0
 	c.Remove = flags&flagRemove != 0
+	c.AnyReplica = flags&flagAny != 0
 	c.Op.Session = Session(r.uint64())
 	c.Op.Sequence = r.uvarint()
 	c.Birth = r.revision()
@@ -136,6 +176,17 @@ func DecodeCommand(b []byte, c *Command) error {
 		c.Revision = r.revision()
 		c.Start = r.bytes()
 		c.End = r.rest()
+	case KindDeleteRange:
+		c.Limit = r.uvarint()
+		c.Start = r.bytes()
+		c.End = r.rest()
+	case KindBatch:
+		r.batch(c)
+	case KindDraw:
+		c.Limit = r.uvarint()
+	case KindRaise:
+	case KindFloor:
+		c.Revision = r.revision()
 	default:
 		r.fail("command kind %d", c.Kind)
 	}
@@ -156,38 +207,4 @@ func appendUvarints(b []byte, vs ...uint64) []byte {
 		b = binary.AppendUvarint(b, v)
 	}
 	return b
-}
-
-// Check refuses a command whose fields are outside their limits or do not fit
-// its keyspace. Both the client library and the server call it.
-func (c *Command) Check() error {
-	switch c.Kind {
-	case KindPut, KindDelete, KindIncrement, KindCompareAndPut, KindGet:
-		if err := CheckKey(c.Key); err != nil {
-			return err
-		}
-		if err := CheckValue(c.Value); err != nil {
-			return err
-		}
-		if err := CheckValue(c.Expect); err != nil {
-			return err
-		}
-		switch ks := c.Key[0]; {
-		case ks != SystemKeyspace && ks != UserKeyspace:
-			return &InvalidError{Field: "key", Reason: "is in no keyspace"}
-		case (c.Kind == KindIncrement || c.Kind == KindCompareAndPut) && ks != SystemKeyspace:
-			return &InvalidError{Field: "key", Reason: "is outside the system keyspace, which this command is for"}
-		}
-	case KindScan:
-		span := Span{Start: c.Start, End: c.End}
-		if !span.Valid() {
-			return &InvalidError{Field: "range", Reason: "is empty, inverted or outside one keyspace"}
-		}
-		if len(c.Start)-1 > KeyBytesMax+1 || len(c.End)-1 > KeyBytesMax+1 {
-			return &InvalidError{Field: "range", Reason: "has a bound that is longer than any key"}
-		}
-	default:
-		return &InvalidError{Field: "command", Reason: "is of an unknown kind"}
-	}
-	return nil
 }

@@ -29,6 +29,12 @@ var (
 	ErrStopped = errors.New("the replica stopped because its data is corrupt")
 	// ErrFutureRevision: a read at a revision that was not handed out yet.
 	ErrFutureRevision = errors.New("the revision is in the future: it was not handed out yet")
+	// ErrNoRevision: no revision could be drawn, because the meta shard has no
+	// leader or no majority. Nothing was done; try again after a backoff.
+	ErrNoRevision = errors.New("no revision can be drawn now: the meta shard has no leader or no majority; try again")
+	// ErrSpansShards: the keys of a batch lie in several shards, and only within
+	// one are they written atomically. Split the batch, or choose other keys.
+	ErrSpansShards = errors.New("the keys of the batch lie in several shards; a batch is atomic within one shard only")
 	// ErrCompacted: a read at a revision whose versions were dropped already.
 	ErrCompacted = errors.New("the revision is below the floor: its versions were dropped")
 )
@@ -106,6 +112,8 @@ const (
 	codeCompacted      errorCode = 10
 	codeMalformed      errorCode = 11
 	codeInternal       errorCode = 12
+	codeNoRevision     errorCode = 13
+	codeSpansShards    errorCode = 14
 )
 
 var codesOfErrors = []struct {
@@ -114,7 +122,8 @@ var codesOfErrors = []struct {
 }{
 	{codeBusy, ErrBusy}, {codeDropped, ErrDropped}, {codeUndetermined, ErrUndetermined},
 	{codeUnavailable, ErrUnavailable}, {codeStopped, ErrStopped}, {codeFutureRevision, ErrFutureRevision},
-	{codeCompacted, ErrCompacted}, {codeMalformed, ErrMalformed},
+	{codeCompacted, ErrCompacted}, {codeMalformed, ErrMalformed}, {codeNoRevision, ErrNoRevision},
+	{codeSpansShards, ErrSpansShards},
 }
 
 // AppendError appends the encoding of err, which may be nil. An error outside

@@ -1,9 +1,13 @@
 package shard
 
 // The client stream. A frame is the unit of the stream; its first byte says
-// what it holds. The server speaks first, with a greeting; the client answers
-// with its hello; then request frames flow one way and response frames the
+// what it holds. The client begins with its hello, the server answers with a
+// greeting; only then may request frames flow one way and response frames the
 // other, each with as many operations as were waiting.
+//
+// So a server knows of every stream that may carry operations: when a session
+// opens a newer one, what the older ones still had queued is dropped, and whatever
+// they still bring is too.
 const (
 	frameGreeting  byte = 1
 	frameHello     byte = 2
@@ -11,17 +15,21 @@ const (
 	frameResponses byte = 4
 )
 
-// Greeting is the first frame that a server sends.
+// Greeting is the first frame that a server sends, in answer to a hello that it
+// accepts.
 type Greeting struct {
 	Cluster     ClusterID
 	Node        NodeID
 	Incarnation uint64
+	Newest      Revision // see DecodeResponses
 }
 
-// Hello is the first frame that a client sends, after the greeting.
+// Hello is the first frame that a client sends.
 type Hello struct {
 	Cluster ClusterID // the cluster that the client pinned; never zero
 	Session Session
+	// Stream is larger than that of every stream that the session opened before.
+	Stream uint64
 }
 
 // Target is whom an attempt is meant for. A leader that it does not describe
@@ -59,26 +67,31 @@ type Row struct {
 // Result is the outcome of a command that was done. Slices alias the frame when
 // decoded.
 type Result struct {
-	// Revision of the write; or of the version that a get found.
+	// Revision of the write, 0 if it wrote nothing; of the version that a get
+	// found; at which a scan's page was read; the first one of a draw.
 	Revision Revision
-	// Found: a get found a value; a compare held.
+	// Found: a get found a value; all compares held.
 	Found bool
 	// Value that a get found; the counter after an increment (8 bytes, big
 	// endian); the present value when a compare did not hold.
 	Value []byte
-	// Rows of a scan's page.
+	// Rows of a scan's page; or one for each operation of the batch's list that
+	// was carried out, in its order: a get's row has the value and its revision, or
+	// revision 0 if there is none.
 	Rows []Row
 	// Resume is where the next page of the scan starts (its Start; or its End
-	// when scanning in reverse); nil when the page reached the end of the
-	// scanned range.
+	// when scanning in reverse), or the next piece of a delete-range; nil when the
+	// end of the range was reached.
 	Resume []byte
+	// Count of the keys that a delete-range removed; of the revisions drawn.
+	Count uint64
 }
 
 // AppendGreeting appends a greeting frame to b.
 func AppendGreeting(b []byte, g Greeting) []byte {
 	b = append(b, frameGreeting)
 	b = append(b, g.Cluster[:]...)
-	return appendUvarints(b, uint64(g.Node), g.Incarnation)
+	return appendUvarints(b, uint64(g.Node), g.Incarnation, uint64(g.Newest))
 }
 
 // DecodeGreeting reads a greeting frame.
@@ -89,6 +102,7 @@ func DecodeGreeting(b []byte) (Greeting, error) {
 	g.Cluster = r.clusterID()
 	g.Node = NodeID(r.uvarint())
 	g.Incarnation = r.uvarint()
+	g.Newest = r.revision()
 	return g, r.done()
 }
 
@@ -96,7 +110,7 @@ func DecodeGreeting(b []byte) (Greeting, error) {
 func AppendHello(b []byte, h Hello) []byte {
 	b = append(b, frameHello)
 	b = append(b, h.Cluster[:]...)
-	return appendUvarints(b, uint64(h.Session))
+	return appendUvarints(b, uint64(h.Session), h.Stream)
 }
 
 // DecodeHello reads a hello frame.
@@ -106,6 +120,7 @@ func DecodeHello(b []byte) (Hello, error) {
 	r.format(frameHello)
 	h.Cluster = r.clusterID()
 	h.Session = Session(r.uvarint())
+	h.Stream = r.uvarint()
 	return h, r.done()
 }
 
@@ -145,15 +160,19 @@ func DecodeRequests(b []byte, each func(Request)) error {
 	return r.done()
 }
 
-// BeginResponses starts a response frame in b; AppendResponse adds to it.
-func BeginResponses(b []byte) []byte { return append(b, frameResponses) }
+// BeginResponses starts a response frame in b; AppendResponse adds to it. newest
+// is the newest revision that the node knows to have been handed out.
+func BeginResponses(b []byte, newest Revision) []byte {
+	return appendUvarints(append(b, frameResponses), uint64(newest))
+}
 
 const (
 	resultFound  = 1 << 0
 	resultValue  = 1 << 1
 	resultRows   = 1 << 2
 	resultResume = 1 << 3
-	resultKnown  = 1<<4 - 1
+	resultCount  = 1 << 4
+	resultKnown  = 1<<5 - 1
 )
 
 // AppendResponse appends p to a response frame.
@@ -177,6 +196,9 @@ func AppendResponse(b []byte, p *Response) []byte {
 	if res.Resume != nil {
 		flags |= resultResume
 	}
+	if res.Count > 0 {
+		flags |= resultCount
+	}
 	b = append(b, flags)
 	b = appendUvarints(b, uint64(res.Revision))
 	if flags&resultValue != 0 {
@@ -194,14 +216,20 @@ func AppendResponse(b []byte, p *Response) []byte {
 	if flags&resultResume != 0 {
 		b = appendBytes(b, res.Resume)
 	}
+	if flags&resultCount != 0 {
+		b = appendUvarints(b, res.Count)
+	}
 	return b
 }
 
 // DecodeResponses calls each for every response of a frame, in order, and stops
-// at the first malformed one with an error. Responses alias b.
-func DecodeResponses(b []byte, each func(Response)) error {
+// at the first malformed one with an error. Responses alias b. newest is the
+// newest revision that the node knew when it began the frame: every operation
+// that has not begun yet will be given a larger one.
+func DecodeResponses(b []byte, each func(Response)) (newest Revision, err error) {
 	r := reader{b: b}
 	r.format(frameResponses)
+	newest = r.revision()
 	for len(r.b) > 0 {
 		p := Response{ID: r.uvarint(), Err: r.error()}
 		if r.err == nil && p.Err == nil {
@@ -212,7 +240,7 @@ func DecodeResponses(b []byte, each func(Response)) error {
 		}
 		each(p)
 	}
-	return r.done()
+	return newest, r.done()
 }
 
 func (r *reader) result() Result {
@@ -242,6 +270,9 @@ func (r *reader) result() Result {
 	}
 	if flags&resultResume != 0 {
 		res.Resume = r.bytes()
+	}
+	if flags&resultCount != 0 {
+		res.Count = r.uvarint()
 	}
 	return res
 }

@@ -59,19 +59,19 @@ func FuzzDecodeRequests(f *testing.F) {
 }
 
 func FuzzDecodeResponses(f *testing.F) {
-	b := BeginResponses(nil)
+	b := BeginResponses(nil, 77)
 	f.Add(b)
 	for i, s := range sampleErrors() {
 		b = AppendResponse(b, &Response{ID: uint64(i), Err: s.err, Result: Result{Revision: 5, Found: true, Value: []byte("v"),
-			Rows: []Row{{Key: []byte("\x02k"), Value: []byte("v"), Revision: 1}}, Resume: []byte("r")}})
+			Rows: []Row{{Key: []byte("\x02k"), Value: []byte("v"), Revision: 1}}, Resume: []byte("r"), Count: 3}})
 		f.Add(b)
 		f.Add(b[:len(b)-1])
 	}
 	// A row count that no page can have.
-	f.Add([]byte{frameResponses, 1, byte(codeOK), resultRows, 0, 0xff, 0xff, 0xff, 0x7f})
+	f.Add([]byte{frameResponses, 77, 1, byte(codeOK), resultRows, 0, 0xff, 0xff, 0xff, 0x7f})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		again, n := BeginResponses(nil), 0
-		err := DecodeResponses(b, func(p Response) {
+		again, n := BeginResponses(nil, 77), 0
+		newest, err := DecodeResponses(b, func(p Response) {
 			if len(p.Result.Rows) > PageRowsMax {
 				t.Fatalf("%d rows", len(p.Result.Rows))
 			}
@@ -81,8 +81,11 @@ func FuzzDecodeResponses(f *testing.F) {
 		if refused(t, err) {
 			return
 		}
-		twice, m := BeginResponses(nil), 0
-		if err := DecodeResponses(again, func(p Response) { twice = AppendResponse(twice, &p); m++ }); err != nil || m != n || !bytes.Equal(again, twice) {
+		if newest > MaxRevision {
+			t.Fatalf("newest %d", newest)
+		}
+		twice, m := BeginResponses(nil, 77), 0
+		if _, err := DecodeResponses(again, func(p Response) { twice = AppendResponse(twice, &p); m++ }); err != nil || m != n || !bytes.Equal(again, twice) {
 			t.Fatalf("%d responses became %d, %v", n, m, err)
 		}
 	})

@@ -68,6 +68,16 @@ func sampleCommands() []struct {
 		{"get at a revision", Command{Kind: KindGet, Op: op, Revision: 12345, Key: []byte("\x02key")}},
 		{"scan", Command{Kind: KindScan, Op: op, Start: []byte("\x02a"), End: []byte("\x02b"), Limit: 10, Bytes: 1000}},
 		{"scan, reverse, keys only", Command{Kind: KindScan, Op: op, Start: []byte("\x02"), End: []byte("\x03"), Reverse: true, KeysOnly: true, Revision: 9}},
+		{"get at a revision, at any replica", Command{Kind: KindGet, Op: op, Revision: 12345, AnyReplica: true, Key: []byte("\x02key")}},
+		{"batch", Command{Kind: KindBatch, Op: op, Birth: 7,
+			Compares: []Compare{{Kind: CompareValue, Key: []byte("\x02a"), Value: []byte("v")}, {Kind: CompareRevision, Key: []byte("\x02b"), Revision: 300},
+				{Kind: CompareAbsent, Key: []byte("\x02c")}, {Kind: ComparePresent, Key: []byte("\x02d")}},
+			Then: []BatchOp{{Kind: KindPut, Key: []byte("\x02a"), Value: []byte("new")}, {Kind: KindDelete, Key: []byte("\x02b")}},
+			Else: []BatchOp{{Kind: KindGet, Key: []byte("\x02a")}}}},
+		{"delete range", Command{Kind: KindDeleteRange, Op: op, Start: []byte("\x02a"), End: []byte("\x02b"), Limit: 1000}},
+		{"draw", Command{Kind: KindDraw, Op: op, Limit: 300}},
+		{"raise", Command{Kind: KindRaise}},
+		{"floor", Command{Kind: KindFloor, Revision: 12345}},
 	}
 }
 
@@ -101,6 +111,8 @@ func sampleErrors() []struct {
 		{"compacted", ErrCompacted},
 		{"malformed", ErrMalformed},
 		{"internal", &InternalError{Reason: "the disk is on fire"}},
+		{"no revision", ErrNoRevision},
+		{"spans shards", ErrSpansShards},
 	}
 }
 
@@ -156,13 +168,13 @@ func TestGoldenErrors(t *testing.T) {
 func TestGoldenFrames(t *testing.T) {
 	g := &golden{t: t, name: "frames"}
 	cluster := ClusterID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
-	greeting := Greeting{Cluster: cluster, Node: 3, Incarnation: 200}
+	greeting := Greeting{Cluster: cluster, Node: 3, Incarnation: 200, Newest: 300}
 	b := AppendGreeting(nil, greeting)
 	g.add("greeting", b)
 	if got, err := DecodeGreeting(b); err != nil || got != greeting {
 		t.Errorf("greeting: %+v, %v", got, err)
 	}
-	hello := Hello{Cluster: cluster, Session: 1 << 63}
+	hello := Hello{Cluster: cluster, Session: 1 << 63, Stream: 5}
 	b = AppendHello(nil, hello)
 	g.add("hello", b)
 	if got, err := DecodeHello(b); err != nil || got != hello {
@@ -175,13 +187,14 @@ func TestGoldenFrames(t *testing.T) {
 	}
 	g.add("requests", b)
 
-	b = BeginResponses(nil)
+	b = BeginResponses(nil, 77)
 	for i, p := range []Response{
 		{Err: ErrBusy},
 		{Err: &NotLeaderError{Shard: 42, Leader: LeaderHint{Node: 3, Address: "h:1"}}},
 		{Result: Result{Revision: 99}},
 		{Result: Result{Revision: 99, Found: true, Value: []byte("value")}},
 		{Result: Result{Rows: []Row{{Key: []byte("\x02a"), Value: []byte("x"), Revision: 5}, {Key: []byte("\x02b"), Revision: 300}}, Resume: []byte("\x02c")}},
+		{Result: Result{Revision: 99, Resume: []byte("\x02c"), Count: 1000}},
 	} {
 		p.ID = uint64(i + 1)
 		b = AppendResponse(b, &p)

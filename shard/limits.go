@@ -10,6 +10,9 @@ const (
 	RequestBytesMax = 8 << 20 // one encoded command
 	PageBytesMax    = 4 << 20 // keys and values of one page of a scan
 	PageRowsMax     = 10_000  // rows of one page of a scan
+	BatchOpsMax     = 1000    // compares and operations of one batch
+	DeleteRangeMax  = 1000    // keys that one piece of a delete-range removes
+	DrawMax         = 1 << 20 // revisions of one draw
 
 	// FrameBytesMax bounds a frame on any stream. One command of the largest
 	// size always fits.

@@ -18,7 +18,7 @@ func drawRevision(t *rapid.T, name string) Revision {
 // drawCommand sets the fields that its kind carries, and no others.
 func drawCommand(t *rapid.T) Command {
 	c := Command{
-		Kind:  Kind(rapid.IntRange(int(KindPut), int(KindScan)).Draw(t, "kind")),
+		Kind:  Kind(rapid.IntRange(int(KindPut), int(KindFloor)).Draw(t, "kind")),
 		Retry: rapid.Bool().Draw(t, "retry"),
 		Op:    OpID{Session(rapid.Uint64().Draw(t, "session")), rapid.Uint64().Draw(t, "sequence")},
 		Birth: drawRevision(t, "birth"),
@@ -39,8 +39,39 @@ func drawCommand(t *rapid.T) Command {
 		c.Start, c.End = drawBytes(t, "start"), drawBytes(t, "end")
 		c.Limit, c.Bytes, c.Revision = rapid.Uint64().Draw(t, "limit"), rapid.Uint64().Draw(t, "bytes"), drawRevision(t, "revision")
 		c.Reverse, c.KeysOnly = rapid.Bool().Draw(t, "reverse"), rapid.Bool().Draw(t, "keys only")
+		c.AnyReplica = rapid.Bool().Draw(t, "any replica")
+	case KindDeleteRange:
+		c.Start, c.End, c.Limit = drawBytes(t, "start"), drawBytes(t, "end"), rapid.Uint64().Draw(t, "limit")
+	case KindDraw:
+		c.Limit = rapid.Uint64().Draw(t, "limit")
+	case KindFloor:
+		c.Revision = drawRevision(t, "revision")
+	case KindBatch:
+		drawBatch(t, &c)
 	}
 	return c
+}
+
+func drawBatch(t *rapid.T, c *Command) {
+	for range rapid.IntRange(0, 3).Draw(t, "compares") {
+		x := Compare{Kind: CompareKind(rapid.IntRange(int(CompareValue), int(ComparePresent)).Draw(t, "compare")), Key: drawBytes(t, "key")}
+		switch x.Kind {
+		case CompareValue:
+			x.Value = drawBytes(t, "value")
+		case CompareRevision:
+			x.Revision = drawRevision(t, "revision")
+		}
+		c.Compares = append(c.Compares, x)
+	}
+	for _, ops := range []*[]BatchOp{&c.Then, &c.Else} {
+		for range rapid.IntRange(0, 3).Draw(t, "operations") {
+			o := BatchOp{Kind: rapid.SampledFrom([]Kind{KindPut, KindDelete, KindGet}).Draw(t, "operation"), Key: drawBytes(t, "key")}
+			if o.Kind == KindPut {
+				o.Value = drawBytes(t, "value")
+			}
+			*ops = append(*ops, o)
+		}
+	}
 }
 
 func TestCommandsAndRequestsRoundTrip(t *testing.T) {
@@ -127,7 +158,7 @@ func TestResponsesRoundTrip(t *testing.T) {
 		if rapid.Bool().Draw(t, "failed") {
 			p.Err = rapid.SampledFrom(sampleErrors()[1:]).Draw(t, "error").err
 		} else {
-			p.Result = Result{Revision: drawRevision(t, "revision"), Found: rapid.Bool().Draw(t, "found"), Value: drawBytes(t, "value")}
+			p.Result = Result{Revision: drawRevision(t, "revision"), Found: rapid.Bool().Draw(t, "found"), Value: drawBytes(t, "value"), Count: rapid.Uint64().Draw(t, "count")}
 			for range rapid.IntRange(0, 4).Draw(t, "rows") {
 				p.Result.Rows = append(p.Result.Rows, Row{Key: drawBytes(t, "key"), Value: drawBytes(t, "row value"), Revision: drawRevision(t, "row revision")})
 			}
@@ -136,10 +167,10 @@ func TestResponsesRoundTrip(t *testing.T) {
 			}
 		}
 		n := 0
-		err := DecodeResponses(AppendResponse(BeginResponses(nil), &p), func(got Response) {
+		newest, err := DecodeResponses(AppendResponse(BeginResponses(nil, 77), &p), func(got Response) {
 			n++
 			r, w := got.Result, p.Result
-			same := got.ID == p.ID && sameError(got.Err, p.Err) && r.Revision == w.Revision && r.Found == w.Found &&
+			same := got.ID == p.ID && sameError(got.Err, p.Err) && r.Revision == w.Revision && r.Found == w.Found && r.Count == w.Count &&
 				bytes.Equal(r.Value, w.Value) && bytes.Equal(r.Resume, w.Resume) && (r.Resume == nil) == (w.Resume == nil) && len(r.Rows) == len(w.Rows)
 			for i := range w.Rows {
 				same = same && bytes.Equal(r.Rows[i].Key, w.Rows[i].Key) && bytes.Equal(r.Rows[i].Value, w.Rows[i].Value) && r.Rows[i].Revision == w.Rows[i].Revision
@@ -148,7 +179,7 @@ func TestResponsesRoundTrip(t *testing.T) {
 				t.Fatalf("%+v became %+v", p, got)
 			}
 		})
-		if err != nil || n != 1 {
+		if err != nil || n != 1 || newest != 77 {
 			t.Fatalf("%d responses, %v", n, err)
 		}
 	})
@@ -156,12 +187,12 @@ func TestResponsesRoundTrip(t *testing.T) {
 
 func TestPageOfManyRowsIsRefused(t *testing.T) {
 	rows := make([]Row, PageRowsMax+1)
-	b := AppendResponse(BeginResponses(nil), &Response{Result: Result{Rows: rows}})
-	if err := DecodeResponses(b, func(Response) { t.Error("accepted") }); err == nil {
+	b := AppendResponse(BeginResponses(nil, 77), &Response{Result: Result{Rows: rows}})
+	if _, err := DecodeResponses(b, func(Response) { t.Error("accepted") }); err == nil {
 		t.Error("no error")
 	}
-	b = AppendResponse(BeginResponses(nil), &Response{Result: Result{Rows: rows[1:]}})
-	if err := DecodeResponses(b, func(Response) {}); err != nil {
+	b = AppendResponse(BeginResponses(nil, 77), &Response{Result: Result{Rows: rows[1:]}})
+	if _, err := DecodeResponses(b, func(Response) {}); err != nil {
 		t.Error(err)
 	}
 }

@@ -271,7 +271,7 @@ func (d *door) respond(p *shard.Response) {
 		return
 	}
 	if len(d.out) == 0 {
-		d.out = shard.BeginResponses(d.out)
+		d.out = shard.BeginResponses(d.out, 0)
 	}
 	d.out = shard.AppendResponse(d.out, p)
 	if d.sending {

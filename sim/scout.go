@@ -116,9 +116,9 @@ func (s *Scout) send(n *Node, o *Op, cmd shard.Command, answer func(shard.Respon
 			Target: shard.Target{Shard: o.Shard, Version: state.Descriptor.Epoch.Version, Replica: r.Group().Replica(), Term: r.Leadership().Term}}
 		n.store().Execute(q, func(p shard.Response) {
 			// The response's slices are gone when this returns: it travels encoded.
-			frame := shard.AppendResponse(shard.BeginResponses(nil), &p)
+			frame := shard.AppendResponse(shard.BeginResponses(nil, 0), &p)
 			net.in(s.env, net.latency(), "scout's answer", func() {
-				if err := shard.DecodeResponses(frame, answer); err != nil {
+				if _, err := shard.DecodeResponses(frame, answer); err != nil {
 					n.fail("a response that does not decode", err)
 				}
 			})

@@ -201,7 +201,7 @@ func (c *Cluster) Handle(n shard.NodeID, frame []byte) ([]byte, error) {
 	var out []byte
 	err := shard.DecodeRequests(frame, func(q shard.Request) {
 		if out == nil {
-			out = shard.BeginResponses(nil)
+			out = shard.BeginResponses(nil, 0)
 		}
 		p := c.Execute(n, &q)
 		out = shard.AppendResponse(out, &p)

@@ -9,6 +9,7 @@ import (
 // columns to its left. A package belongs to the room with the longest name that
 // is a prefix of its path.
 var columns = [][]string{
+	{"internal/planted"},
 	{"shard", "internal/env"},
 	{"storage", "router", "placement", "api"},
 	{"raftgroup"},

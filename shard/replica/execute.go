@@ -46,8 +46,7 @@ func decode(b []byte, trusted bool, c *shard.Command) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
-	system := c.Kind != shard.KindScan && c.Key[0] == shard.SystemKeyspace || c.Kind == shard.KindScan && c.Start[0] == shard.SystemKeyspace
-	switch {
+	switch system := c.System(); {
 	case system && c.Kind.Write() && !trusted:
 		return &shard.InvalidError{Field: "key", Reason: "is in the system keyspace, which only nodes write"}
 	case system && c.Revision != 0:

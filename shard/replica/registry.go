@@ -83,7 +83,7 @@ func (g *registry) covering(c *shard.Command) *shard.Descriptor {
 	}
 	index := g.index
 	g.mu.Unlock()
-	first := anchor(c)
+	first := c.Anchor()
 	i := sort.Search(len(index), func(i int) bool { return bytes.Compare(index[i].start, first) > 0 })
 	// Two replicas' spans may overlap while one of them lags behind a split: the
 	// neighbour before may be the one that covers the place.
@@ -106,17 +106,6 @@ func (g *registry) rebuild() {
 	g.index = index
 }
 
-// anchor is the key at which a command begins.
-func anchor(c *shard.Command) []byte {
-	switch {
-	case c.Kind != shard.KindScan:
-		return c.Key
-	case c.Reverse:
-		return c.End
-	}
-	return c.Start
-}
-
 // begins tells whether a command begins in a span: its key lies there, or the
 // first key that its scan may give. End bounds are exclusive, so that a reverse
 // scan may begin at the span's own end.
@@ -124,5 +113,5 @@ func begins(c *shard.Command, s shard.Span) bool {
 	if c.Kind == shard.KindScan && c.Reverse {
 		return bytes.Compare(s.Start, c.End) < 0 && bytes.Compare(c.End, s.End) <= 0
 	}
-	return s.Contains(anchor(c))
+	return s.Contains(c.Anchor())
 }

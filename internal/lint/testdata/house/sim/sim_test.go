@@ -1,3 +1,3 @@
 package sim
 
-import _ "go.etcd.io/raft/v3/raftpb"
+import _ "go.etcd.io/raft/v3/raftpb" // want imports "raftpb stays"
