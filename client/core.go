@@ -166,7 +166,7 @@ func (c *Core) Do(cmd shard.Command, timeout time.Duration, done func(shard.Resu
 			c.refuse(o, err)
 			return func() {}
 		}
-		o.key = own.Key
+		o.key = own.Anchor()
 	}
 	if err := c.submit(timeout, o); err != nil {
 		c.refuse(o, err)
@@ -203,7 +203,7 @@ func (c *Core) prepare(o *op, cmd *shard.Command) {
 		o.command = make([]byte, 0, need)
 	}
 	o.command = shard.AppendCommand(o.command[:0], cmd)
-	o.key, o.system = cmd.Key, cmd.Key[0] == shard.SystemKeyspace
+	o.key, o.system = cmd.Anchor(), cmd.System()
 	o.size = opOverhead + len(o.command)
 }
 

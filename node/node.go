@@ -79,6 +79,8 @@ type Node struct {
 	host      *raftgroup.Host
 	core      *client.Core
 	feeder    *driver.Feeder
+	grants    *revision.Grants
+	draws     *revision.Draws
 	driver    *driver.Driver
 	chores    chores
 }
@@ -97,8 +99,11 @@ func New(cfg Config) (*Node, error) {
 	n.chores.catalog = catalog.New(n.core, cfg.Env, n.queue)
 	n.feeder = driver.NewFeeder(driver.FeederConfig{Node: cfg.Identity.Node, Env: cfg.Env, Directory: n.chores.catalog, Logger: cfg.Logger})
 	n.driver = driver.New(driver.Config{Env: cfg.Env, Cluster: (*drivenCluster)(n), Logger: cfg.Logger})
+	// The granter looks into the store, which is there before anybody draws.
+	n.grants = revision.NewGrants(func() (revision.Meta, bool) { return revision.MetaIn(n.store) })
+	n.draws = revision.NewDraws(revision.DrawsConfig{Env: cfg.Env, Queue: n.queue, KV: n.core, Grants: n.grants})
 	n.store = replica.NewStore(replica.Config{
-		Node: cfg.Identity.Node, Env: cfg.Env, Engine: cfg.Engine, Revisions: &revision.PerShard{},
+		Node: cfg.Identity.Node, Env: cfg.Env, Engine: cfg.Engine, Revisions: n.draws, Grants: n.grants,
 		Reads: cfg.Env.NewPool("reads", readWorkers), Address: n.addresses.Lookup,
 		DescriptorChanged: n.descriptorChanged, Logger: cfg.Logger,
 	})

@@ -61,6 +61,12 @@ func (n *Node) info() *pb.NodeInfo {
 			"reads_total":            float64(host.Reads),
 		},
 	}
+	draws, drawn := n.draws.Drawn()
+	granted, rounds := n.grants.Granted()
+	info.Counters["revision_draws_total"] = float64(draws)
+	info.Counters["revisions_drawn_total"] = float64(drawn)
+	info.Counters["revisions_granted_total"] = float64(granted)
+	info.Counters["revision_grant_rounds_total"] = float64(rounds)
 	if n.cfg.CPUSeconds != nil {
 		info.Counters["process_cpu_seconds_total"] = n.cfg.CPUSeconds()
 	}

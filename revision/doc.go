@@ -1,19 +1,35 @@
-// Package revision numbers writes.
+// Package revision puts every write of the cluster into one order.
 //
-// A revision is a write's place in an order of writes. Replicas ask for them
-// through the Revisions interface of package shard/replica: a draw of n for a
-// shard is answered, at once or later, with n consecutive numbers that are larger
-// than all that were handed out for that shard before.
+// A revision is a write's place in that order. Revisions come from one counter,
+// which the leader of the meta shard has in memory: Grants. Every node asks it on
+// behalf of all its replicas at once: Draws. Replicas then propose what they were
+// given, and the state machine refuses what came too late (package shard/machine).
 //
-// PerShard answers from a counter per shard, so that revisions of different
-// shards say nothing about each other. One order over the whole cluster takes
-// grants from the meta shard's leader, behind the same interface: a node then has
-// one draw in flight for all its shards, a draw serves the writes that were
-// waiting when it was sent, and nothing is fetched ahead. Replicas rely on no more
-// than the interface says: answers may come late, in any step, out of order
-// between shards, and with gaps.
+// # Why the order is an order in real time
 //
-// A caller that loses leadership while a draw is out must not use its answer in
-// another term. What safety needs beyond that, that revisions in a shard's log
-// strictly increase, the state machine checks when it applies.
+// If a write was acknowledged before another one began, its revision is the
+// smaller one:
+//
+//   - Nothing is fetched ahead. A draw serves the writes that waited when it was
+//     sent, and is granted after that: so above all that was granted before.
+//   - A leader takes the counter, then has a quorum confirm that it still led in
+//     the same term, then replies. A leader that was deposed meanwhile does not
+//     reply: its successor may have granted more, and their writes may have been
+//     acknowledged. It is not enough that it leads again by the time it asks.
+//   - A leader grants only below a bound that a majority has on disk, and only
+//     what it has raised the bound by itself, in its term: (bound before, bound
+//     after] of a raise that it has seen applied. Whoever led before granted below.
+//
+// # What it costs
+//
+// One message to the meta shard's leader, none if it is this node, and one round
+// of heartbeats there, which all draws that wait share. A node has one draw in
+// flight, so that under load the writes of a whole round trip share it.
+//
+// # Failures
+//
+// A draw is lost with its leader or connection; another one is sent, and numbers
+// that were granted to nobody are never used. Without a leader of the meta shard
+// writes wait, no longer than Config.Patience, and then get ErrNoRevision: nothing
+// was proposed. Reads need no revision, but for snapshots over several shards.
 package revision

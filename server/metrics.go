@@ -45,13 +45,17 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 }
 
 var counterHelp = map[string]string{
-	"wal_syncs_total":        "Syncs of the write-ahead log.",
-	"commits_total":          "Batches committed to the engine.",
-	"ingests_total":          "Snapshots that were ingested as tables; small ones are written as batches.",
-	"rounds_total":           "Rounds of the scheduler.",
-	"groups_in_rounds_total": "Groups that had a turn, over all rounds.",
-	"entries_total":          "Log entries proposed on this node.",
-	"operations_total":       "Operations proposed on this node.",
-	"read_indexes_total":     "ReadIndex rounds started on this node.",
-	"reads_total":            "Reads confirmed on this node.",
+	"wal_syncs_total":             "Syncs of the write-ahead log.",
+	"commits_total":               "Batches committed to the engine.",
+	"ingests_total":               "Snapshots that were ingested as tables; small ones are written as batches.",
+	"rounds_total":                "Rounds of the scheduler.",
+	"groups_in_rounds_total":      "Groups that had a turn, over all rounds.",
+	"entries_total":               "Log entries proposed on this node.",
+	"operations_total":            "Operations proposed on this node.",
+	"read_indexes_total":          "ReadIndex rounds started on this node.",
+	"reads_total":                 "Reads confirmed on this node.",
+	"revision_draws_total":        "Draws of revisions by this node.",
+	"revisions_drawn_total":       "Revisions that this node has drawn.",
+	"revisions_granted_total":     "Revisions granted by this node as the leader of the meta shard.",
+	"revision_grant_rounds_total": "Confirmed rounds in which this node granted revisions.",
 }

@@ -4,21 +4,20 @@ package planted
 type Bug string
 
 const (
-	RetryWithoutLookUp      Bug = "retry without look-up"
-	RevisionFetchedAhead    Bug = "revision fetched ahead"
-	GrantWithoutConfirming  Bug = "grant without confirming leadership"
-	ReadFromViewBelow       Bug = "read at R from a view below R"
-	ReadIndexBySuccessor    Bug = "ReadIndex confirmed by a successor"
-	FloorIgnoredByReads     Bug = "floor ignored by reads"
-	StaleStreamNotDropped   Bug = "stale stream's queue not dropped"
-	BoundFromUnappliedValue Bug = "revision bound raised from an unapplied value"
-	StaleRevisionApplied    Bug = "revision that is not larger is applied"
-	ProposedInALaterTerm    Bug = "proposed in a later term than the draw's"
-	DropWithoutItsShadow    Bug = "tombstone dropped without what it shadows"
+	RetryWithoutLookUp     Bug = "retry without look-up"
+	RevisionFetchedAhead   Bug = "revision fetched ahead"
+	GrantWithoutConfirming Bug = "grant without confirming leadership"
+	ReadFromViewBelow      Bug = "read at R from a view below R"
+	ReadIndexBySuccessor   Bug = "ReadIndex confirmed by a successor"
+	FloorIgnoredByReads    Bug = "floor ignored by reads"
+	StaleStreamNotDropped  Bug = "stale stream's queue not dropped"
+	StaleRevisionApplied   Bug = "revision that is not larger is applied"
+	ProposedInALaterTerm   Bug = "proposed in a later term than the draw's"
+	DropWithoutItsShadow   Bug = "tombstone dropped without what it shadows"
 )
 
 // Bugs lists all names.
 func Bugs() []Bug {
 	return []Bug{RetryWithoutLookUp, RevisionFetchedAhead, GrantWithoutConfirming, ReadFromViewBelow, ReadIndexBySuccessor,
-		FloorIgnoredByReads, StaleStreamNotDropped, BoundFromUnappliedValue, StaleRevisionApplied, ProposedInALaterTerm, DropWithoutItsShadow}
+		FloorIgnoredByReads, StaleStreamNotDropped, StaleRevisionApplied, ProposedInALaterTerm, DropWithoutItsShadow}
 }

@@ -23,6 +23,7 @@ type Config struct {
 	Env       env.Env
 	Engine    *storage.Engine
 	Revisions Revisions
+	Grants    Granter   // nil: this node never serves draws
 	Reads     env.Queue // a pool on which reads touch the disk
 	// Address is where clients reach a node, "" if unknown. Safe for concurrent use.
 	Address func(shard.NodeID) string

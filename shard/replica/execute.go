@@ -29,8 +29,12 @@ func (s *Store) execute(q *shard.Request, trusted bool, reply func(shard.Respons
 		s.refuse(q.ID, err, reply)
 		return
 	}
-	if c.Kind.Write() {
+	switch {
+	case c.Kind.Write():
 		s.write(r, q, &c, reply)
+		return
+	case c.Kind == shard.KindDraw:
+		s.draw(r, q.ID, &c, reply)
 		return
 	}
 	s.read(r, q, &c, reply)
@@ -49,6 +53,8 @@ func decode(b []byte, trusted bool, c *shard.Command) error {
 	switch system := c.System(); {
 	case system && c.Kind.Write() && !trusted:
 		return &shard.InvalidError{Field: "key", Reason: "is in the system keyspace, which only nodes write"}
+	case c.Kind == shard.KindDraw && c.Limit > 1 && !trusted:
+		return &shard.InvalidError{Field: "draw", Reason: "is of more than one revision, which only nodes ask for"}
 	case system && c.Revision != 0:
 		return &shard.InvalidError{Field: "revision", Reason: "is set for the system keyspace, which has no versions"}
 	}

@@ -38,6 +38,11 @@ func (s *Store) read(r *Replica, q *shard.Request, c *shard.Command, reply func(
 func (t turn) Confirmed(confirmed []raftgroup.Read, err error) {
 	if err != nil {
 		err = t.hinted(err)
+	}
+	if confirmed = t.confirmations(confirmed, err); len(confirmed) == 0 {
+		return
+	}
+	if err != nil {
 		for _, rd := range confirmed {
 			rd.(*read).refuse(err)
 		}

@@ -66,6 +66,9 @@ func (s *Store) newReplica(g group, id shard.ID, self shard.ReplicaID, state *st
 	return r
 }
 
+// Self is the replica's ID.
+func (r *Replica) Self() shard.ReplicaID { return r.self }
+
 // Group is the replica's raft group.
 func (r *Replica) Group() *raftgroup.Group { return r.raft }
 

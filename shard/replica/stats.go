@@ -46,7 +46,7 @@ const (
 
 func (c *counters) write(cmd *shard.Command) {
 	switch {
-	case cmd.Key[0] == shard.SystemKeyspace:
+	case cmd.System():
 		c.systemWrites.Add(1)
 	case cmd.Kind == shard.KindDelete:
 		c.deletes.Add(1)

@@ -1,0 +1,205 @@
+package revision
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kiloraft/kiloraft/internal/env"
+	"github.com/kiloraft/kiloraft/internal/planted"
+	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/shard/replica"
+)
+
+// KV carries out one command on the shard that is meant to; *client.Core is one.
+type KV interface {
+	Do(cmd shard.Command, timeout time.Duration, done func(shard.Result, error)) (cancel func())
+}
+
+// DrawsConfig of a node's draws.
+type DrawsConfig struct {
+	Env    env.Env
+	Queue  env.Queue // for time-outs
+	KV     KV        // reaches the meta shard's leader, wherever it is
+	Grants *Grants   // of this node: spares the message if the leader is here
+	// Patience is how long writes wait for a revision; default 5 s, which is longer
+	// than the meta shard's next election takes.
+	Patience time.Duration
+}
+
+const defaultPatience = 5 * time.Second
+
+// Draws is how a node's replicas get revisions: one draw at a time for all of them.
+// It is safe for concurrent use and never blocks.
+type Draws struct {
+	cfg DrawsConfig
+
+	mu      sync.Mutex // guards what follows
+	waiting []request
+	total   int // revisions that waiting asks for
+	// number of the draw in flight; 0: none is. Answers to any other are ignored.
+	number  uint64
+	sent    []request
+	last    uint64 // number of the last draw
+	timeout env.Timer
+
+	newest       atomic.Uint64
+	draws, drawn atomic.Uint64
+
+	ahead revisions // of a planted bug
+}
+
+// request is one caller's share of a draw.
+type request struct {
+	n    int
+	done func(shard.Revision, error)
+}
+
+var _ replica.Revisions = (*Draws)(nil)
+
+// NewDraws makes a node's draws.
+func NewDraws(cfg DrawsConfig) *Draws {
+	if cfg.Patience <= 0 {
+		cfg.Patience = defaultPatience
+	}
+	return &Draws{cfg: cfg}
+}
+
+// Newest is the largest revision that was drawn on this node.
+func (d *Draws) Newest() shard.Revision { return shard.Revision(d.newest.Load()) }
+
+// Drawn is how many draws this node has made, and for how many revisions.
+func (d *Draws) Drawn() (draws, revisions uint64) { return d.draws.Load(), d.drawn.Load() }
+
+// Draw implements replica.Revisions. n is what the caller's own bounds allow, at
+// most shard.DrawMax; the error is ErrNoRevision. Callers' order is kept: of two
+// requests in one draw the earlier one gets the smaller revisions.
+func (d *Draws) Draw(_ shard.ID, _ shard.Revision, n int, done func(first shard.Revision, err error)) {
+	d.mu.Lock()
+	if planted.On(planted.RevisionFetchedAhead) && uint64(n) <= uint64(d.ahead.last-d.ahead.first) {
+		first := d.ahead.first
+		d.ahead.first += shard.Revision(n)
+		d.mu.Unlock()
+		done(first, nil)
+		return
+	}
+	d.waiting = append(d.waiting, request{n, done})
+	send := d.number == 0 && d.takeLocked()
+	number, sum := d.number, d.total
+	d.mu.Unlock()
+	if send {
+		d.send(number, sum)
+	}
+}
+
+// takeLocked begins the next draw, for what waits now: whoever comes later waits
+// for the one after it. It is false if nothing waits.
+func (d *Draws) takeLocked() bool {
+	if len(d.waiting) == 0 {
+		return false
+	}
+	i, sum := 0, 0
+	for i < len(d.waiting) && (i == 0 || sum+d.waiting[i].n <= shard.DrawMax) {
+		sum += d.waiting[i].n
+		i++
+	}
+	d.sent = append(d.sent[:0], d.waiting[:i]...)
+	rest := copy(d.waiting, d.waiting[i:])
+	clear(d.waiting[rest:])
+	d.waiting = d.waiting[:rest]
+	d.last++
+	d.number, d.total = d.last, sum
+	return true
+}
+
+// send asks for the n revisions of the draw in flight: this node's own granter
+// first, if it leads the meta shard, and whoever does otherwise.
+func (d *Draws) send(number uint64, n int) {
+	d.draws.Add(1)
+	ask := n
+	if planted.On(planted.RevisionFetchedAhead) {
+		ask += 1000
+	}
+	timer := d.cfg.Env.AfterFunc(d.cfg.Patience, d.cfg.Queue, func() { d.answered(number, 0, shard.ErrNoRevision) })
+	d.mu.Lock()
+	if d.number == number {
+		d.timeout = timer
+	}
+	d.mu.Unlock()
+	d.cfg.Grants.Grant(ask, func(first shard.Revision, err error) {
+		if err == nil {
+			d.answered(number, first, nil)
+			return
+		}
+		d.cfg.KV.Do(shard.Command{Kind: shard.KindDraw, Limit: uint64(ask)}, d.cfg.Patience, func(res shard.Result, err error) {
+			if err == nil && res.Count != uint64(ask) {
+				err = shard.ErrMalformed
+			}
+			d.answered(number, res.Revision, err)
+		})
+	})
+}
+
+// answered deals out the revisions of a draw, and sends the next one. Only the
+// draw in flight is of interest: one that was given up has been answered.
+func (d *Draws) answered(number uint64, first shard.Revision, err error) {
+	d.mu.Lock()
+	if d.number != number {
+		d.mu.Unlock()
+		return
+	}
+	// From here on answers to this draw are ignored, while the next one is not sent
+	// before all of this one's callers have their numbers.
+	d.number = dealing
+	if d.timeout != nil {
+		d.timeout.Stop()
+		d.timeout = nil
+	}
+	sent, n := d.sent, d.total
+	d.sent = nil
+	if err == nil {
+		d.drawn.Add(uint64(n))
+		d.newest.Store(uint64(first) + uint64(n) - 1)
+		if planted.On(planted.RevisionFetchedAhead) {
+			d.ahead = revisions{first + shard.Revision(n), first + shard.Revision(n) + 1000}
+		}
+	}
+	d.mu.Unlock()
+	for i := range sent {
+		if err != nil {
+			sent[i].done(0, shard.ErrNoRevision)
+			continue
+		}
+		sent[i].done(first, nil)
+		first += shard.Revision(sent[i].n)
+	}
+	clear(sent)
+	d.mu.Lock()
+	if cap(sent) <= sentMax {
+		d.sent = sent[:0]
+	}
+	d.number = 0
+	send := d.takeLocked()
+	number, n = d.number, d.total
+	d.mu.Unlock()
+	if send {
+		d.send(number, n)
+	}
+}
+
+const (
+	// dealing is the number while a draw's revisions are dealt out.
+	dealing = ^uint64(0)
+	// sentMax is how many requests the buffer of an idle node has room for.
+	sentMax = 1024
+)
+
+// HandedOut tells whether r was handed out to somebody, or skipped: nobody will be
+// given it from now on. If that is not known here another revision is drawn.
+func (d *Draws) HandedOut(r shard.Revision, done func(known bool, err error)) {
+	if r <= d.Newest() {
+		done(true, nil)
+		return
+	}
+	d.Draw(shard.MetaID, 0, 1, func(first shard.Revision, err error) { done(r <= first, err) })
+}

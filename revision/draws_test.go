@@ -1,0 +1,218 @@
+package revision
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/kiloraft/kiloraft/internal/env"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// world is time that stands still until the test lets it pass, and a meta shard
+// that answers when it is told to.
+type world struct {
+	timers []*appointment
+	asked  []question
+}
+
+type appointment struct {
+	step    func()
+	stopped bool
+}
+
+func (a *appointment) Stop() bool { a.stopped = true; return true }
+
+type question struct {
+	n    uint64
+	done func(shard.Result, error)
+}
+
+func (w *world) Now() time.Duration { return 0 }
+func (w *world) AfterFunc(_ time.Duration, _ env.Queue, step func()) env.Timer {
+	a := &appointment{step: step}
+	w.timers = append(w.timers, a)
+	return a
+}
+func (w *world) Uint64() uint64                { return 1 }
+func (w *world) NewQueue(string) env.Queue     { return w }
+func (w *world) NewPool(string, int) env.Queue { return w }
+func (w *world) Submit(step func())            { step() }
+func (w *world) Do(c shard.Command, _ time.Duration, done func(shard.Result, error)) func() {
+	if c.Kind != shard.KindDraw {
+		panic("not a draw")
+	}
+	w.asked = append(w.asked, question{c.Limit, done})
+	return func() {}
+}
+
+// answer answers question i.
+func (w *world) answer(i int, first shard.Revision) {
+	q := w.asked[i]
+	q.done(shard.Result{Revision: first, Count: q.n}, nil)
+}
+
+// elsewhere is a world in which another node leads the meta shard.
+func elsewhere() (*world, *Draws) {
+	w := &world{}
+	return w, NewDraws(DrawsConfig{Env: w, Queue: w, KV: w, Grants: NewGrants(func() (Meta, bool) { return nil, false })})
+}
+
+func draw(d *Draws, n int) *reply {
+	r := &reply{}
+	d.Draw(7, 0, n, r.take)
+	return r
+}
+
+// A draw serves those who waited when it was sent. Whoever comes later could
+// otherwise be given a smaller revision than that of a write elsewhere which was
+// acknowledged in between.
+func TestNothingIsFetchedAhead(t *testing.T) {
+	w, d := elsewhere()
+	first := draw(d, 2)
+	late, later := draw(d, 3), draw(d, 1)
+	if len(w.asked) != 1 || w.asked[0].n != 2 {
+		t.Fatalf("asked %+v", w.asked)
+	}
+	w.answer(0, 100)
+	granted(t, first, 100)
+	if late.calls != 0 || len(w.asked) != 2 || w.asked[1].n != 4 {
+		t.Fatalf("%+v, asked %+v", late, w.asked)
+	}
+	w.answer(1, 200)
+	granted(t, late, 200)
+	granted(t, later, 203)
+	if draws, n := d.Drawn(); draws != 2 || n != 6 || d.Newest() != 203 {
+		t.Errorf("%d draws of %d, newest %d", draws, n, d.Newest())
+	}
+}
+
+// Whoever draws within an answer waits for the next draw.
+func TestDrawWithinAnAnswer(t *testing.T) {
+	w, d := elsewhere()
+	var second *reply
+	d.Draw(7, 0, 1, func(shard.Revision, error) { second = draw(d, 1) })
+	w.answer(0, 5)
+	if second == nil || second.calls != 0 || len(w.asked) != 2 {
+		t.Fatalf("%+v, %d questions", second, len(w.asked))
+	}
+	w.answer(1, 6)
+	granted(t, second, 6)
+}
+
+// A draw that takes too long ends with ErrNoRevision, and its answer, should it
+// still come, is nobody's.
+func TestSupersededDrawsAreIgnored(t *testing.T) {
+	w, d := elsewhere()
+	lost := draw(d, 1)
+	waits := draw(d, 1)
+	w.timers[0].step()
+	if lost.calls != 1 || !errors.Is(lost.err, shard.ErrNoRevision) {
+		t.Errorf("%+v", lost)
+	}
+	w.answer(0, 10)
+	if waits.calls != 0 || d.Newest() != 0 {
+		t.Error("the answer of a draw that was given up was used")
+	}
+	w.answer(1, 20)
+	granted(t, waits, 20)
+	w.timers[0].step()
+	w.timers[1].step() // both are late
+	w.answer(0, 10)
+	third := draw(d, 1)
+	w.answer(2, 30)
+	granted(t, third, 30)
+}
+
+func TestFailedDraws(t *testing.T) {
+	w, d := elsewhere()
+	r := draw(d, 1)
+	w.asked[0].done(shard.Result{}, shard.ErrUnavailable)
+	if r.calls != 1 || !errors.Is(r.err, shard.ErrNoRevision) {
+		t.Errorf("%+v", r)
+	}
+	r = draw(d, 2)
+	w.asked[1].done(shard.Result{Revision: 5, Count: 1}, nil) // not what was asked for
+	if r.calls != 1 || !errors.Is(r.err, shard.ErrNoRevision) {
+		t.Errorf("%+v", r)
+	}
+	r = draw(d, 2)
+	w.answer(2, 6)
+	granted(t, r, 6)
+}
+
+// Draws that are too large together are made one after the other.
+func TestLargeDrawsAreCut(t *testing.T) {
+	w, d := elsewhere()
+	draw(d, 1)
+	a, b, c := draw(d, shard.DrawMax-1), draw(d, 2), draw(d, 3)
+	w.answer(0, 1)
+	w.answer(1, 2)
+	granted(t, a, 2)
+	if b.calls != 0 || w.asked[2].n != 5 {
+		t.Fatalf("%+v", w.asked)
+	}
+	w.answer(2, 1<<40)
+	granted(t, b, 1<<40)
+	granted(t, c, 1<<40+2)
+}
+
+// If this node leads the meta shard nobody else is asked.
+func TestOwnGranterIsAskedFirst(t *testing.T) {
+	m := &metaFake{group: &metaGroup{}}
+	m.group.elect(m)
+	w := &world{}
+	d := NewDraws(DrawsConfig{Env: w, Queue: w, KV: w, Grants: m.grants()})
+	r := draw(d, 4)
+	m.settle()
+	granted(t, r, 1)
+	m.group.elect(&metaFake{group: m.group})
+	r = draw(d, 1)
+	m.settle()
+	if len(w.asked) != 1 {
+		t.Fatal("the new leader was not asked")
+	}
+	w.answer(0, 1<<30)
+	granted(t, r, 1<<30)
+}
+
+func TestHandedOut(t *testing.T) {
+	w, d := elsewhere()
+	draw(d, 10)
+	w.answer(0, 100)
+	check := func(r shard.Revision, want bool) {
+		t.Helper()
+		calls := 0
+		asked := len(w.asked)
+		d.HandedOut(r, func(known bool, err error) {
+			calls++
+			if known != want || err != nil {
+				t.Errorf("%d: %v, %v", r, known, err)
+			}
+		})
+		if len(w.asked) > asked {
+			w.answer(asked, 200+shard.Revision(asked))
+		}
+		if calls != 1 {
+			t.Errorf("%d: %d calls", r, calls)
+		}
+	}
+	check(1, true)
+	check(109, true)
+	if len(w.asked) != 1 {
+		t.Error("what is known was asked for")
+	}
+	check(110, true) // another node's, or nobody's: below what is drawn now
+	check(1000, false)
+	calls := 0
+	d.HandedOut(1000, func(_ bool, err error) {
+		calls++
+		if !errors.Is(err, shard.ErrNoRevision) {
+			t.Error(err)
+		}
+	})
+	w.timers[len(w.timers)-1].step()
+	if calls != 1 {
+		t.Error("no answer")
+	}
+}

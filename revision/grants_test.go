@@ -1,0 +1,368 @@
+package revision
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/kiloraft/kiloraft/raftgroup"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// metaGroup is the meta shard as all its replicas see it: one bound, one leader
+// at a time, and replicas that may not have heard of it.
+type metaGroup struct {
+	bound  uint64
+	term   uint64
+	leader *metaFake
+}
+
+func (g *metaGroup) elect(m *metaFake) {
+	g.term++
+	g.leader = m
+	m.believes = raftgroup.Leadership{Term: g.term, Leading: true}
+}
+
+// metaFake is one replica of it. What it is asked waits until the test lets it go on.
+type metaFake struct {
+	group    *metaGroup
+	believes raftgroup.Leadership
+	confirms []func(uint64, error)
+	raises   []func()
+	refuses  error // of Confirm
+}
+
+func (m *metaFake) Leadership() raftgroup.Leadership { return m.believes }
+
+func (m *metaFake) Confirm(done func(uint64, error)) error {
+	if m.refuses != nil {
+		return m.refuses
+	}
+	m.confirms = append(m.confirms, done)
+	return nil
+}
+
+// confirm answers the oldest confirmation as a ReadIndex does: asked anew in
+// whatever term the replica leads by now.
+func (m *metaFake) confirm() {
+	done := m.confirms[0]
+	m.confirms = m.confirms[1:]
+	if m.group.leader != m {
+		done(0, &shard.NotLeaderError{Shard: shard.MetaID})
+		return
+	}
+	done(m.group.term, nil)
+}
+
+func (m *metaFake) Raise(term, n uint64, done func(uint64, error)) {
+	m.raises = append(m.raises, func() {
+		if m.group.leader != m || m.group.term != term {
+			done(0, shard.ErrDropped)
+			return
+		}
+		m.group.bound += n
+		done(m.group.bound, nil)
+	})
+}
+
+func (m *metaFake) raise() {
+	run := m.raises[0]
+	m.raises = m.raises[1:]
+	run()
+}
+
+// settle lets everything go on that waits.
+func (m *metaFake) settle() {
+	for len(m.raises)+len(m.confirms) > 0 {
+		if len(m.raises) > 0 {
+			m.raise()
+		} else {
+			m.confirm()
+		}
+	}
+}
+
+func (m *metaFake) grants() *Grants {
+	return NewGrants(func() (Meta, bool) { return m, true })
+}
+
+// reply is what a grant was answered.
+type reply struct {
+	calls int
+	first shard.Revision
+	err   error
+}
+
+func (r *reply) take(first shard.Revision, err error) {
+	r.calls++
+	r.first, r.err = first, err
+}
+
+func ask(g *Grants, n int) *reply {
+	r := &reply{}
+	g.Grant(n, r.take)
+	return r
+}
+
+func granted(t testing.TB, r *reply, first shard.Revision) {
+	t.Helper()
+	if r.calls != 1 || r.err != nil || r.first != first {
+		t.Errorf("%d replies, %d, %v; want %d", r.calls, r.first, r.err, first)
+	}
+}
+
+func notLeader(t testing.TB, r *reply) {
+	t.Helper()
+	var e *shard.NotLeaderError
+	if r.calls != 1 || !errors.As(r.err, &e) {
+		t.Errorf("%d replies, %d, %v; want a NotLeaderError", r.calls, r.first, r.err)
+	}
+}
+
+func TestGrantsFollowEachOther(t *testing.T) {
+	m := &metaFake{group: &metaGroup{}}
+	m.group.elect(m)
+	g := m.grants()
+	a := ask(g, 3)
+	if a.calls != 0 || len(m.raises) != 1 || len(m.confirms) != 0 {
+		t.Fatal("granted before the bound was raised")
+	}
+	m.settle()
+	granted(t, a, 1)
+	b, c := ask(g, 2), ask(g, 1)
+	if b.calls != 0 || len(m.confirms) != 1 {
+		t.Error("granted without a confirmation, or with more than one")
+	}
+	m.settle()
+	granted(t, b, 4)
+	granted(t, c, 6)
+	if n, rounds := g.Granted(); n != 6 || rounds != 3 {
+		t.Errorf("%d in %d rounds", n, rounds)
+	}
+}
+
+// A draw that comes while a confirmation is on its way is not covered by it: its
+// numbers are taken after the moment that is confirmed.
+func TestOneConfirmationServesThoseWhoWaited(t *testing.T) {
+	m := &metaFake{group: &metaGroup{}}
+	m.group.elect(m)
+	g := m.grants()
+	ask(g, 1)
+	m.settle()
+	early, late := ask(g, 1), (*reply)(nil)
+	late = ask(g, 1)
+	later := ask(g, 5)
+	m.confirm()
+	granted(t, early, 2)
+	if late.calls+later.calls != 0 || len(m.confirms) != 1 {
+		t.Error("one that came after the confirmation was asked for was served by it")
+	}
+	m.confirm()
+	granted(t, late, 3)
+	granted(t, later, 4)
+}
+
+// A leader that was paused between taking the counter and the confirmation replies
+// only if it still leads in that term. Leading again in a later one is not enough:
+// a leader in between has granted larger revisions, and their writes were acknowledged.
+func TestPausedMetaLeaderGrantsNothing(t *testing.T) {
+	group := &metaGroup{}
+	old, successor := &metaFake{group: group}, &metaFake{group: group}
+	group.elect(old)
+	g := old.grants()
+	ask(g, 1)
+	old.settle()
+
+	paused := ask(g, 1)
+	group.elect(successor)
+	next := ask(successor.grants(), 1)
+	successor.settle()
+	granted(t, next, raiseBy+1)
+	old.confirm()
+	notLeader(t, paused)
+
+	again := ask(g, 1) // it still believes to lead
+	group.elect(old)
+	old.confirm() // of the counter of its first term, in its second
+	notLeader(t, again)
+	fresh := ask(g, 1)
+	old.settle()
+	granted(t, fresh, 2*raiseBy+1)
+}
+
+// What is left of a range is not granted in a later term.
+func TestRangesEndWithTheirTerm(t *testing.T) {
+	group := &metaGroup{}
+	a, b := &metaFake{group: group}, &metaFake{group: group}
+	ga, gb := a.grants(), b.grants()
+	last := shard.Revision(0)
+	for _, x := range []struct {
+		m *metaFake
+		g *Grants
+	}{{a, ga}, {b, gb}, {a, ga}, {a, ga}, {b, gb}} {
+		group.elect(x.m)
+		for range 2 {
+			r := ask(x.g, 10)
+			x.m.settle()
+			if r.err != nil || r.first <= last {
+				t.Errorf("%d after %d, %v", r.first, last, r.err)
+			}
+			last = r.first + 9
+		}
+	}
+	if group.bound != 5*raiseBy {
+		t.Errorf("the bound is %d after five terms", group.bound)
+	}
+}
+
+// A leader that dies before or after the raise is applied costs a range at most.
+func TestMetaLeaderDiesAroundARaise(t *testing.T) {
+	for _, applied := range []bool{false, true} {
+		group := &metaGroup{}
+		old, next := &metaFake{group: group}, &metaFake{group: group}
+		group.elect(old)
+		waits := ask(old.grants(), 1)
+		if applied {
+			group.bound += raiseBy // applied everywhere, and the leader never knew
+		}
+		group.elect(next)
+		old.raise()
+		if waits.calls != 1 || !errors.Is(waits.err, shard.ErrDropped) {
+			t.Errorf("applied %v: %+v", applied, waits)
+		}
+		r := ask(next.grants(), 1)
+		next.settle()
+		if want := shard.Revision(group.bound - raiseBy + 1); r.first != want || applied == (want == 1) {
+			t.Errorf("applied %v: %d, want %d", applied, r.first, want)
+		}
+	}
+}
+
+// A raise that is applied when the leader is already in its next term adds nothing
+// to the range of that one; those who wait get theirs from another raise.
+func TestRaiseOfAnEarlierTermIsNotGrantedFrom(t *testing.T) {
+	m := &metaFake{group: &metaGroup{}}
+	m.group.elect(m)
+	g := m.grants()
+	r := ask(g, 1)
+	late := m.raises[0]
+	m.group.bound += raiseBy // of the first raise, and its answer is late
+	m.group.elect(m)
+	m.raises = nil
+	m.group.term-- // the answer says that it was applied in its own term
+	m.group.bound -= raiseBy
+	late()
+	m.group.term++
+	if r.calls != 0 || len(m.raises) != 1 {
+		t.Fatalf("%+v, %d raises", r, len(m.raises))
+	}
+	m.settle()
+	granted(t, r, raiseBy+1)
+}
+
+// The bound is raised before the range is used up, and a range that ends within a
+// draw is left: numbers of one draw are consecutive.
+func TestBoundIsRaisedAhead(t *testing.T) {
+	m := &metaFake{group: &metaGroup{}}
+	m.group.elect(m)
+	g := m.grants()
+	var last shard.Revision
+	for i := range 50 {
+		r := ask(g, shard.DrawMax-i)
+		if i > 0 && r.calls == 0 && len(m.confirms) == 0 {
+			t.Errorf("draw %d waits for a raise", i)
+		}
+		m.settle()
+		if r.err != nil || r.first <= last || uint64(r.first)+uint64(shard.DrawMax-i)-1 > m.group.bound {
+			t.Fatalf("draw %d: %d after %d below %d, %v", i, r.first, last, m.group.bound, r.err)
+		}
+		last = r.first + shard.Revision(shard.DrawMax-i) - 1
+	}
+}
+
+func TestGrantsRefuse(t *testing.T) {
+	nowhere := NewGrants(func() (Meta, bool) { return nil, false })
+	notLeader(t, ask(nowhere, 1))
+	m := &metaFake{group: &metaGroup{}}
+	g := m.grants()
+	notLeader(t, ask(g, 1)) // follows
+	var invalid *shard.InvalidError
+	for _, n := range []int{0, -1, shard.DrawMax + 1} {
+		if r := ask(g, n); !errors.As(r.err, &invalid) {
+			t.Errorf("%d: %v", n, r.err)
+		}
+	}
+	m.group.elect(m)
+	r := ask(g, 1)
+	m.settle()
+	granted(t, r, 1)
+	m.refuses = shard.ErrBusy
+	if r := ask(g, 1); r.calls != 1 || !errors.Is(r.err, shard.ErrBusy) {
+		t.Errorf("%+v", r)
+	}
+	m.refuses = nil
+	m.group.bound = uint64(shard.MaxRevision) - raiseBy
+	m.group.elect(m)
+	r = ask(g, 1)
+	m.settle()
+	var internal *shard.InternalError
+	if !errors.As(r.err, &internal) {
+		t.Errorf("after the last revision: %+v", r)
+	}
+}
+
+// Whatever the order of elections, pauses and answers: no revision is granted
+// twice, and one that was granted before a draw began is smaller than its own.
+func TestGrantsAreInRealTimeOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		group := &metaGroup{}
+		metas := []*metaFake{{group: group}, {group: group}, {group: group}}
+		grants := []*Grants{}
+		for _, m := range metas {
+			grants = append(grants, m.grants())
+		}
+		group.elect(metas[0])
+		newest := shard.Revision(0)
+		var taken []revisions
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			i := rapid.IntRange(0, 2).Draw(t, "node")
+			m, g := metas[i], grants[i]
+			switch rapid.IntRange(0, 5).Draw(t, "step") {
+			case 0, 1:
+				n, before := rapid.SampledFrom([]int{1, 5, shard.DrawMax}).Draw(t, "n"), newest
+				g.Grant(n, func(first shard.Revision, err error) {
+					if err != nil {
+						return
+					}
+					if first <= before {
+						t.Fatalf("%d was granted to a draw that began after %d was granted", first, before)
+					}
+					last := first + shard.Revision(n) - 1
+					if slices.ContainsFunc(taken, func(r revisions) bool { return first <= r.last && r.first <= last }) {
+						t.Fatalf("[%d, %d] was granted twice", first, last)
+					}
+					taken = append(taken, revisions{first, last})
+					newest = max(newest, last)
+				})
+			case 2:
+				if len(m.confirms) > 0 {
+					m.confirm()
+				}
+			case 3:
+				if len(m.raises) > 0 {
+					m.raise()
+				}
+			case 4:
+				if rapid.IntRange(0, 2).Draw(t, "elect") == 0 {
+					group.elect(m)
+				}
+			case 5: // it hears that it does not lead
+				if group.leader != m {
+					m.believes.Leading = false
+				}
+			}
+		}
+	})
+}
