@@ -101,7 +101,7 @@ func New(cfg Config) (*Node, error) {
 	n.driver = driver.New(driver.Config{Env: cfg.Env, Cluster: (*drivenCluster)(n), Logger: cfg.Logger})
 	// The granter looks into the store, which is there before anybody draws.
 	n.grants = revision.NewGrants(func() (revision.Meta, bool) { return revision.MetaIn(n.store) })
-	n.draws = revision.NewDraws(revision.DrawsConfig{Env: cfg.Env, Queue: n.queue, KV: n.core, Grants: n.grants})
+	n.draws = revision.NewDraws(revision.DrawsConfig{Env: cfg.Env, Queue: cfg.Env.NewQueue("draws"), KV: n.core, Grants: n.grants})
 	n.store = replica.NewStore(replica.Config{
 		Node: cfg.Identity.Node, Env: cfg.Env, Engine: cfg.Engine, Revisions: n.draws, Grants: n.grants,
 		Reads: cfg.Env.NewPool("reads", readWorkers), Address: n.addresses.Lookup,

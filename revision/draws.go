@@ -19,7 +19,7 @@ type KV interface {
 // DrawsConfig of a node's draws.
 type DrawsConfig struct {
 	Env    env.Env
-	Queue  env.Queue // for time-outs
+	Queue  env.Queue // on which draws are sent and time out
 	KV     KV        // reaches the meta shard's leader, wherever it is
 	Grants *Grants   // of this node: spares the message if the leader is here
 	// Patience is how long writes wait for a revision; default 5 s, which is longer
@@ -37,6 +37,8 @@ type Draws struct {
 	mu      sync.Mutex // guards what follows
 	waiting []request
 	total   int // revisions that waiting asks for
+	// begun: a draw is in flight, or about to be sent.
+	begun bool
 	// number of the draw in flight; 0: none is. Answers to any other are ignored.
 	number  uint64
 	sent    []request
@@ -46,7 +48,8 @@ type Draws struct {
 	newest       atomic.Uint64
 	draws, drawn atomic.Uint64
 
-	ahead revisions // of a planted bug
+	beginStep func()    // begin
+	ahead     revisions // of a planted bug
 }
 
 // request is one caller's share of a draw.
@@ -62,7 +65,9 @@ func NewDraws(cfg DrawsConfig) *Draws {
 	if cfg.Patience <= 0 {
 		cfg.Patience = defaultPatience
 	}
-	return &Draws{cfg: cfg}
+	d := &Draws{cfg: cfg}
+	d.beginStep = d.begin
+	return d
 }
 
 // Newest is the largest revision that was drawn on this node.
@@ -84,10 +89,23 @@ func (d *Draws) Draw(_ shard.ID, _ shard.Revision, n int, done func(first shard.
 		return
 	}
 	d.waiting = append(d.waiting, request{n, done})
-	send := d.number == 0 && d.takeLocked()
-	number, sum := d.number, d.total
+	begin := !d.begun
+	d.begun = true
 	d.mu.Unlock()
-	if send {
+	if begin {
+		d.cfg.Queue.Submit(d.beginStep)
+	}
+}
+
+// begin sends the next draw. It is a step of its own so that all writes of one
+// frame, which come one after the other, share a draw instead of the first of them
+// leaving the others behind.
+func (d *Draws) begin() {
+	d.mu.Lock()
+	d.begun = d.takeLocked()
+	begun, number, sum := d.begun, d.number, d.total
+	d.mu.Unlock()
+	if begun {
 		d.send(number, sum)
 	}
 }
@@ -148,9 +166,9 @@ func (d *Draws) answered(number uint64, first shard.Revision, err error) {
 		d.mu.Unlock()
 		return
 	}
-	// From here on answers to this draw are ignored, while the next one is not sent
-	// before all of this one's callers have their numbers.
-	d.number = dealing
+	// From here on answers to this draw are ignored; the next one is sent when all
+	// of this one's callers have their numbers.
+	d.number = 0
 	if d.timeout != nil {
 		d.timeout.Stop()
 		d.timeout = nil
@@ -178,21 +196,12 @@ func (d *Draws) answered(number uint64, first shard.Revision, err error) {
 	if cap(sent) <= sentMax {
 		d.sent = sent[:0]
 	}
-	d.number = 0
-	send := d.takeLocked()
-	number, n = d.number, d.total
 	d.mu.Unlock()
-	if send {
-		d.send(number, n)
-	}
+	d.cfg.Queue.Submit(d.beginStep)
 }
 
-const (
-	// dealing is the number while a draw's revisions are dealt out.
-	dealing = ^uint64(0)
-	// sentMax is how many requests the buffer of an idle node has room for.
-	sentMax = 1024
-)
+// sentMax is how many requests the buffer of an idle node has room for.
+const sentMax = 1024
 
 // HandedOut tells whether r was handed out to somebody, or skipped: nobody will be
 // given it from now on. If that is not known here another revision is drawn.

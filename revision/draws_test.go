@@ -14,6 +14,7 @@ import (
 type world struct {
 	timers []*appointment
 	asked  []question
+	held   *[]func() // steps that wait for the test; nil: steps run at once
 }
 
 type appointment struct {
@@ -37,7 +38,13 @@ func (w *world) AfterFunc(_ time.Duration, _ env.Queue, step func()) env.Timer {
 func (w *world) Uint64() uint64                { return 1 }
 func (w *world) NewQueue(string) env.Queue     { return w }
 func (w *world) NewPool(string, int) env.Queue { return w }
-func (w *world) Submit(step func())            { step() }
+func (w *world) Submit(step func()) {
+	if w.held != nil {
+		*w.held = append(*w.held, step)
+		return
+	}
+	step()
+}
 func (w *world) Do(c shard.Command, _ time.Duration, done func(shard.Result, error)) func() {
 	if c.Kind != shard.KindDraw {
 		panic("not a draw")
@@ -84,6 +91,27 @@ func TestNothingIsFetchedAhead(t *testing.T) {
 	granted(t, later, 203)
 	if draws, n := d.Drawn(); draws != 2 || n != 6 || d.Newest() != 203 {
 		t.Errorf("%d draws of %d, newest %d", draws, n, d.Newest())
+	}
+}
+
+// Those who come before the draw leaves share it, as the writes of one frame do.
+func TestDrawsOfOneFrameAreOne(t *testing.T) {
+	w, d := elsewhere()
+	w.held = &[]func(){}
+	a, b := draw(d, 1), draw(d, 2)
+	if len(*w.held) != 1 {
+		t.Fatalf("%d steps", len(*w.held))
+	}
+	(*w.held)[0]()
+	if len(w.asked) != 1 || w.asked[0].n != 3 {
+		t.Fatalf("asked %+v", w.asked)
+	}
+	c := draw(d, 1)
+	w.answer(0, 10)
+	granted(t, a, 10)
+	granted(t, b, 11)
+	if c.calls != 0 || len(*w.held) != 2 || len(w.asked) != 1 {
+		t.Errorf("%+v, %d steps, %d questions", c, len(*w.held), len(w.asked))
 	}
 }
 

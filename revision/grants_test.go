@@ -32,7 +32,7 @@ type metaFake struct {
 	confirms []func(uint64, error)
 	raises   []func()
 	late     func(bound uint64) // answers the last raise, whoever leads
-	refuses  error // of Confirm
+	refuses  error              // of Confirm
 }
 
 func (m *metaFake) Leadership() raftgroup.Leadership { return m.believes }
