@@ -25,6 +25,8 @@ type Group struct {
 	// receiving is set while a snapshot for this group is under way, from its
 	// first byte until it is installed or given up.
 	receiving atomic.Bool
+	// term is that of raft, stored before anything that speaks of it leaves.
+	term atomic.Uint64
 
 	// What follows belongs to the group's turn.
 
@@ -120,7 +122,11 @@ func (g *Group) startRaft() error {
 	if err != nil {
 		return err
 	}
-	return g.firstElection()
+	if err := g.firstElection(); err != nil {
+		return err
+	}
+	g.publishTerm()
+	return nil
 }
 
 // firstElection keeps the start of a node with thousands of groups short. A
@@ -154,6 +160,18 @@ func (g *Group) Shard() shard.ID { return g.shard }
 
 // Replica of the shard that this node has.
 func (g *Group) Replica() shard.ReplicaID { return g.replica }
+
+// Term is a term such that this replica has neither voted nor stood for election
+// in a later one, nor acknowledged a later leader, as far as anybody else can know.
+// So what a quorum says of its terms at some moment shows that nobody had been
+// elected in a later term by then.
+func (g *Group) Term() uint64 { return g.term.Load() }
+
+func (g *Group) publishTerm() {
+	if term := g.rn.BasicStatus().Term; term != g.term.Load() {
+		g.term.Store(term)
+	}
+}
 
 // Campaign makes the replica stand for election at once. Nothing happens if it
 // leads, is no voter, or has membership changes to apply.

@@ -10,6 +10,7 @@ import (
 // takeReady takes one Ready, if there is one: it sends what may leave at once
 // and stages the rest for the round.
 func (g *Group) takeReady(r *round) {
+	g.publishTerm()
 	if !g.rn.HasReady() {
 		return
 	}

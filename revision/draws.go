@@ -1,6 +1,7 @@
 package revision
 
 import (
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -144,18 +145,44 @@ func (d *Draws) send(number uint64, n int) {
 		d.timeout = timer
 	}
 	d.mu.Unlock()
-	d.cfg.Grants.Grant(ask, func(first shard.Revision, err error) {
+	d.cfg.Grants.Grant(ask, 0, func(first shard.Revision, _ uint64, err error) {
 		if err == nil {
 			d.answered(number, first, nil)
 			return
 		}
-		d.cfg.KV.Do(shard.Command{Kind: shard.KindDraw, Limit: uint64(ask)}, d.cfg.Patience, func(res shard.Result, err error) {
-			if err == nil && res.Count != uint64(ask) {
-				err = shard.ErrMalformed
-			}
-			d.answered(number, res.Revision, err)
-		})
+		voter := shard.ReplicaID(0)
+		if meta, here := d.cfg.Grants.meta(); here {
+			voter = meta.Self()
+		}
+		d.ask(number, ask, voter)
 	})
+}
+
+// ask asks the leader of the meta shard, which is another node's replica. voter is
+// this node's, which confirms what it is granted; if it cannot, because it has
+// heard of a later term or has gone, the leader is asked to see to that itself.
+func (d *Draws) ask(number uint64, n int, voter shard.ReplicaID) {
+	d.cfg.KV.Do(shard.Command{Kind: shard.KindDraw, Limit: uint64(n), Voter: voter}, d.cfg.Patience, func(res shard.Result, err error) {
+		switch {
+		case err != nil:
+		case res.Count != uint64(n) || len(res.Value) != 0 && len(res.Value) != 8:
+			err = shard.ErrMalformed
+		case len(res.Value) == 8 && !d.confirm(voter, binary.BigEndian.Uint64(res.Value)):
+			d.ask(number, n, 0)
+			return
+		}
+		d.answered(number, res.Revision, err)
+	})
+}
+
+// confirm tells whether this node's replica of the meta shard, as the given voter,
+// has still not voted in a later term than that of a grant which was received.
+func (d *Draws) confirm(voter shard.ReplicaID, term uint64) bool {
+	if planted.On(planted.GrantWithoutConfirming) {
+		return true
+	}
+	meta, here := d.cfg.Grants.meta()
+	return here && voter != 0 && meta.Self() == voter && meta.Term() == term
 }
 
 // answered deals out the revisions of a draw, and sends the next one. Only the

@@ -1,6 +1,7 @@
 package revision
 
 import (
+	"encoding/binary"
 	"errors"
 	"testing"
 	"time"
@@ -25,8 +26,9 @@ type appointment struct {
 func (a *appointment) Stop() bool { a.stopped = true; return true }
 
 type question struct {
-	n    uint64
-	done func(shard.Result, error)
+	n     uint64
+	voter shard.ReplicaID
+	done  func(shard.Result, error)
 }
 
 func (w *world) Now() time.Duration { return 0 }
@@ -49,7 +51,7 @@ func (w *world) Do(c shard.Command, _ time.Duration, done func(shard.Result, err
 	if c.Kind != shard.KindDraw {
 		panic("not a draw")
 	}
-	w.asked = append(w.asked, question{c.Limit, done})
+	w.asked = append(w.asked, question{c.Limit, c.Voter, done})
 	return func() {}
 }
 
@@ -242,5 +244,36 @@ func TestHandedOut(t *testing.T) {
 	w.timers[len(w.timers)-1].step()
 	if calls != 1 {
 		t.Error("no answer")
+	}
+}
+
+// A draw of a voter is used only if the voter has heard of no later term when the
+// answer is here; otherwise the leader is asked again, to see to that itself.
+func TestDrawingVoterConfirms(t *testing.T) {
+	m := &metaFake{group: &metaGroup{}, id: 2, term: 5}
+	w := &world{}
+	d := NewDraws(DrawsConfig{Env: w, Queue: w, KV: w, Grants: m.grants()})
+	told := func(term uint64) []byte { return binary.BigEndian.AppendUint64(nil, term) }
+	r := draw(d, 3)
+	if w.asked[0].voter != 2 {
+		t.Fatalf("asked %+v", w.asked[0])
+	}
+	w.asked[0].done(shard.Result{Revision: 10, Count: 3, Value: told(5)}, nil)
+	granted(t, r, 10)
+
+	r = draw(d, 3)
+	m.term = 6 // its vote may have made another leader
+	w.asked[1].done(shard.Result{Revision: 13, Count: 3, Value: told(5)}, nil)
+	if r.calls != 0 || len(w.asked) != 3 || w.asked[2].voter != 0 || w.asked[2].n != 3 {
+		t.Fatalf("%+v, asked %+v", r, w.asked)
+	}
+	w.asked[2].done(shard.Result{Revision: 1000, Count: 3}, nil)
+	granted(t, r, 1000)
+
+	r = draw(d, 1)
+	m.id = 9 // was removed and came back
+	w.asked[3].done(shard.Result{Revision: 2000, Count: 1, Value: told(6)}, nil)
+	if r.calls != 0 || len(w.asked) != 5 || w.asked[4].voter != 0 {
+		t.Errorf("%+v, asked %+v", r, w.asked)
 	}
 }

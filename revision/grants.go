@@ -14,6 +14,12 @@ import (
 type Meta interface {
 	// Leadership is what the replica believes now.
 	Leadership() raftgroup.Leadership
+	// Self is the replica's ID.
+	Self() shard.ReplicaID
+	// Term is a term such that the replica has voted in no later one by now.
+	Term() uint64
+	// Pair tells whether the replica and another one are a quorum of voters.
+	Pair(other shard.ReplicaID) bool
 	// Confirm tells the term in which the replica led at some moment after the
 	// call. done is called once unless Confirm returns an error.
 	Confirm(done func(term uint64, err error)) error
@@ -65,7 +71,7 @@ type revisions struct{ first, last shard.Revision }
 type grant struct {
 	n     int
 	first shard.Revision
-	done  func(shard.Revision, error)
+	done  func(first shard.Revision, term uint64, err error)
 }
 
 var _ replica.Granter = (*Grants)(nil)
@@ -78,15 +84,21 @@ func NewGrants(meta func() (Meta, bool)) *Grants { return &Grants{meta: meta} }
 func (g *Grants) Granted() (revisions, rounds uint64) { return g.granted.Load(), g.rounds.Load() }
 
 // Grant implements replica.Granter.
-func (g *Grants) Grant(n int, done func(first shard.Revision, err error)) {
+func (g *Grants) Grant(n int, voter shard.ReplicaID, done func(first shard.Revision, term uint64, err error)) {
 	if n <= 0 || n > shard.DrawMax {
-		done(0, &shard.InvalidError{Field: "draw", Reason: "is of no number of revisions that can be drawn at once"})
+		done(0, 0, &shard.InvalidError{Field: "draw", Reason: "is of no number of revisions that can be drawn at once"})
 		return
+	}
+	if voter != 0 {
+		if first, term, ok := g.grantVoter(n, voter); ok {
+			done(first, term, nil)
+			return
+		}
 	}
 	g.mu.Lock()
 	if len(g.waiting) >= grantsMax {
 		g.mu.Unlock()
-		done(0, shard.ErrBusy)
+		done(0, 0, shard.ErrBusy)
 		return
 	}
 	g.waiting = append(g.waiting, grant{n: n, done: done})
@@ -96,6 +108,39 @@ func (g *Grants) Grant(n int, done func(first shard.Revision, err error)) {
 	if start {
 		g.round()
 	}
+}
+
+// grantVoter grants at once to a voter that will confirm by itself. The two are a
+// quorum: this replica had not voted in a later term when the number was taken, and
+// if the other one has not by the time it is told, nobody had been elected in a
+// later term when the number was taken. That is what a round of heartbeats shows
+// too, whose answer comes from another node than the one that waits for it.
+func (g *Grants) grantVoter(n int, voter shard.ReplicaID) (first shard.Revision, term uint64, ok bool) {
+	meta, here := g.meta()
+	if !here {
+		return 0, 0, false
+	}
+	l := meta.Leadership()
+	if !l.Leading || !meta.Pair(voter) {
+		return 0, 0, false
+	}
+	g.mu.Lock()
+	ok = g.term == l.Term && g.left() >= uint64(n)
+	if ok {
+		first = g.next
+		g.next += shard.Revision(n)
+	}
+	raise := ok && g.wantsRaise()
+	g.mu.Unlock()
+	if raise {
+		g.raise(meta, l.Term)
+	}
+	// Only now: the number must not be younger than what is asked here.
+	if !ok || meta.Term() != l.Term {
+		return 0, 0, false
+	}
+	g.granted.Add(uint64(n))
+	return first, l.Term, true
 }
 
 // round serves all that waits: it takes the counter, then asks for the
@@ -221,11 +266,11 @@ func (g *Grants) confirmed(term, now uint64, err error) {
 	for i := range g.counted {
 		c := &g.counted[i]
 		if err != nil {
-			c.done(0, err)
+			c.done(0, 0, err)
 			continue
 		}
 		g.granted.Add(uint64(c.n))
-		c.done(c.first, nil)
+		c.done(c.first, 0, nil)
 	}
 	clear(g.counted)
 	g.again()
@@ -250,6 +295,6 @@ func (g *Grants) refuse(err error) {
 	g.granting = false
 	g.mu.Unlock()
 	for _, w := range refused {
-		w.done(0, err)
+		w.done(0, 0, err)
 	}
 }

@@ -19,15 +19,21 @@ type metaGroup struct {
 	leader *metaFake
 }
 
-func (g *metaGroup) elect(m *metaFake) {
+// elect makes m the leader of the next term, by its own vote and that of others.
+func (g *metaGroup) elect(m *metaFake, voters ...*metaFake) {
 	g.term++
 	g.leader = m
+	for _, v := range append(voters, m) {
+		v.term = g.term
+	}
 	m.believes = raftgroup.Leadership{Term: g.term, Leading: true}
 }
 
 // metaFake is one replica of it. What it is asked waits until the test lets it go on.
 type metaFake struct {
 	group    *metaGroup
+	id       shard.ReplicaID
+	term     uint64 // the latest that it has voted in or heard of
 	believes raftgroup.Leadership
 	confirms []func(uint64, error)
 	raises   []func()
@@ -36,6 +42,9 @@ type metaFake struct {
 }
 
 func (m *metaFake) Leadership() raftgroup.Leadership { return m.believes }
+func (m *metaFake) Self() shard.ReplicaID            { return m.id }
+func (m *metaFake) Term() uint64                     { return m.term }
+func (m *metaFake) Pair(other shard.ReplicaID) bool  { return other != m.id && other <= 3 }
 
 func (m *metaFake) Confirm(done func(uint64, error)) error {
 	if m.refuses != nil {
@@ -94,17 +103,22 @@ func (m *metaFake) grants() *Grants {
 type reply struct {
 	calls int
 	first shard.Revision
+	term  uint64 // in which it has to be confirmed; 0: it is
 	err   error
 }
 
-func (r *reply) take(first shard.Revision, err error) {
+func (r *reply) take(first shard.Revision, err error) { r.taken(first, 0, err) }
+
+func (r *reply) taken(first shard.Revision, term uint64, err error) {
 	r.calls++
-	r.first, r.err = first, err
+	r.first, r.term, r.err = first, term, err
 }
 
-func ask(g *Grants, n int) *reply {
+func ask(g *Grants, n int) *reply { return askFor(g, n, 0) }
+
+func askFor(g *Grants, n int, voter shard.ReplicaID) *reply {
 	r := &reply{}
-	g.Grant(n, r.take)
+	g.Grant(n, voter, r.taken)
 	return r
 }
 
@@ -292,6 +306,48 @@ func TestBoundIsRaisedAhead(t *testing.T) {
 	}
 }
 
+// A voter is granted at once what it will confirm itself; anybody else waits for
+// the heartbeats. So does a voter whom the leader has no range of its term for, or
+// whom it is no quorum with.
+func TestVotersConfirmThemselves(t *testing.T) {
+	m := &metaFake{group: &metaGroup{}, id: 1}
+	m.group.elect(m)
+	g := m.grants()
+	first := askFor(g, 1, 2)
+	if first.calls != 0 {
+		t.Error("granted without a range")
+	}
+	m.settle()
+	granted(t, first, 1)
+	if first.term != 0 {
+		t.Error("confirmed by heartbeats, and yet to be confirmed")
+	}
+	own := ask(g, 1)
+	voter := askFor(g, 5, 3)
+	granted(t, voter, 3)
+	if voter.term != m.group.term || own.calls != 0 {
+		t.Errorf("%+v, %+v", voter, own)
+	}
+	m.settle()
+	granted(t, own, 2)
+	for _, stranger := range []shard.ReplicaID{1, 4} {
+		r := askFor(g, 1, stranger)
+		if r.calls != 0 {
+			t.Errorf("replica %d: %+v", stranger, r)
+		}
+		m.settle()
+		if r.err != nil || r.term != 0 {
+			t.Errorf("replica %d: %+v", stranger, r)
+		}
+	}
+	// It has voted in a later term, and does not know yet that it does not lead.
+	m.term++
+	r := askFor(g, 1, 2)
+	if r.calls != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestGrantsRefuse(t *testing.T) {
 	nowhere := NewGrants(func() (Meta, bool) { return nil, false })
 	notLeader(t, ask(nowhere, 1))
@@ -323,39 +379,60 @@ func TestGrantsRefuse(t *testing.T) {
 	}
 }
 
-// Whatever the order of elections, pauses and answers: no revision is granted
-// twice, and one that was granted before a draw began is smaller than its own.
+// Whatever the order of elections, pauses and answers: no revision is used
+// twice, and one that was in use before a draw began is smaller than its own.
 func TestGrantsAreInRealTimeOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		group := &metaGroup{}
-		metas := []*metaFake{{group: group}, {group: group}, {group: group}}
+		metas := []*metaFake{{group: group, id: 1}, {group: group, id: 2}, {group: group, id: 3}}
 		grants := []*Grants{}
 		for _, m := range metas {
 			grants = append(grants, m.grants())
 		}
-		group.elect(metas[0])
+		group.elect(metas[0], metas[1])
 		newest := shard.Revision(0)
 		var taken []revisions
+		var travelling []func() // answers to voters on other nodes
+		use := func(before, first shard.Revision, n int) {
+			if first <= before {
+				t.Fatalf("%d is used by a draw that began after %d was in use", first, before)
+			}
+			last := first + shard.Revision(n) - 1
+			if slices.ContainsFunc(taken, func(r revisions) bool { return first <= r.last && r.first <= last }) {
+				t.Fatalf("[%d, %d] is used twice", first, last)
+			}
+			taken = append(taken, revisions{first, last})
+			newest = max(newest, last)
+		}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			i := rapid.IntRange(0, 2).Draw(t, "node")
 			m, g := metas[i], grants[i]
-			switch rapid.IntRange(0, 5).Draw(t, "step") {
+			switch rapid.IntRange(0, 7).Draw(t, "step") {
 			case 0, 1:
 				n, before := rapid.SampledFrom([]int{1, 5, shard.DrawMax}).Draw(t, "n"), newest
-				g.Grant(n, func(first shard.Revision, err error) {
-					if err != nil {
-						return
+				voter := metas[rapid.IntRange(0, 2).Draw(t, "voter")]
+				g.Grant(n, voter.id, func(first shard.Revision, term uint64, err error) {
+					switch {
+					case err != nil:
+					case term == 0:
+						use(before, first, n)
+					default:
+						travelling = append(travelling, func() {
+							if voter.term == term {
+								use(before, first, n)
+							}
+						})
 					}
-					if first <= before {
-						t.Fatalf("%d was granted to a draw that began after %d was granted", first, before)
-					}
-					last := first + shard.Revision(n) - 1
-					if slices.ContainsFunc(taken, func(r revisions) bool { return first <= r.last && r.first <= last }) {
-						t.Fatalf("[%d, %d] was granted twice", first, last)
-					}
-					taken = append(taken, revisions{first, last})
-					newest = max(newest, last)
 				})
+			case 6:
+				if len(travelling) > 0 {
+					i := rapid.IntRange(0, len(travelling)-1).Draw(t, "answer")
+					arrive := travelling[i]
+					travelling = slices.Delete(travelling, i, i+1)
+					arrive()
+				}
+			case 7: // it hears of the present term
+				m.term = group.term
 			case 2:
 				if len(m.confirms) > 0 {
 					m.confirm()
@@ -366,7 +443,7 @@ func TestGrantsAreInRealTimeOrder(t *testing.T) {
 				}
 			case 4:
 				if rapid.IntRange(0, 2).Draw(t, "elect") == 0 {
-					group.elect(m)
+					group.elect(m, metas[rapid.IntRange(0, 2).Draw(t, "its voter")])
 				}
 			case 5: // it hears that it does not lead
 				if group.leader != m {

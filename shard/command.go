@@ -71,6 +71,10 @@ type Command struct {
 	// revision is not below it. One that lags answers NotLeaderError.
 	AnyReplica bool
 
+	// Voter of a KindDraw is the asking node's replica of the meta shard, 0 if it
+	// has none or will not confirm what it is given; see package revision.
+	Voter ReplicaID
+
 	// Of KindBatch: if all Compares hold, Then is carried out, else Else.
 	Compares   []Compare
 	Then, Else []BatchOp
@@ -130,7 +134,7 @@ func AppendCommand(b []byte, c *Command) []byte {
 	case KindBatch:
 		b = appendBatch(b, c)
 	case KindDraw:
-		b = appendUvarints(b, c.Limit)
+		b = appendUvarints(b, c.Limit, uint64(c.Voter))
 	case KindFloor:
 		b = appendUvarints(b, uint64(c.Revision))
 	}
@@ -184,6 +188,7 @@ func DecodeCommand(b []byte, c *Command) error {
 		r.batch(c)
 	case KindDraw:
 		c.Limit = r.uvarint()
+		c.Voter = ReplicaID(r.uvarint())
 	case KindRaise:
 	case KindFloor:
 		c.Revision = r.revision()

@@ -73,7 +73,8 @@ type Result struct {
 	// Found: a get found a value; all compares held.
 	Found bool
 	// Value that a get found; the counter after an increment (8 bytes, big
-	// endian); the present value when a compare did not hold.
+	// endian); the present value when a compare did not hold; the term (8 bytes) in
+	// which the draw of a voter was granted, if the voter has to confirm it.
 	Value []byte
 	// Rows of a scan's page; or one for each operation of the batch's list that
 	// was carried out, in its order: a get's row has the value and its revision, or

@@ -75,7 +75,7 @@ func sampleCommands() []struct {
 			Then: []BatchOp{{Kind: KindPut, Key: []byte("\x02a"), Value: []byte("new")}, {Kind: KindDelete, Key: []byte("\x02b")}},
 			Else: []BatchOp{{Kind: KindGet, Key: []byte("\x02a")}}}},
 		{"delete range", Command{Kind: KindDeleteRange, Op: op, Start: []byte("\x02a"), End: []byte("\x02b"), Limit: 1000}},
-		{"draw", Command{Kind: KindDraw, Op: op, Limit: 300}},
+		{"draw", Command{Kind: KindDraw, Op: op, Limit: 300, Voter: 4}},
 		{"raise", Command{Kind: KindRaise}},
 		{"floor", Command{Kind: KindFloor, Revision: 12345}},
 	}

@@ -43,7 +43,7 @@ func drawCommand(t *rapid.T) Command {
 	case KindDeleteRange:
 		c.Start, c.End, c.Limit = drawBytes(t, "start"), drawBytes(t, "end"), rapid.Uint64().Draw(t, "limit")
 	case KindDraw:
-		c.Limit = rapid.Uint64().Draw(t, "limit")
+		c.Limit, c.Voter = rapid.Uint64().Draw(t, "limit"), ReplicaID(rapid.Uint64().Draw(t, "voter"))
 	case KindFloor:
 		c.Revision = drawRevision(t, "revision")
 	case KindBatch:

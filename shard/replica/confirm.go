@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"encoding/binary"
+
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -9,9 +11,12 @@ import (
 type Granter interface {
 	// Grant hands out n consecutive revisions, the first of which is told. All are
 	// larger than every revision that was handed out in the cluster before the
-	// call. done is called once, perhaps before Grant returns, with an error if
-	// this node does not lead the meta shard.
-	Grant(n int, done func(first shard.Revision, err error))
+	// call, provided that they are confirmed: they are, if term is 0. Else the
+	// asking node has to do so, which is possible only if voter is its replica of
+	// the meta shard, and not 0: it may use them if that replica's Term is term at
+	// some moment after it was told. done is called once, perhaps before Grant
+	// returns, with an error if this node does not lead the meta shard.
+	Grant(n int, voter shard.ReplicaID, done func(first shard.Revision, term uint64, err error))
 }
 
 // confirmation is a read of nothing: it asks whether this replica led.
@@ -56,13 +61,16 @@ func (s *Store) draw(r *Replica, id uint64, c *shard.Command, reply func(shard.R
 		return
 	}
 	n := c.Limit
-	s.cfg.Grants.Grant(int(n), func(first shard.Revision, err error) {
+	s.cfg.Grants.Grant(int(n), c.Voter, func(first shard.Revision, term uint64, err error) {
 		p := shard.Response{ID: id}
 		if err != nil {
 			p.Err = r.hinted(err)
 			s.stats.failed(p.Err)
 		} else {
 			p.Result = shard.Result{Revision: first, Count: n}
+			if term != 0 {
+				p.Result.Value = binary.BigEndian.AppendUint64(nil, term)
+			}
 		}
 		reply(p)
 		s.readBudget.give(size)

@@ -69,6 +69,31 @@ func (s *Store) newReplica(g group, id shard.ID, self shard.ReplicaID, state *st
 // Self is the replica's ID.
 func (r *Replica) Self() shard.ReplicaID { return r.self }
 
+// Term is the group's; see raftgroup.Group.Term.
+func (r *Replica) Term() uint64 { return r.raft.Term() }
+
+// Pair tells whether this replica and another one are a quorum of the applied
+// configuration, and that is not a joint one.
+func (r *Replica) Pair(other shard.ReplicaID) bool {
+	d := r.descriptor.Load()
+	if d == nil || other == r.self {
+		return false
+	}
+	voters, both := 0, 0
+	for _, m := range d.Replicas {
+		switch m.Role {
+		case shard.Voter:
+			voters++
+			if m.ID == r.self || m.ID == other {
+				both++
+			}
+		case shard.Incoming, shard.Outgoing:
+			return false
+		}
+	}
+	return both == 2 && voters <= 3
+}
+
 // Group is the replica's raft group.
 func (r *Replica) Group() *raftgroup.Group { return r.raft }
 
