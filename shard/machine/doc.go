@@ -8,11 +8,10 @@
 // The caller owes it four things. Entries come in the order of the log, each
 // once. The writes of one turn, from the first Apply to EndApply, are committed
 // together or not at all. Published follows when they are visible to new views:
-// until then the machine answers its own reads from what the turn wrote, whose
-// bytes must stay as they are. And what a replica drops of its own accord are
-// versions that no state from the floor on shows: the machine looks at no other
-// state, so that what is dropped already, which differs from replica to replica,
-// makes no difference.
+// until then the machine answers its own reads from the turn's batch. And what a
+// replica drops of its own accord are versions that no state from the floor on
+// shows: the machine looks at no other state, so that what is dropped already,
+// which differs from replica to replica, makes no difference.
 //
 // A refusal that every replica makes alike (a key outside the span, an epoch
 // that is not current, a revision that is not larger than the last) is part of a

@@ -43,12 +43,10 @@ type Machine struct {
 	staged staged
 }
 
-// before is the part of the replicated state that operations change, and a place
-// in what is staged.
+// before is the part of the replicated state that operations change.
 type before struct {
 	lastRevision, floor shard.Revision
 	versions, bytes     uint64
-	staged              int
 }
 
 // New makes a machine in the given state, which it copies; nil for a replica
@@ -83,13 +81,14 @@ func (m *Machine) Applied() raftgroup.Position {
 }
 
 // Apply applies one operation of the entry at the given position and stages its
-// writes in b. op must not be modified before Published: until then what the
-// machine keeps of the turn aliases it. After an error the state is that before
-// the entry.
+// writes in b, which is the same for all of a turn and which nobody else writes to
+// in between. op is not kept. After an error the state is that before the entry,
+// and the caller rolls b back to there.
 func (m *Machine) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (raftgroup.Result, error) {
 	if err := m.advance(at); err != nil {
 		return raftgroup.Result{}, err
 	}
+	m.staged.versions.begin(b)
 	res, err := m.apply(b, op)
 	if err != nil {
 		m.rollBack()
@@ -104,7 +103,7 @@ func (m *Machine) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (raf
 func (m *Machine) rollBack() {
 	m.state.LastRevision, m.state.Floor = m.before.lastRevision, m.before.floor
 	m.state.Versions, m.state.Bytes = m.before.versions, m.before.bytes
-	m.staged.rollBack(m.before.staged)
+	m.staged.rollBack()
 }
 
 func (m *Machine) apply(b *storage.Batch, op []byte) (raftgroup.Result, error) {
@@ -219,7 +218,6 @@ func (m *Machine) applyVersions(b *storage.Batch, h *Header, c *shard.Command) (
 // a later attempt of it can be told from another write.
 func (m *Machine) write(b *storage.Batch, rev shard.Revision, op shard.OpID, key, value []byte, tombstone bool) {
 	b.PutVersion(key, rev, storage.VersionHeader{Op: op, Tombstone: tombstone}, value)
-	m.staged.versions.add(version{key: key, value: value, op: op, rev: rev, tombstone: tombstone})
 	m.counted(key, value)
 }
 
@@ -274,7 +272,8 @@ func (m *Machine) advance(at raftgroup.Position) error {
 		return fmt.Errorf("entry %d of term %d after entry %d of term %d, with %d applied", at.Index, at.Term, m.at.Index, m.at.Term, m.state.Applied)
 	}
 	if at.Index != m.at.Index {
-		m.before = before{m.state.LastRevision, m.state.Floor, m.state.Versions, m.state.Bytes, m.staged.begin()}
+		m.before = before{m.state.LastRevision, m.state.Floor, m.state.Versions, m.state.Bytes}
+		m.staged.begin()
 	}
 	m.at = at
 	return nil

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
-	"sync"
 
 	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/storage"
 )
 
 // version is one that the turn wrote, or one that was read. Its slices are
@@ -18,46 +18,42 @@ type version struct {
 	tombstone  bool
 }
 
-// overlay holds the versions that a turn wrote. Most turns write only and never
-// look anything up: to them it costs one append a version, and no key or value is
-// copied. The order by key is made by the first look-up, and brought up to date by
-// the next ones.
+// overlay gives a turn's commands the versions that the turn wrote. They are in
+// the batch, which is read by the first look-up and further on by the next ones.
+// Most turns write only and never look anything up: they pay nothing for it.
 type overlay struct {
-	versions []version  // in order of the log, and so of revisions
-	buffer   *[]version // from the pool, whose memory versions began with
+	batch *storage.Batch // of this turn; nil before its first operation
+	began storage.Mark   // what is before it in the batch is of other replicas
+	read  storage.Mark   // as far as versions go
+
+	versions []version // in order of the log, and so of revisions
 	// order are indexes of the first len(order) versions, by key, and of a key the
 	// newest first.
 	order []int32
 }
 
-// buffers are used again over all shards, most of which are idle. One that a
-// very large turn left is not.
-var buffers = sync.Pool{New: func() any { return new([]version) }}
-
-const bufferVersionsMax = 8192
-
-func (o *overlay) add(v version) {
-	if o.buffer == nil {
-		o.buffer = buffers.Get().(*[]version)
-		o.versions = *o.buffer
+// begin comes before a turn's first write.
+func (o *overlay) begin(b *storage.Batch) {
+	if o.batch == nil {
+		o.batch, o.began = b, b.Mark()
+		o.read = o.began
 	}
-	o.versions = append(o.versions, v)
 }
 
-// truncate forgets all but the first n versions.
-func (o *overlay) truncate(n int) {
-	clear(o.versions[n:])
-	o.versions = o.versions[:n]
-	o.order = slices.DeleteFunc(o.order, func(i int32) bool { return int(i) >= n })
+// forget makes the next look-up read the batch anew, after it was rolled back.
+func (o *overlay) forget() {
+	o.read, o.versions, o.order = o.began, nil, nil
 }
 
-func (o *overlay) drop() {
-	if o.buffer != nil && cap(o.versions) <= bufferVersionsMax {
-		clear(o.versions)
-		*o.buffer = o.versions[:0]
-		buffers.Put(o.buffer)
+// update reads what was written since the last look-up.
+func (o *overlay) update() {
+	if o.batch == nil {
+		return
 	}
-	*o = overlay{}
+	o.batch.VersionsSince(o.read, func(key []byte, rev shard.Revision, h storage.VersionHeader, value []byte) {
+		o.versions = append(o.versions, version{key: key, value: value, op: h.Op, rev: rev, tombstone: h.Tombstone})
+	})
+	o.read = o.batch.Mark()
 }
 
 // compare orders versions by key, and those of a key from the newest on.
@@ -87,9 +83,7 @@ func (o *overlay) sort() {
 
 // seek is the place in the order of the first key that is not below key.
 func (o *overlay) seek(key []byte) int {
-	if len(o.versions) == 0 {
-		return 0
-	}
+	o.update()
 	o.sort()
 	at, _ := slices.BinarySearchFunc(o.order, key, func(i int32, key []byte) int {
 		// Never 0: the first one of a key is looked for.
@@ -136,6 +130,7 @@ func (o *overlay) findOp(key []byte, op shard.OpID, above shard.Revision) shard.
 
 // findOpInSpan needs no order.
 func (o *overlay) findOpInSpan(span shard.Span, op shard.OpID, above shard.Revision) (rev shard.Revision, keys int) {
+	o.update()
 	for i := range o.versions {
 		v := &o.versions[i]
 		if v.op != op || v.rev <= above || !span.Contains(v.key) {

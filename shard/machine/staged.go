@@ -9,8 +9,8 @@ import (
 // in one turn would both count from the same value. It is bounded by what the
 // group applies in one turn.
 type staged struct {
-	view     Reader // opened by the first look-up of a turn
-	versions overlay
+	view     Reader                 // opened by the first look-up of a turn
+	versions overlay                // of keys with versions
 	values   map[string]stagedValue // of keys without versions
 	// undo is what the current entry replaced in values, in order.
 	undo []replaced
@@ -36,17 +36,18 @@ func (s *staged) put(key, value []byte, found bool) {
 	s.values[string(key)] = stagedValue{value: value, found: found}
 }
 
-// begin comes before an entry's first operation. mark is for rollBack.
-func (s *staged) begin() (mark int) {
+// begin comes before an entry's first operation.
+func (s *staged) begin() {
 	clear(s.undo)
 	s.undo = s.undo[:0]
-	return len(s.versions.versions)
 }
 
 // rollBack forgets what the current entry staged: it counts as not applied, and
-// its part of the batch is discarded.
-func (s *staged) rollBack(mark int) {
-	s.versions.truncate(mark)
+// the caller discards its part of the batch. If the turn has no other entry, no
+// EndApply follows.
+func (s *staged) rollBack() {
+	s.endTurn()
+	s.versions.forget()
 	for i := len(s.undo) - 1; i >= 0; i-- {
 		u := &s.undo[i]
 		if u.staged {
@@ -55,7 +56,7 @@ func (s *staged) rollBack(mark int) {
 			delete(s.values, u.key)
 		}
 	}
-	s.undo = s.undo[:0]
+	s.begin()
 }
 
 // endTurn lets go of the view, which keeps files and memory alive while it is open.
@@ -68,10 +69,9 @@ func (s *staged) endTurn() {
 
 func (s *staged) drop() {
 	s.endTurn()
-	s.versions.drop()
+	s.versions = overlay{}
 	clear(s.values)
-	clear(s.undo)
-	s.undo = s.undo[:0]
+	s.begin()
 }
 
 // committed is the view under what is staged.
