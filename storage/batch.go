@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/batchrepr"
+
+	"github.com/kiloraft/kiloraft/shard"
 )
 
 // Batch collects writes, which become visible and durable together. Later
@@ -49,6 +52,34 @@ func (b *Batch) RollBack(m Mark) {
 	kept := bytes.Clone(b.p.Repr()[:m.bytes])
 	binary.LittleEndian.PutUint32(kept[8:], m.count)
 	must(b.p.SetRepr(kept))
+}
+
+// VersionsSince calls each for every version that was written since m, a mark of
+// b, in the order of the writes. Keys and values alias b: they stay as they are
+// until it is committed, rolled back or closed.
+func (b *Batch) VersionsSince(m Mark, each func(key []byte, rev shard.Revision, h VersionHeader, value []byte)) {
+	if b.p.Len() == m.bytes {
+		return
+	}
+	r := batchrepr.Reader(b.p.Repr()[m.bytes:])
+	for {
+		kind, k, record, ok, err := r.Next()
+		must(err)
+		if !ok {
+			return
+		}
+		if kind != pebble.InternalKeyKindSet || len(k) == 0 || k[0] != dataPrefix {
+			continue
+		}
+		key, rev, err := parseDataKey(k)
+		must(err)
+		if rev == 0 {
+			continue
+		}
+		h, value, err := decodeVersion(record)
+		must(err)
+		each(key, rev, h, value)
+	}
 }
 
 // Close discards a batch that was not committed. It is harmless after a commit.

@@ -2,8 +2,8 @@ package machine
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
-
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -44,6 +44,7 @@ type bench struct {
 	m      *Machine
 	index  uint64
 	batch  *storage.Batch
+	entry  storage.Mark // where the last entry began in the batch
 }
 
 // userState and systemState are what a shard's first replica starts from.
@@ -96,15 +97,25 @@ func (b *bench) restart() {
 // apply applies op as an entry of its own, in the turn that is open.
 func (b *bench) apply(op []byte) (raftgroup.Result, error) {
 	b.index++
+	b.turn()
+	b.entry = b.batch.Mark()
 	return b.more(op)
+}
+
+// turn begins a turn unless one is open.
+func (b *bench) turn() {
+	if b.batch == nil {
+		b.batch = b.engine.NewBatch()
+	}
 }
 
 // more applies op as a further operation of the last entry.
 func (b *bench) more(op []byte) (raftgroup.Result, error) {
-	if b.batch == nil {
-		b.batch = b.engine.NewBatch()
+	res, err := b.m.Apply(b.batch, raftgroup.Position{Index: b.index, Term: 1}, op)
+	if err != nil {
+		b.batch.RollBack(b.entry)
 	}
-	return b.m.Apply(b.batch, raftgroup.Position{Index: b.index, Term: 1}, op)
+	return res, err
 }
 
 // must is apply for what no replica may stop at.
@@ -149,6 +160,93 @@ func (b *bench) dump(revisions ...shard.Revision) string {
 
 func user(rev shard.Revision, kind shard.Kind, key, value string) []byte {
 	return operation(rev, 2, shard.Command{Kind: kind, Op: shard.OpID{Session: 5, Sequence: uint64(rev)}, Key: []byte("\x02" + key), Value: []byte(value)})
+}
+
+// versioned is a command at a revision, by operation number op.
+func versioned(rev shard.Revision, op uint64, c shard.Command) []byte {
+	c.Op = shard.OpID{Session: 5, Sequence: op}
+	return operation(rev, 2, c)
+}
+
+// again is a later attempt of a command, born at a revision.
+func again(c shard.Command, birth shard.Revision) shard.Command {
+	c.Retry, c.Birth = true, birth
+	return c
+}
+
+func key(name string) []byte { return []byte("\x02" + name) }
+
+func put(name, value string) shard.Command {
+	return shard.Command{Kind: shard.KindPut, Key: key(name), Value: []byte(value)}
+}
+
+func remove(name string) shard.Command { return shard.Command{Kind: shard.KindDelete, Key: key(name)} }
+
+func deleteRange(start, end string, limit uint64) shard.Command {
+	return shard.Command{Kind: shard.KindDeleteRange, Start: key(start), End: key(end), Limit: limit}
+}
+
+// batch is a batch in words: "k=v" puts, "-k" deletes, "?k" gets; of the compares,
+// "k=v" asks for a value, "k@5" for a revision, "-k" for absence, "+k" for presence.
+func batch(compares, then, otherwise string) shard.Command {
+	c := shard.Command{Kind: shard.KindBatch, Then: batchOps(then), Else: batchOps(otherwise)}
+	for _, word := range strings.Fields(compares) {
+		x := shard.Compare{Kind: shard.CompareAbsent, Key: key(word[1:])}
+		if name, value, ok := strings.Cut(word, "="); ok {
+			x = shard.Compare{Kind: shard.CompareValue, Key: key(name), Value: []byte(value)}
+		} else if name, rev, ok := strings.Cut(word, "@"); ok {
+			n, err := strconv.ParseUint(rev, 10, 64)
+			if err != nil {
+				panic(err)
+			}
+			x = shard.Compare{Kind: shard.CompareRevision, Key: key(name), Revision: shard.Revision(n)}
+		} else if word[0] == '+' {
+			x.Kind = shard.ComparePresent
+		}
+		c.Compares = append(c.Compares, x)
+	}
+	return c
+}
+
+func batchOps(words string) (ops []shard.BatchOp) {
+	for _, word := range strings.Fields(words) {
+		o := shard.BatchOp{Kind: shard.KindDelete, Key: key(word[1:])}
+		if name, value, ok := strings.Cut(word, "="); ok {
+			o = shard.BatchOp{Kind: shard.KindPut, Key: key(name), Value: []byte(value)}
+		} else if word[0] == '?' {
+			o.Kind = shard.KindGet
+		}
+		ops = append(ops, o)
+	}
+	return ops
+}
+
+// told is a result in words: what the operation's caller learns.
+func told(res raftgroup.Result) string {
+	if res.Err != nil {
+		return fmt.Sprintf("%T: %v", res.Err, res.Err)
+	}
+	s := fmt.Sprintf("at %d", res.Revision)
+	d, ok := res.Detail.(*shard.Result)
+	if !ok {
+		return s
+	}
+	if d.Revision != res.Revision || d.Found != res.Found {
+		return fmt.Sprintf("%+v tells otherwise than %+v", d, res)
+	}
+	if d.Found {
+		s += " holds"
+	}
+	for _, r := range d.Rows {
+		s += fmt.Sprintf(" [%s @%d]", r.Value, r.Revision)
+	}
+	if d.Count > 0 {
+		s += fmt.Sprintf(" count %d", d.Count)
+	}
+	if d.Resume != nil {
+		s += fmt.Sprintf(" resume %q", d.Resume[1:])
+	}
+	return s
 }
 
 func system(c shard.Command) []byte { return operation(0, 2, c) }
