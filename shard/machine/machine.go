@@ -3,6 +3,7 @@ package machine
 import (
 	"fmt"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
@@ -12,6 +13,15 @@ import (
 type Reader interface {
 	// Get finds the newest version of key; value is valid until the next call.
 	Get(key []byte, at shard.Revision) (value []byte, rev shard.Revision, found bool, err error)
+	// VersionAt is Get of a key with versions that finds tombstones too.
+	VersionAt(key []byte, at shard.Revision) (h storage.VersionHeader, value []byte, rev shard.Revision, found bool, err error)
+	// Scan reads a page of rows, which are the caller's to keep.
+	Scan(o storage.ScanOptions) (rows []shard.Row, resume []byte, err error)
+	// FindOp finds the newest version of key that op wrote above a revision.
+	FindOp(key []byte, op shard.OpID, above shard.Revision) (rev shard.Revision, found bool, err error)
+	// FindOpInSpan finds the newest revision above another at which op wrote keys
+	// of span, and how many.
+	FindOpInSpan(span shard.Span, op shard.OpID, above shard.Revision) (rev shard.Revision, keys int, err error)
 	Close() error
 }
 
@@ -28,15 +38,17 @@ type Machine struct {
 	// It never goes back. before is what that entry's operations change of the
 	// state, as it was before the first of them.
 	at     raftgroup.Position
-	before counts
+	before before
 
 	staged staged
 }
 
-// counts is the part of the replicated state that operations change.
-type counts struct {
-	lastRevision    shard.Revision
-	versions, bytes uint64
+// before is the part of the replicated state that operations change, and a place
+// in what is staged.
+type before struct {
+	lastRevision, floor shard.Revision
+	versions, bytes     uint64
+	staged              int
 }
 
 // New makes a machine in the given state, which it copies; nil for a replica
@@ -71,74 +83,147 @@ func (m *Machine) Applied() raftgroup.Position {
 }
 
 // Apply applies one operation of the entry at the given position and stages its
-// writes in b. op is not kept. After an error the state is that before the entry.
+// writes in b. op must not be modified before Published: until then what the
+// machine keeps of the turn aliases it. After an error the state is that before
+// the entry.
 func (m *Machine) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (raftgroup.Result, error) {
 	if err := m.advance(at); err != nil {
 		return raftgroup.Result{}, err
 	}
-	res, err := m.apply(b, at, op)
+	res, err := m.apply(b, op)
 	if err != nil {
-		// The entry counts as not applied. A later version of this code that can
-		// read it must not find its first operations refused for their revisions.
-		m.state.LastRevision, m.state.Versions, m.state.Bytes = m.before.lastRevision, m.before.versions, m.before.bytes
+		m.rollBack()
+		return raftgroup.Result{}, fmt.Errorf("entry %d: %w", at.Index, err)
 	}
-	return res, err
+	return res, nil
 }
 
-func (m *Machine) apply(b *storage.Batch, at raftgroup.Position, op []byte) (raftgroup.Result, error) {
+// rollBack makes the current entry count as not applied. A later version of this
+// code that can read it must not find its first operations refused for their
+// revisions.
+func (m *Machine) rollBack() {
+	m.state.LastRevision, m.state.Floor = m.before.lastRevision, m.before.floor
+	m.state.Versions, m.state.Bytes = m.before.versions, m.before.bytes
+	m.staged.rollBack(m.before.staged)
+}
+
+func (m *Machine) apply(b *storage.Batch, op []byte) (raftgroup.Result, error) {
 	var h Header
 	var c shard.Command
 	if err := DecodeOperation(op, &h, &c); err != nil {
-		return raftgroup.Result{}, fmt.Errorf("entry %d: %w", at.Index, err)
+		return raftgroup.Result{}, err
 	}
-	if !c.Kind.Write() || len(c.Key) == 0 {
-		return raftgroup.Result{}, fmt.Errorf("entry %d: %w: a command of kind %d in the log", at.Index, shard.ErrMalformed, c.Kind)
+	raises := c.Kind == shard.KindRaise || c.Kind == shard.KindFloor
+	if !c.Kind.Write() || !raises && len(c.Anchor()) == 0 {
+		return raftgroup.Result{}, fmt.Errorf("%w: a command of kind %d in the log", shard.ErrMalformed, c.Kind)
 	}
 	if err := m.refuse(&h, &c); err != nil {
 		return raftgroup.Result{Err: err}, nil
 	}
-	if c.Key[0] == shard.SystemKeyspace {
+	switch {
+	case raises:
+		m.raise(&h, &c)
+		return raftgroup.Result{}, nil
+	case c.System():
 		return m.applyUnversioned(b, &c)
 	}
-	return m.applyVersion(b, h.Revision, &c), nil
+	return m.applyVersions(b, &h, &c)
 }
 
-// refuse gives the reason why an operation has no effect. Its checks read nothing
-// but the replicated state and the operation: every replica decides alike.
+// refuse gives the reason why an operation has no effect, of those that are found
+// without a look at the data. All read nothing but the replicated state and the
+// operation: every replica decides alike.
 func (m *Machine) refuse(h *Header, c *shard.Command) error {
 	d := &m.state.Descriptor
+	within := c.Within(d.Span)
+	if !within && c.Retry && d.Span.Contains(c.Anchor()) {
+		// The operation's keys were parted by a split. An earlier attempt may have
+		// been before it, and its writes lie in several shards now.
+		return shard.ErrUndetermined
+	}
 	// The leader compared the epoch when it proposed, but a change of the span may
 	// have got into the log before the operation: applied here, it would write a
 	// key that another shard serves by now.
-	if h.Version != d.Epoch.Version || !d.Span.Contains(c.Key) {
+	if h.Version != d.Epoch.Version || !within {
 		return &shard.WrongShardError{Shard: d.ID, Descriptors: []shard.Descriptor{*d}}
 	}
-	if c.Key[0] == shard.SystemKeyspace {
-		if h.Revision != 0 {
-			return &shard.InvalidError{Field: "revision", Reason: "is set for a key without versions"}
-		}
-		return nil
+	if d.Span.Start[0] == shard.SystemKeyspace {
+		return refuseUnversioned(h, c)
 	}
-	switch {
-	case h.Revision <= m.state.LastRevision:
-		return ErrStaleRevision
-	case c.Kind != shard.KindPut && c.Kind != shard.KindDelete:
+	switch c.Kind {
+	case shard.KindRaise, shard.KindFloor:
+		return nil
+	case shard.KindPut, shard.KindDelete, shard.KindBatch, shard.KindDeleteRange:
+	default:
 		return &shard.InvalidError{Field: "command", Reason: "is for keys without versions"}
+	}
+	if h.Revision == 0 || h.Revision <= m.state.LastRevision && !planted.On(planted.StaleRevisionApplied) {
+		return ErrStaleRevision
 	}
 	return nil
 }
 
-// applyVersion writes a version or a tombstone. The header names the operation,
-// so that a later attempt of it can be told from another write.
-func (m *Machine) applyVersion(b *storage.Batch, rev shard.Revision, c *shard.Command) raftgroup.Result {
-	h := storage.VersionHeader{Op: c.Op, Tombstone: c.Kind == shard.KindDelete}
-	b.PutVersion(c.Key, rev, h, c.Value)
-	m.state.LastRevision = rev
-	m.wrote(c.Key, c.Value)
-	return raftgroup.Result{Revision: rev}
+func refuseUnversioned(h *Header, c *shard.Command) error {
+	switch {
+	case !c.System() || c.Kind == shard.KindDeleteRange || c.Kind == shard.KindBatch:
+		return &shard.InvalidError{Field: "command", Reason: "is for keys with versions"}
+	case h.Revision != 0:
+		return &shard.InvalidError{Field: "revision", Reason: "is set for a key without versions"}
+	case c.Retry:
+		// Records without versions name no operation.
+		return shard.ErrUndetermined
+	}
+	return nil
 }
 
-func (m *Machine) wrote(key, value []byte) {
+// raise raises the last revision, so that a read at the operation's revision may
+// be served, or the floor. Neither ever falls, and one that comes too late is no
+// mistake: the leader proposes them for whoever waits, not for an answer.
+func (m *Machine) raise(h *Header, c *shard.Command) {
+	if c.Kind == shard.KindRaise {
+		m.state.LastRevision = max(m.state.LastRevision, h.Revision)
+		return
+	}
+	// A floor above the last revision would forbid reads of the latest state.
+	m.state.Floor = max(m.state.Floor, min(c.Revision, m.state.LastRevision))
+}
+
+// applyVersions carries out a command on keys with versions. Afterwards the last
+// revision is the command's, even if it wrote nothing: what it was told must stay
+// true at its revision. A refusal leaves it as it was.
+func (m *Machine) applyVersions(b *storage.Batch, h *Header, c *shard.Command) (raftgroup.Result, error) {
+	if c.Retry {
+		if res, decided, err := m.earlier(h, c); err != nil || decided {
+			return res, err
+		}
+	}
+	var res raftgroup.Result
+	switch c.Kind {
+	case shard.KindPut, shard.KindDelete:
+		// What most commands are depends on no state and makes no effect.
+		m.write(b, h.Revision, c.Op, c.Key, c.Value, c.Kind == shard.KindDelete)
+		res.Revision = h.Revision
+	default:
+		e, err := m.evaluate(c, shard.MaxRevision)
+		if err != nil || e.refusal != nil {
+			return raftgroup.Result{Err: e.refusal}, err
+		}
+		m.carryOut(b, h.Revision, c.Op, &e)
+		res = e.result(h.Revision)
+	}
+	m.state.LastRevision = h.Revision
+	return res, nil
+}
+
+// write writes a version or a tombstone. The header names the operation, so that
+// a later attempt of it can be told from another write.
+func (m *Machine) write(b *storage.Batch, rev shard.Revision, op shard.OpID, key, value []byte, tombstone bool) {
+	b.PutVersion(key, rev, storage.VersionHeader{Op: op, Tombstone: tombstone}, value)
+	m.staged.versions.add(version{key: key, value: value, op: op, rev: rev, tombstone: tombstone})
+	m.counted(key, value)
+}
+
+func (m *Machine) counted(key, value []byte) {
 	m.state.Versions++
 	m.state.Bytes += uint64(len(key) + len(value))
 }
@@ -189,7 +274,7 @@ func (m *Machine) advance(at raftgroup.Position) error {
 		return fmt.Errorf("entry %d of term %d after entry %d of term %d, with %d applied", at.Index, at.Term, m.at.Index, m.at.Term, m.state.Applied)
 	}
 	if at.Index != m.at.Index {
-		m.before = counts{m.state.LastRevision, m.state.Versions, m.state.Bytes}
+		m.before = before{m.state.LastRevision, m.state.Floor, m.state.Versions, m.state.Bytes, m.staged.begin()}
 	}
 	m.at = at
 	return nil

@@ -73,58 +73,11 @@ func (m *Machine) compareAndPut(b *storage.Batch, c *shard.Command) (raftgroup.R
 func (m *Machine) set(b *storage.Batch, key, value []byte) {
 	b.PutUnversioned(key, value)
 	m.staged.put(key, bytes.Clone(value), true)
-	m.wrote(key, value)
+	m.counted(key, value)
 }
 
 func (m *Machine) remove(b *storage.Batch, key []byte) {
 	b.DeleteUnversioned(key)
 	m.staged.put(key, nil, false)
-	m.wrote(key, nil)
-}
-
-// lookup reads a key as of the operations applied so far. The value is valid
-// until the next lookup.
-func (m *Machine) lookup(key []byte) (value []byte, found bool, err error) {
-	if v, ok := m.staged.values[string(key)]; ok {
-		return v.value, v.found, nil
-	}
-	if m.staged.view == nil {
-		m.staged.view = m.view()
-	}
-	value, _, found, err = m.staged.view.Get(key, shard.MaxRevision)
-	return value, found, err
-}
-
-// staged is what a turn wrote without versions and did not publish yet, over a
-// view of what was committed before the turn. A batch cannot be read; without
-// this, two increments in one turn would both count from the same value. It is
-// bounded by what the group applies in one turn.
-type staged struct {
-	values map[string]stagedValue
-	view   Reader // opened by the first lookup of a turn
-}
-
-type stagedValue struct {
-	value []byte
-	found bool
-}
-
-func (s *staged) put(key, value []byte, found bool) {
-	if s.values == nil {
-		s.values = make(map[string]stagedValue)
-	}
-	s.values[string(key)] = stagedValue{value: value, found: found}
-}
-
-// endTurn lets go of the view, which keeps files and memory alive while it is open.
-func (s *staged) endTurn() {
-	if s.view != nil {
-		_ = s.view.Close()
-		s.view = nil
-	}
-}
-
-func (s *staged) drop() {
-	s.endTurn()
-	clear(s.values)
+	m.counted(key, nil)
 }

@@ -78,7 +78,29 @@ func (s *Store) admit(t *shard.Target, c *shard.Command) (*Replica, error) {
 	if !l.Leading || t.Replica != r.self || c.Kind.Write() && t.Term != l.Term {
 		return nil, r.notLeader()
 	}
+	if !c.Within(d.Span) {
+		if err := s.parted(t.Shard, d, c); err != nil {
+			return nil, err
+		}
+	}
 	return r, nil
+}
+
+// parted refuses a write that begins in a shard's span and does not lie in it.
+// The caller of a batch must make it smaller, that of a delete-range cut it off at
+// the span's end. A later attempt can do neither: an earlier one may have been made
+// when all of it was one shard's, and its writes lie in several by now. A scan
+// ends at the span's end of itself.
+func (s *Store) parted(id shard.ID, d *shard.Descriptor, c *shard.Command) error {
+	switch {
+	case !c.Kind.Write():
+		return nil
+	case c.Retry:
+		return shard.ErrUndetermined
+	case c.Kind == shard.KindBatch:
+		return shard.ErrSpansShards
+	}
+	return s.wrongShard(id, d, c)
 }
 
 // wrongShard carries what this node knows of the command's surroundings: the

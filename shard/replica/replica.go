@@ -55,7 +55,7 @@ type Replica struct {
 
 func (s *Store) newReplica(g group, id shard.ID, self shard.ReplicaID, state *storage.ReplicaState) *Replica {
 	r := &Replica{store: s, group: g, id: id, self: self}
-	r.machine = machine.New(state, func() machine.Reader { return s.openView() })
+	r.machine = machine.New(state, func() machine.Reader { return s.cfg.Engine.NewView() })
 	r.leadership.Store(&raftgroup.Leadership{})
 	r.draws.init(r)
 	if state != nil {

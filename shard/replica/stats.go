@@ -11,6 +11,7 @@ import (
 // error. A request that was accepted and failed later is in both.
 type Stats struct {
 	Puts, Deletes, SystemWrites uint64
+	Batches, RangeDeletes       uint64
 	Gets, Scans                 uint64
 	Redraws                     uint64 // revisions drawn again because they came too late
 	ReadRetries                 uint64 // reads taken again because of a descriptor or a snapshot
@@ -27,6 +28,7 @@ type ErrorStats struct {
 
 type counters struct {
 	puts, deletes, systemWrites, gets, scans, redraws, readRetries atomic.Uint64
+	batches, rangeDeletes                                          atomic.Uint64
 	errors                                                         [kinds]atomic.Uint64
 }
 
@@ -46,10 +48,14 @@ const (
 
 func (c *counters) write(cmd *shard.Command) {
 	switch {
-	case cmd.Key[0] == shard.SystemKeyspace:
+	case cmd.System():
 		c.systemWrites.Add(1)
 	case cmd.Kind == shard.KindDelete:
 		c.deletes.Add(1)
+	case cmd.Kind == shard.KindBatch:
+		c.batches.Add(1)
+	case cmd.Kind == shard.KindDeleteRange:
+		c.rangeDeletes.Add(1)
 	default:
 		c.puts.Add(1)
 	}
@@ -81,6 +87,7 @@ func kindOf(err error) int {
 		{shard.ErrBusy, kindBusy}, {shard.ErrDropped, kindDropped}, {shard.ErrUndetermined, kindUndetermined},
 		{shard.ErrUnavailable, kindUnavailable}, {shard.ErrStopped, kindStopped}, {shard.ErrMalformed, kindInvalid},
 		{shard.ErrFutureRevision, kindRevision}, {shard.ErrCompacted, kindRevision},
+		{shard.ErrSpansShards, kindInvalid}, {shard.ErrNoRevision, kindUnavailable},
 	} {
 		if errors.Is(err, k.err) {
 			return k.kind
@@ -95,6 +102,7 @@ func (s *Store) Stats() Stats {
 	failed := func(kind int) uint64 { return c.errors[kind].Load() }
 	return Stats{
 		Puts: c.puts.Load(), Deletes: c.deletes.Load(), SystemWrites: c.systemWrites.Load(),
+		Batches: c.batches.Load(), RangeDeletes: c.rangeDeletes.Load(),
 		Gets: c.gets.Load(), Scans: c.scans.Load(), Redraws: c.redraws.Load(), ReadRetries: c.readRetries.Load(),
 		Errors: ErrorStats{
 			Invalid: failed(kindInvalid), NotLeader: failed(kindNotLeader), WrongShard: failed(kindWrongShard),

@@ -19,6 +19,7 @@ type write struct {
 	id      uint64
 	reply   func(shard.Response)
 	command []byte
+	bytes   int // of the budget
 	version uint64
 	term    uint64 // that the attempt is meant for
 	draws   int    // 0: unversioned
@@ -35,19 +36,33 @@ func newWrite() any {
 }
 
 func (s *Store) write(r *Replica, q *shard.Request, c *shard.Command, reply func(shard.Response)) {
-	if !s.writeBudget.take(len(q.Command)) {
+	bytes := writeBytes(q, c)
+	if !s.writeBudget.take(bytes) {
 		s.refuse(q.ID, shard.ErrBusy, reply)
 		return
 	}
 	s.stats.write(c)
 	w := s.writePool.Get().(*write)
 	w.r, w.id, w.reply, w.command = r, q.ID, reply, q.Command
-	w.version, w.term, w.draws = q.Target.Version, q.Target.Term, 0
-	if c.Key[0] == shard.SystemKeyspace {
+	w.bytes, w.version, w.term, w.draws = bytes, q.Target.Version, q.Target.Term, 0
+	if c.System() {
 		w.propose(0)
 		return
 	}
 	r.draws.add(w)
+}
+
+// tombstoneBytes is about what one key of a delete-range takes at apply.
+const tombstoneBytes = 128
+
+// writeBytes is what a write takes of the budget: its bytes, and those that a
+// delete-range, a few bytes itself, makes of them when it is applied.
+func writeBytes(q *shard.Request, c *shard.Command) int {
+	n := len(q.Command)
+	if c.Kind == shard.KindDeleteRange {
+		n += int(c.Limit) * tombstoneBytes
+	}
+	return n
 }
 
 // propose puts the write on its way into the log, in the term that it is meant
@@ -69,9 +84,20 @@ func (w *write) done(res raftgroup.Result, err error) {
 		w.finish(shard.Response{Err: w.r.hinted(err)})
 	case errors.Is(res.Err, machine.ErrStaleRevision):
 		w.drawAgain()
+	case res.Err != nil:
+		w.finish(shard.Response{Err: res.Err})
 	default:
-		w.finish(shard.Response{Err: res.Err, Result: shard.Result{Revision: res.Revision, Found: res.Found, Value: res.Data}})
+		w.finish(shard.Response{Result: resultOf(&res)})
 	}
+}
+
+// resultOf is a write's outcome as its caller gets it. The machine tells that of a
+// batch and of a delete-range whole.
+func resultOf(res *raftgroup.Result) shard.Result {
+	if detail, ok := res.Detail.(*shard.Result); ok {
+		return *detail
+	}
+	return shard.Result{Revision: res.Revision, Found: res.Found, Value: res.Data}
 }
 
 // drawAgain leaves the group's turn first: what it does next calls the group.
@@ -93,7 +119,7 @@ func (w *write) finish(p shard.Response) {
 		s.stats.failed(p.Err)
 	}
 	w.reply(p)
-	s.writeBudget.give(len(w.command))
+	s.writeBudget.give(w.bytes)
 	w.r, w.reply, w.command = nil, nil, nil
 	w.proposal.Header, w.proposal.Body = nil, nil
 	s.writePool.Put(w)
