@@ -16,6 +16,9 @@ type PerShard struct {
 	// last is the largest revision handed out, one number for each shard that has
 	// drawn on this node.
 	last map[shard.ID]shard.Revision
+	// highest is the largest revision handed out for any shard, or that another
+	// node has handed out as far as draws here told.
+	highest shard.Revision
 }
 
 // Draw hands out n revisions above everything that it gave out for the shard, and
@@ -38,7 +41,18 @@ func (p *PerShard) draw(id shard.ID, floor shard.Revision, n int) (shard.Revisio
 		p.last = make(map[shard.ID]shard.Revision)
 	}
 	p.last[id] = last + shard.Revision(n)
+	p.highest = max(p.highest, p.last[id])
 	return last + 1, nil
+}
+
+// HandedOut compares r with the largest revision that was handed out for any
+// shard, since revisions of different shards are not told apart here. It forgets
+// with a restart, until draws have told it again. done is called before it returns.
+func (p *PerShard) HandedOut(r shard.Revision, done func(known bool, err error)) {
+	p.mu.Lock()
+	known := r <= p.highest
+	p.mu.Unlock()
+	done(known, nil)
 }
 
 // Forget frees what is kept for a shard that has left the node. Should it come

@@ -60,6 +60,39 @@ func TestPerShardEndsBelowMaxRevision(t *testing.T) {
 	}
 }
 
+func TestPerShardKnowsWhatItHandedOut(t *testing.T) {
+	var p PerShard
+	known := func(r shard.Revision) bool {
+		t.Helper()
+		called, known := 0, false
+		p.HandedOut(r, func(k bool, err error) {
+			called++
+			if known = k; err != nil {
+				t.Error(err)
+			}
+		})
+		if called != 1 {
+			t.Errorf("done was called %d times", called)
+		}
+		return known
+	}
+	none := func(shard.Revision, error) {}
+	if known(1) {
+		t.Error("a revision is known before any was handed out")
+	}
+	p.Draw(1, 0, 3, none)
+	p.Draw(2, 7, 1, none)
+	p.Draw(1, 0, 1, none)
+	for r := shard.Revision(1); r <= 8; r++ {
+		if !known(r) {
+			t.Errorf("%d is not known", r)
+		}
+	}
+	if known(9) {
+		t.Error("9 is known")
+	}
+}
+
 func TestPerShardNeverRepeats(t *testing.T) {
 	var p PerShard
 	var mu sync.Mutex

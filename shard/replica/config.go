@@ -15,6 +15,10 @@ type Revisions interface {
 	// revision that was handed out for the shard before the call. done is called
 	// once, perhaps before Draw returns. floor is the shard's last applied revision.
 	Draw(id shard.ID, floor shard.Revision, n int, done func(first shard.Revision, err error))
+	// HandedOut tells whether r was handed out before done is called, by any node
+	// and for any shard. done is called once, perhaps before HandedOut returns. err
+	// as of Draw: it is not known. Both are safe for concurrent use.
+	HandedOut(r shard.Revision, done func(known bool, err error))
 }
 
 // Config of a node's replicas. Zero bounds take their defaults.

@@ -59,6 +59,12 @@ type numbers struct {
 	held  bool
 	fail  error
 	draws []draw
+
+	highest   shard.Revision // handed out, beside next
+	heldAsks  bool
+	questions []func()
+	failAsks  error
+	asked     []shard.Revision
 }
 
 type draw struct {
@@ -90,6 +96,25 @@ func (x *numbers) answer(d draw) {
 	}
 	x.mu.Unlock()
 	d.done(first, err)
+}
+
+func (x *numbers) HandedOut(r shard.Revision, done func(bool, error)) {
+	answer := func() {
+		x.mu.Lock()
+		known, err := r <= max(x.next, x.highest), x.failAsks
+		x.mu.Unlock()
+		done(known && err == nil, err)
+	}
+	x.mu.Lock()
+	x.asked = append(x.asked, r)
+	held := x.heldAsks
+	if held {
+		x.questions = append(x.questions, answer)
+	}
+	x.mu.Unlock()
+	if !held {
+		answer()
+	}
 }
 
 // release answers the oldest draw that is held.
