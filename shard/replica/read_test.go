@@ -335,7 +335,11 @@ func (broken) Get([]byte, shard.Revision) ([]byte, shard.Revision, bool, error) 
 	return nil, 0, false, errBroken
 }
 func (broken) Scan(storage.ScanOptions) ([]shard.Row, []byte, error) { return nil, nil, errBroken }
-func (broken) Close() error                                          { return errBroken }
+func (broken) Garbage(storage.GarbageOptions) (storage.Garbage, error) {
+	return storage.Garbage{}, errBroken
+}
+func (broken) Versions([]byte, int) ([]storage.Version, error) { return nil, errBroken }
+func (broken) Close() error                                    { return errBroken }
 
 func TestFifo(t *testing.T) {
 	var f fifo

@@ -50,6 +50,9 @@ type Replica struct {
 	draws  draws
 	raises raises
 
+	history history
+	sweep   sweepState
+
 	// membership tells that a change is on its way through the log.
 	membership atomic.Bool
 }
@@ -60,6 +63,7 @@ func (s *Store) newReplica(g group, id shard.ID, self shard.ReplicaID, state *st
 	r.leadership.Store(&raftgroup.Leadership{})
 	r.draws.init(r)
 	r.raises.init(r)
+	r.history.init(r)
 	if state != nil {
 		d := state.Descriptor
 		r.descriptor.Store(&d)
