@@ -160,6 +160,7 @@ func (n *Node) Close() {
 	n.driver.Stop(math.MaxUint64)
 	n.feeder.Close()
 	n.core.Close()
+	n.store.Close()
 	n.host.Close()
 }
 

@@ -80,7 +80,8 @@ func describeReplica(r *replica.Replica, s *raftgroup.Status) *pb.ReplicaInfo {
 	}
 	if state, ok := r.State(); ok {
 		info.Descriptor_ = api.FromDescriptor(&state.Descriptor)
-		info.Keys, info.Bytes, info.Revision = state.Versions, state.Bytes, uint64(state.LastRevision)
+		info.Keys, info.Bytes = r.Estimate()
+		info.Revision = uint64(state.LastRevision)
 	}
 	if s.Err != nil {
 		info.Stopped = s.Err.Error()

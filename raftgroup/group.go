@@ -179,6 +179,14 @@ func (g *Group) Campaign() {
 	g.pushControl(control{run: func() { _ = g.rn.Campaign() }, abandon: func(error) {}})
 }
 
+// Turn calls run on the group's turn, or abandoned with the reason if the group has
+// stopped before, which may be before Turn returns: one of them, once. While run
+// runs nothing is applied and no snapshot is being installed; it may commit a small
+// batch to the engine. Like every callback it must not block.
+func (g *Group) Turn(run func(), abandoned func(error)) {
+	g.pushControl(control{run: run, abandon: abandoned})
+}
+
 // raftStorage is the group's log as raft sees it.
 type raftStorage struct {
 	*storage.Log

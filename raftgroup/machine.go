@@ -36,7 +36,8 @@ type Machine interface {
 	Applied() Position
 
 	// Apply applies one operation of a normal entry and stages its writes in b.
-	// op aliases the entry and is not kept. An error is corruption: the replica stops.
+	// op aliases the entry, which is not modified and may be kept until Published.
+	// An error is corruption: the replica stops.
 	Apply(b *storage.Batch, at Position, op []byte) (Result, error)
 
 	// ApplyMembership applies a membership change (see shard.MembershipChange).

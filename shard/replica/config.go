@@ -2,6 +2,7 @@ package replica
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/kiloraft/kiloraft/internal/env"
 	"github.com/kiloraft/kiloraft/raftgroup"
@@ -15,6 +16,10 @@ type Revisions interface {
 	// revision that was handed out for the shard before the call. done is called
 	// once, perhaps before Draw returns. floor is the shard's last applied revision.
 	Draw(id shard.ID, floor shard.Revision, n int, done func(first shard.Revision, err error))
+	// HandedOut tells whether r was handed out before done is called, by any node
+	// and for any shard. done is called once, perhaps before HandedOut returns. err
+	// as of Draw: it is not known. Both are safe for concurrent use.
+	HandedOut(r shard.Revision, done func(known bool, err error))
 }
 
 // Config of a node's replicas. Zero bounds take their defaults.
@@ -41,6 +46,10 @@ type Config struct {
 	ReadBytesMax  int64 // default 32 MiB
 	WritesMax     int64 // default 262,144
 	WriteBytesMax int64 // default 128 MiB
+
+	// Retention and DropRate are those of the start; see SetRetention, SetDropRate.
+	Retention time.Duration // default 10 minutes
+	DropRate  int64         // versions per second; default 50,000; below 0: none
 }
 
 func (c *Config) setDefaults() {
@@ -53,6 +62,10 @@ func (c *Config) setDefaults() {
 	orInt(&c.ReadBytesMax, 32<<20)
 	orInt(&c.WritesMax, 1<<18)
 	orInt(&c.WriteBytesMax, 128<<20)
+	orInt(&c.DropRate, 50_000)
+	if c.Retention == 0 {
+		c.Retention = 10 * time.Minute
+	}
 	if c.ReadsAtOnce == 0 {
 		c.ReadsAtOnce = 2
 	}
@@ -72,11 +85,14 @@ type group interface {
 	Propose(p *raftgroup.Proposal) error
 	Read(r raftgroup.Read) error
 	ProposeMembership(term uint64, m shard.MembershipChange, done func(error))
+	Turn(run func(), abandoned func(error))
 }
 
 // view is a consistent view of the data; *storage.View is one.
 type view interface {
 	Get(key []byte, at shard.Revision) (value []byte, rev shard.Revision, found bool, err error)
 	Scan(o storage.ScanOptions) (rows []shard.Row, resume []byte, err error)
+	Garbage(o storage.GarbageOptions) (storage.Garbage, error)
+	Versions(key []byte, max int) ([]storage.Version, error)
 	Close() error
 }

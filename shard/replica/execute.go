@@ -76,10 +76,15 @@ func (s *Store) admit(t *shard.Target, c *shard.Command) (*Replica, error) {
 	}
 	// A follower that lags behind the client's epoch knows nothing worth telling;
 	// the leader does.
-	if t.Version != d.Epoch.Version || !begins(c, d.Span) {
+	fits := t.Version == d.Epoch.Version && begins(c, d.Span)
+	if !fits {
 		if l.Leading || t.Version <= d.Epoch.Version {
 			return nil, s.wrongShard(t.Shard, d, c)
 		}
+	}
+	if fits && c.AnyReplica {
+		// Whoever has the revision reads the same at it, whatever it knows of leaders.
+		return r, nil
 	}
 	if !l.Leading || t.Replica != r.self || c.Kind.Write() && t.Term != l.Term {
 		return nil, r.notLeader()

@@ -34,6 +34,16 @@ func (c *counting) Draw(id shard.ID, floor shard.Revision, n int, done func(shar
 	done(last+1, nil)
 }
 
+func (c *counting) HandedOut(r shard.Revision, done func(bool, error)) {
+	c.mu.Lock()
+	highest := shard.Revision(0)
+	for _, last := range c.last { //order-free: a maximum
+		highest = max(highest, last)
+	}
+	c.mu.Unlock()
+	done(r <= highest, nil)
+}
+
 // nobody is a network without other nodes.
 type nobody struct{}
 

@@ -18,24 +18,62 @@ import (
 
 // steps is a world in which nothing runs but what a test calls for.
 type steps struct {
-	mu    sync.Mutex
-	queue []func()
+	mu     sync.Mutex
+	queue  []func()
+	now    time.Duration
+	timers []*timer
 }
 
-func (s *steps) Now() time.Duration                                   { return 0 }
-func (s *steps) AfterFunc(time.Duration, env.Queue, func()) env.Timer { return stopped{} }
-func (s *steps) Uint64() uint64                                       { return 4 }
-func (s *steps) NewQueue(string) env.Queue                            { return s }
-func (s *steps) NewPool(string, int) env.Queue                        { return s }
+// timer is due at a time of its world.
+type timer struct {
+	s    *steps
+	at   time.Duration
+	step func()
+}
+
+func (s *steps) Now() time.Duration            { return s.now }
+func (s *steps) Uint64() uint64                { return 4 }
+func (s *steps) NewQueue(string) env.Queue     { return s }
+func (s *steps) NewPool(string, int) env.Queue { return s }
+func (s *steps) AfterFunc(d time.Duration, _ env.Queue, step func()) env.Timer {
+	t := &timer{s: s, at: s.now + max(d, 0), step: step}
+	s.timers = append(s.timers, t)
+	return t
+}
+
+// Stop is of a timer.
+func (t *timer) Stop() bool {
+	i := slices.Index(t.s.timers, t)
+	if i >= 0 {
+		t.s.timers = slices.Delete(t.s.timers, i, i+1)
+	}
+	return i >= 0
+}
+
+// pass lets time pass, with all timers that are due in it and what they submit.
+func (s *steps) pass(d time.Duration) {
+	for until := s.now + d; ; {
+		s.run()
+		var next *timer
+		for _, t := range s.timers {
+			if t.at <= until && (next == nil || t.at < next.at) {
+				next = t
+			}
+		}
+		if next == nil {
+			s.now = until
+			return
+		}
+		s.now = max(s.now, next.at)
+		next.Stop()
+		s.Submit(next.step)
+	}
+}
 func (s *steps) Submit(step func()) {
 	s.mu.Lock()
 	s.queue = append(s.queue, step)
 	s.mu.Unlock()
 }
-
-type stopped struct{}
-
-func (stopped) Stop() bool { return true }
 
 // run runs what was submitted, and what that submits, and counts it.
 func (s *steps) run() int {
@@ -59,6 +97,12 @@ type numbers struct {
 	held  bool
 	fail  error
 	draws []draw
+
+	highest   shard.Revision // handed out, beside next
+	heldAsks  bool
+	questions []func()
+	failAsks  error
+	asked     []shard.Revision
 }
 
 type draw struct {
@@ -92,6 +136,25 @@ func (x *numbers) answer(d draw) {
 	d.done(first, err)
 }
 
+func (x *numbers) HandedOut(r shard.Revision, done func(bool, error)) {
+	answer := func() {
+		x.mu.Lock()
+		known, err := r <= max(x.next, x.highest), x.failAsks
+		x.mu.Unlock()
+		done(known && err == nil, err)
+	}
+	x.mu.Lock()
+	x.asked = append(x.asked, r)
+	held := x.heldAsks
+	if held {
+		x.questions = append(x.questions, answer)
+	}
+	x.mu.Unlock()
+	if !held {
+		answer()
+	}
+}
+
 // release answers the oldest draw that is held.
 func (x *numbers) release(t testing.TB) {
 	t.Helper()
@@ -118,6 +181,7 @@ type fakeGroup struct {
 	reads       []raftgroup.Read
 	refusal     error
 	changes     []change
+	controls    []control
 	revisions   []shard.Revision // of all applied, in order of the log
 }
 
@@ -149,6 +213,30 @@ func (g *fakeGroup) Read(r raftgroup.Read) error {
 
 func (g *fakeGroup) ProposeMembership(term uint64, m shard.MembershipChange, done func(error)) {
 	g.changes = append(g.changes, change{term, m, done})
+}
+
+// control is what asked for a turn.
+type control struct {
+	run       func()
+	abandoned func(error)
+}
+
+func (g *fakeGroup) Turn(run func(), abandoned func(error)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.controls = append(g.controls, control{run, abandoned})
+}
+
+// drops runs what asked for a turn.
+func (g *fakeGroup) drops() int {
+	g.mu.Lock()
+	controls := g.controls
+	g.controls = nil
+	g.mu.Unlock()
+	for _, c := range controls {
+		c.run()
+	}
+	return len(controls)
 }
 
 // turn proposes, commits and applies what has come, one entry for all of it.
@@ -237,6 +325,7 @@ func newHome(t testing.TB, adjust ...func(*Config)) *home {
 		f(&cfg)
 	}
 	h.store = NewStore(cfg)
+	h.steps.run()
 	return h
 }
 

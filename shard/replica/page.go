@@ -9,7 +9,8 @@ import (
 
 // page is one page of a scan, within the shard. Where the shard ends before the
 // scanned range does, the page's Resume is the shard's bound, and the next page
-// is the neighbour's.
+// is the neighbour's. The result's revision is the one that was read at, so that
+// later pages can be read at it too; 0 in the system keyspace, which has none.
 func page(v view, c *shard.Command, span shard.Span, at shard.Revision) (shard.Result, error) {
 	o := storage.ScanOptions{
 		Span:     shard.Span{Start: later(c.Start, span.Start), End: earlier(c.End, span.End)},
@@ -31,7 +32,10 @@ func page(v view, c *shard.Command, span shard.Span, at shard.Revision) (shard.R
 			resume = o.Span.Start
 		}
 	}
-	return shard.Result{Rows: rows, Resume: resume}, nil
+	if at == shard.MaxRevision {
+		at = 0
+	}
+	return shard.Result{Revision: at, Rows: rows, Resume: resume}, nil
 }
 
 func later(a, b []byte) []byte {

@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"errors"
+
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -28,6 +30,10 @@ func (s *Store) read(r *Replica, q *shard.Request, c *shard.Command, reply func(
 	s.stats.read(c)
 	rd := s.readPool.Get().(*read)
 	rd.r, rd.id, rd.reply, rd.version, rd.bytes, rd.command = r, q.ID, reply, q.Target.Version, len(q.Command), *c
+	if c.Revision != 0 {
+		rd.readAt()
+		return
+	}
 	if err := r.group.Read(rd); err != nil {
 		rd.refuse(r.hinted(err))
 	}
@@ -102,12 +108,24 @@ func (rd *read) serve(v view) {
 	// opened while a snapshot was being installed can lack data without an error;
 	// one that was opened before a change of the span can have lost a key to
 	// another shard that has written it since.
-	if r.generation.Load() != rd.generation {
+	if r.generation.Load() != rd.generation || err == errUnfit {
 		r.store.stats.readRetries.Add(1)
-		r.store.reads.again(rd)
+		rd.again()
 		return
 	}
 	rd.finish(shard.Response{Err: err, Result: res})
+}
+
+// errUnfit: the view does not serve the read, another one will.
+var errUnfit = errors.New("the view does not fit the revision to read at")
+
+// again lets the read be served from a newer view.
+func (rd *read) again() {
+	if rd.command.Revision != 0 {
+		rd.readAt()
+		return
+	}
+	rd.r.store.reads.again(rd)
 }
 
 func (rd *read) evaluate(v view, d *shard.Descriptor) (shard.Result, error) {
@@ -133,20 +151,4 @@ func (rd *read) evaluate(v view, d *shard.Descriptor) (shard.Result, error) {
 		return shard.Result{}, nil
 	}
 	return shard.Result{Revision: rev, Found: true, Value: value}, nil
-}
-
-// at is the revision to read at. One above the last that is applied may be
-// written yet; below the floor versions are missing.
-func (rd *read) at() (shard.Revision, error) {
-	switch at := rd.command.Revision; {
-	case at == 0:
-		return shard.MaxRevision, nil
-	case at > rd.last:
-		return 0, shard.ErrFutureRevision
-	case at < shard.Revision(rd.r.floor.Load()):
-		// The floor is loaded after the view was opened, and so is at least the view's.
-		return 0, shard.ErrCompacted
-	default:
-		return at, nil
-	}
 }

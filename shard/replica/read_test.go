@@ -208,49 +208,6 @@ func TestGetsShareViews(t *testing.T) {
 	h.idle()
 }
 
-func TestReadsAtARevision(t *testing.T) {
-	h := newHome(t)
-	r, g := h.shard(7, "\x02b", "\x02m")
-	for i := range 5 {
-		h.write(g, "\x02k", fmt.Sprint(i+1))
-	}
-	at := func(c shard.Command, rev shard.Revision) shard.Command { c.Revision = rev; return c }
-	for rev := shard.Revision(1); rev <= 5; rev++ {
-		if p := h.read(g, at(get("\x02k"), rev)); string(p.Result.Value) != fmt.Sprint(rev) || p.Result.Revision != rev {
-			t.Errorf("get at %d: %+v", rev, p)
-		}
-		if p := h.read(g, at(scan("\x02b", "\x02m"), rev)); len(p.Result.Rows) != 1 || p.Result.Rows[0].Revision != rev {
-			t.Errorf("scan at %d: %+v", rev, p)
-		}
-	}
-	if p := h.read(g, at(get("\x02k"), 6)); !errors.Is(p.Err, shard.ErrFutureRevision) {
-		t.Errorf("%+v", p)
-	}
-	// A write that is applied between the read's note and its view does not make
-	// the revision readable: what is below it may not all be in the view.
-	h.watched(func(n int) {
-		if n == 1 {
-			h.write(g, "\x02k", "6")
-		}
-	})
-	a := h.send(target(7), at(get("\x02k"), 6))
-	g.confirm(nil)
-	h.steps.run()
-	if p := a.once(t); !errors.Is(p.Err, shard.ErrFutureRevision) {
-		t.Errorf("%+v", p)
-	}
-	state, _ := r.State()
-	state.Floor = 3
-	g.machine.InstallBegin()
-	g.machine.InstallEnd(&state)
-	if p := h.read(g, at(get("\x02k"), 2)); !errors.Is(p.Err, shard.ErrCompacted) {
-		t.Errorf("%+v", p)
-	}
-	if p := h.read(g, at(get("\x02k"), 3)); p.Err != nil {
-		t.Errorf("%+v", p)
-	}
-}
-
 func TestPages(t *testing.T) {
 	h := newHome(t)
 	_, g := h.shard(7, "\x02b", "\x02m")
@@ -378,7 +335,11 @@ func (broken) Get([]byte, shard.Revision) ([]byte, shard.Revision, bool, error) 
 	return nil, 0, false, errBroken
 }
 func (broken) Scan(storage.ScanOptions) ([]shard.Row, []byte, error) { return nil, nil, errBroken }
-func (broken) Close() error                                          { return errBroken }
+func (broken) Garbage(storage.GarbageOptions) (storage.Garbage, error) {
+	return storage.Garbage{}, errBroken
+}
+func (broken) Versions([]byte, int) ([]storage.Version, error) { return nil, errBroken }
+func (broken) Close() error                                    { return errBroken }
 
 func TestFifo(t *testing.T) {
 	var f fifo

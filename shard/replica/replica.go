@@ -13,7 +13,7 @@ import (
 // Replica is a shard's copy on this node. Its methods are safe for concurrent use.
 //
 // Lock order: reservations.mu and registry.mu before the locks of the registry's parts. All others
-// (draws.mu, publishedMu, deferredMu, readQueue.mu) are leaves. None is held while
+// (draws.mu, raises.mu, publishedMu, deferredMu, readQueue.mu) are leaves. None is held while
 // a callback runs.
 type Replica struct {
 	store *Store
@@ -47,7 +47,11 @@ type Replica struct {
 	deferred   []*read // wait for an even generation
 	stopped    bool
 
-	draws draws
+	draws  draws
+	raises raises
+
+	history history
+	sweep   sweepState
 
 	// membership tells that a change is on its way through the log.
 	membership atomic.Bool
@@ -58,6 +62,8 @@ func (s *Store) newReplica(g group, id shard.ID, self shard.ReplicaID, state *st
 	r.machine = machine.New(state, func() machine.Reader { return s.cfg.Engine.NewView() })
 	r.leadership.Store(&raftgroup.Leadership{})
 	r.draws.init(r)
+	r.raises.init(r)
+	r.history.init(r)
 	if state != nil {
 		d := state.Descriptor
 		r.descriptor.Store(&d)

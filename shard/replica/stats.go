@@ -15,6 +15,10 @@ type Stats struct {
 	Gets, Scans                 uint64
 	Redraws                     uint64 // revisions drawn again because they came too late
 	ReadRetries                 uint64 // reads taken again because of a descriptor or a snapshot
+	Raises                      uint64 // of a shard's last revision, for reads
+	FloorsProposed              uint64
+	Sweeps                      uint64 // of a whole replica that were finished
+	VersionsDropped             uint64
 	Errors                      ErrorStats
 
 	// What is outstanding now.
@@ -29,6 +33,7 @@ type ErrorStats struct {
 type counters struct {
 	puts, deletes, systemWrites, gets, scans, redraws, readRetries atomic.Uint64
 	batches, rangeDeletes                                          atomic.Uint64
+	raises, floorsProposed, sweeps, versionsDropped                atomic.Uint64
 	errors                                                         [kinds]atomic.Uint64
 }
 
@@ -104,6 +109,7 @@ func (s *Store) Stats() Stats {
 		Puts: c.puts.Load(), Deletes: c.deletes.Load(), SystemWrites: c.systemWrites.Load(),
 		Batches: c.batches.Load(), RangeDeletes: c.rangeDeletes.Load(),
 		Gets: c.gets.Load(), Scans: c.scans.Load(), Redraws: c.redraws.Load(), ReadRetries: c.readRetries.Load(),
+		Raises: c.raises.Load(), FloorsProposed: c.floorsProposed.Load(), Sweeps: c.sweeps.Load(), VersionsDropped: c.versionsDropped.Load(),
 		Errors: ErrorStats{
 			Invalid: failed(kindInvalid), NotLeader: failed(kindNotLeader), WrongShard: failed(kindWrongShard),
 			Busy: failed(kindBusy), Dropped: failed(kindDropped), Undetermined: failed(kindUndetermined),

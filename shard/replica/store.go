@@ -22,6 +22,8 @@ type Store struct {
 	writePool   sync.Pool
 
 	openView func() view
+
+	upkeep upkeep
 }
 
 // NewStore makes an empty store; replicas come through NewMachine.
@@ -34,8 +36,13 @@ func NewStore(cfg Config) *Store {
 	s.writePool.New = newWrite
 	s.reads.init(s)
 	s.openView = func() view { return cfg.Engine.NewView() }
+	s.upkeep.init(s)
 	return s
 }
+
+// Close ends the store's work in the background. Requests are not its concern:
+// their groups end them.
+func (s *Store) Close() { s.upkeep.close() }
 
 // NewMachine is the host's Config.NewMachine. A replica that was here under the
 // same shard before is forgotten.

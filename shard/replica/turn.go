@@ -68,6 +68,7 @@ func (t turn) InstallEnd(state *storage.ReplicaState) {
 		return
 	}
 	t.machine.Reset(state)
+	t.sweep.fresh.Store(true)
 	t.publish()
 	t.publishDescriptor()
 	t.settle()

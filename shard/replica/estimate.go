@@ -1,0 +1,45 @@
+package replica
+
+// estimate is how much a replica held when it was swept last, with what had been
+// written until then, and what a write has added since the sweep before that.
+type estimate struct {
+	keys, bytes             uint64
+	versions, bytesWritten  uint64
+	keysPerVersion, perByte float64 // from 0, overwrites alone, to 1
+}
+
+// next is the estimate after another sweep; e may be nil.
+func (e *estimate) next(run *sweepRun) *estimate {
+	if e == nil {
+		e = new(estimate)
+	}
+	return &estimate{keys: run.keys, bytes: run.bytes, versions: run.state.Versions, bytesWritten: run.state.Bytes,
+		keysPerVersion: share(e.keys, run.keys, e.versions, run.state.Versions),
+		perByte:        share(e.bytes, run.bytes, e.bytesWritten, run.state.Bytes)}
+}
+
+// share is how much of what was written between two sweeps was added to the state.
+func share(from, to, writtenFrom, writtenTo uint64) float64 {
+	if to <= from || writtenTo <= writtenFrom {
+		return 0
+	}
+	return min(1, float64(to-from)/float64(writtenTo-writtenFrom))
+}
+
+// Estimate is about how many keys the replica holds, and how many bytes of keys and
+// values. Until it was swept for the first time every write counts as a new key;
+// afterwards it is what the last sweep counted, and a share of what was written since.
+func (r *Replica) Estimate() (keys, bytes uint64) {
+	s, ok := r.State()
+	e := r.sweep.estimate.Load()
+	if !ok || e == nil {
+		return s.Versions, s.Bytes
+	}
+	grown := func(now, then uint64, share float64) uint64 {
+		if now <= then {
+			return 0
+		}
+		return uint64(float64(now-then) * share)
+	}
+	return e.keys + grown(s.Versions, e.versions, e.keysPerVersion), e.bytes + grown(s.Bytes, e.bytesWritten, e.perByte)
+}

@@ -1,0 +1,198 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+func retained(d time.Duration) func(*Config) { return func(c *Config) { c.Retention = d } }
+
+// settle lets time pass in steps, and applies what is proposed meanwhile.
+func (h *home) settle(d time.Duration, groups ...*fakeGroup) {
+	h.t.Helper()
+	const step = 100 * time.Millisecond
+	for ; d > 0; d -= step {
+		h.steps.pass(min(d, step))
+		for _, g := range groups {
+			g.mu.Lock()
+			work := len(g.proposals)
+			g.mu.Unlock()
+			if work > 0 {
+				g.turn(h.t)
+			}
+			g.drops()
+		}
+	}
+	h.steps.run()
+}
+
+func (r *Replica) at() (floor, last shard.Revision) {
+	s, _ := r.State()
+	return s.Floor, s.LastRevision
+}
+
+// The floor follows the revisions at a distance of the retention: a revision stays
+// readable that long after it was handed out, and not much longer.
+func TestFloorFollowsAtTheRetention(t *testing.T) {
+	const retention = 10 * time.Second
+	h := newHome(t, retained(retention))
+	r, g := h.shard(7, "\x02b", "\x02m")
+	written := map[shard.Revision]time.Duration{}
+	for i := range 300 {
+		p := h.write(g, "\x02k", fmt.Sprint(i))
+		written[p.Result.Revision] = h.steps.now
+		h.settle(100*time.Millisecond, g)
+		floor, last := r.at()
+		if age := h.steps.now - written[floor+1]; floor > 0 && age < retention {
+			t.Fatalf("after %v revision %d, %v old, is below the floor", h.steps.now, floor-1, age)
+		}
+		if oldest := h.steps.now - written[floor+1]; floor < last && oldest > retention+2*h.store.upkeep.interval()+time.Second {
+			t.Fatalf("after %v revision %d, %v old, is not below the floor %d", h.steps.now, floor+1, oldest, floor)
+		}
+		if n := len(r.history.samples); n > 25 {
+			t.Fatalf("%d samples", n)
+		}
+	}
+	// Idle, it comes up to the last revision, and nothing more is proposed.
+	h.settle(20*time.Second, g)
+	if floor, last := r.at(); floor != last {
+		t.Errorf("floor %d, last revision %d", floor, last)
+	}
+	proposed := h.store.Stats().FloorsProposed
+	h.settle(time.Minute, g)
+	if s := h.store.Stats(); s.FloorsProposed != proposed || proposed < 10 || proposed > 100 || len(g.proposals) != 0 || len(r.history.samples) != 0 {
+		t.Errorf("%d floors proposed, then %d", proposed, s.FloorsProposed)
+	}
+	if p := h.read(g, at(299, get("\x02k"))); !errors.Is(p.Err, shard.ErrCompacted) {
+		t.Errorf("%+v", p)
+	}
+	if len(h.steps.timers) != 1 {
+		t.Errorf("%d timers", len(h.steps.timers))
+	}
+}
+
+// A shorter retention holds at once, for what was written before too.
+func TestRetentionIsChangedAtRunTime(t *testing.T) {
+	h := newHome(t)
+	r, g := h.shard(7, "\x02b", "\x02m")
+	for i := range 4 {
+		h.write(g, "\x02k", fmt.Sprint(i))
+		h.settle(time.Minute, g)
+	}
+	if floor, last := r.at(); floor != 0 || last != 4 {
+		t.Fatalf("floor %d, last %d", floor, last)
+	}
+	h.store.SetRetention(90 * time.Second)
+	h.steps.run()
+	g.turn(t)
+	if floor, _ := r.at(); floor != 3 { // handed out more than two minutes ago
+		t.Errorf("floor %d", floor)
+	}
+	// A longer one does not lower it.
+	h.store.SetRetention(time.Hour)
+	h.settle(10*time.Minute, g)
+	if floor, _ := r.at(); floor != 3 {
+		t.Errorf("floor %d", floor)
+	}
+	if got, want := h.store.upkeep.interval(), intervalMax; got != want {
+		t.Errorf("interval %v", got)
+	}
+	h.store.SetRetention(-1)
+	h.settle(time.Second, g)
+	if floor, _ := r.at(); floor != 4 {
+		t.Errorf("floor %d", floor)
+	}
+	if got, want := h.store.upkeep.interval(), intervalMin; got != want || len(h.steps.timers) != 1 {
+		t.Errorf("interval %v, %d timers", got, len(h.steps.timers))
+	}
+}
+
+// A new leader lets the floor rise by its own samples, of the time when it followed
+// too, and in its own term; the old one proposes no more.
+func TestFloorAfterLeaderChange(t *testing.T) {
+	h := newHome(t, retained(10*time.Second))
+	r, g := h.shard(7, "\x02b", "\x02m")
+	h.write(g, "\x02k", "1")
+	h.write(g, "\x02k", "2")
+	h.settle(5*time.Second, g)
+	h.write(g, "\x02k", "3")
+	g.follow()
+	h.settle(6*time.Second, g)
+	if floor, _ := r.at(); floor != 0 || h.store.Stats().FloorsProposed != 0 {
+		t.Fatalf("a follower raises the floor to %d", floor)
+	}
+	g.lead(8)
+	h.steps.pass(time.Second)
+	if len(g.proposals) != 1 || g.proposals[0].Term != 8 {
+		t.Fatalf("%d proposals", len(g.proposals))
+	}
+	g.turn(t)
+	if floor, _ := r.at(); floor != 2 {
+		t.Errorf("floor %d", floor)
+	}
+	// One that gets lost is proposed again, and only one at a time.
+	h.steps.pass(10 * time.Second)
+	if len(g.proposals) != 1 {
+		t.Fatalf("%d floors are in flight", len(g.proposals))
+	}
+	g.follow()
+	g.turn(t)
+	if floor, _ := r.at(); floor != 2 {
+		t.Errorf("the floor of an earlier term was applied: %d", floor)
+	}
+	g.lead(10)
+	g.refusal = shard.ErrBusy
+	h.steps.pass(2 * time.Second)
+	g.refusal = nil
+	h.settle(2*time.Second, g)
+	if floor, _ := r.at(); floor != 3 {
+		t.Errorf("floor %d", floor)
+	}
+}
+
+// A floor that does not rise keeps the samples bounded, and rises later.
+func TestSamplesAreBounded(t *testing.T) {
+	h := newHome(t, retained(time.Second))
+	r, g := h.shard(7, "\x02b", "\x02m")
+	g.refusal = shard.ErrBusy
+	for i := range 200 {
+		g.refusal = nil
+		h.write(g, "\x02k", fmt.Sprint(i))
+		g.refusal = shard.ErrBusy
+		h.steps.pass(100 * time.Millisecond)
+		if n := len(r.history.samples); n > samplesMax {
+			t.Fatalf("%d samples", n)
+		}
+	}
+	g.refusal = nil
+	h.settle(5*time.Second, g)
+	if floor, last := r.at(); floor != last {
+		t.Errorf("floor %d, last revision %d", floor, last)
+	}
+}
+
+// The system keyspace has no revisions and no floor; a closed store does nothing.
+func TestFloorOfOthers(t *testing.T) {
+	h := newHome(t, retained(time.Second))
+	_, meta := h.shard(shard.MetaID, "\x01", "\x02")
+	h.write(meta, "\x01k", "value")
+	h.replica(9, nil)
+	h.settle(10*time.Second, meta)
+	if s := h.store.Stats(); s.FloorsProposed != 0 || s.Sweeps != 0 {
+		t.Errorf("%+v", s)
+	}
+	_, g := h.shard(7, "\x02b", "\x02m")
+	h.write(g, "\x02k", "value")
+	h.store.Close()
+	h.settle(10*time.Second, g)
+	h.store.SetRetention(2 * time.Second)
+	h.store.SetDropRate(5)
+	h.settle(10*time.Second, g)
+	if s := h.store.Stats(); s.FloorsProposed != 0 || len(h.steps.timers) != 0 {
+		t.Errorf("%+v, %d timers", s, len(h.steps.timers))
+	}
+}
