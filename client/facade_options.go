@@ -91,7 +91,14 @@ const (
 )
 
 // options collects the options of a call that allows those of the given kinds.
-func options(allowed int, list []CallOption) (o callOptions, err error) {
+func options(allowed int, list []CallOption) (callOptions, error) {
+	if len(list) == 0 {
+		return callOptions{}, nil // without the allocation that collecting costs
+	}
+	return collect(allowed, list)
+}
+
+func collect(allowed int, list []CallOption) (o callOptions, err error) {
 	for _, f := range list {
 		f(&o)
 	}
