@@ -46,7 +46,7 @@ func (s *fakeStore) enter(op string) error {
 	return nil
 }
 
-func (s *fakeStore) Get(_ context.Context, key []byte) (client.KeyValue, error) {
+func (s *fakeStore) Get(_ context.Context, key []byte, _ ...client.CallOption) (client.KeyValue, error) {
 	if err := s.enter("get"); err != nil {
 		return client.KeyValue{}, err
 	}
@@ -59,7 +59,7 @@ func (s *fakeStore) Get(_ context.Context, key []byte) (client.KeyValue, error) 
 	return client.KeyValue{Key: key, Value: v}, nil
 }
 
-func (s *fakeStore) Put(_ context.Context, key, value []byte) (shard.Revision, error) {
+func (s *fakeStore) Put(_ context.Context, key, value []byte, _ ...client.CallOption) (shard.Revision, error) {
 	if err := s.enter("put"); err != nil {
 		return 0, err
 	}
@@ -561,4 +561,6 @@ func BenchmarkClientLoop(b *testing.B) {
 // nothing answers at once.
 type nothing struct{ Store }
 
-func (nothing) Put(context.Context, []byte, []byte) (shard.Revision, error) { return 1, nil }
+func (nothing) Put(context.Context, []byte, []byte, ...client.CallOption) (shard.Revision, error) {
+	return 1, nil
+}

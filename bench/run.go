@@ -15,8 +15,8 @@ import (
 
 // Store is what a run needs of a cluster; *client.Client has it.
 type Store interface {
-	Get(ctx context.Context, key []byte) (client.KeyValue, error)
-	Put(ctx context.Context, key, value []byte) (shard.Revision, error)
+	Get(ctx context.Context, key []byte, opts ...client.CallOption) (client.KeyValue, error)
+	Put(ctx context.Context, key, value []byte, opts ...client.CallOption) (shard.Revision, error)
 	MultiPut(ctx context.Context, pairs []client.KeyValue) ([]shard.Revision, []error)
 	Scan(ctx context.Context, o client.ScanOptions) iter.Seq2[client.KeyValue, error]
 }

@@ -86,7 +86,7 @@ func detach(res *shard.Result, frameBytes int) {
 
 // refused decides what an error means for an op. All but those at the end prove
 // that the attempt did not and will not take effect, so that the op may be sent
-// again, as if for the first time.
+// again as it is.
 func (c *Core) refused(o *op, err error) {
 	var notLeader *shard.NotLeaderError
 	var wrongShard *shard.WrongShardError
@@ -101,24 +101,25 @@ func (c *Core) refused(o *op, err error) {
 	case errors.Is(err, shard.ErrBusy):
 		c.stats.retriesBusy.Add(1)
 		c.restFor(o, busyBackoff)
+	case errors.Is(err, shard.ErrNoRevision):
+		// Nothing is wrong with the shard or its leader: the same one is asked again.
+		c.stats.retriesNoRevision.Add(1)
+		c.restFor(o, revisionBackoff)
 	case errors.Is(err, shard.ErrDropped):
 		c.stats.retriesDropped.Add(1)
 		c.again(o)
 	case errors.Is(err, shard.ErrUnavailable):
 		c.stats.retriesUnavailable.Add(1)
 		c.elsewhere(o)
-	case !o.write() && repeatableRead(err) && o.faults < faultsMax:
+	case !o.write() && unknowing(err) && o.faults < faultsMax:
 		c.stats.retriesFaults.Add(1)
 		o.faults++
 		c.elsewhere(o)
+	case o.write() && unknowing(err):
+		if c.unanswered(o, err) {
+			c.elsewhere(o)
+		}
 	default:
-		var internal *shard.InternalError
-		if o.write() && errors.As(err, &internal) {
-			err = &failedError{cause: err}
-		}
-		if errors.Is(err, shard.ErrUndetermined) {
-			c.stats.undetermined.Add(1)
-		}
 		c.finish(o, shard.Result{}, err)
 	}
 }
@@ -126,16 +127,10 @@ func (c *Core) refused(o *op, err error) {
 // faultsMax bounds how often a read is repeated that servers failed to do.
 const faultsMax = 4
 
-// repeatableRead: another replica may do better. A write cannot try, because it
-// is not known whether this one did it.
-func repeatableRead(err error) bool {
-	var internal *shard.InternalError
-	return errors.Is(err, shard.ErrStopped) || errors.Is(err, shard.ErrUndetermined) || errors.As(err, &internal)
-}
-
 // notLeader follows a hint at once if it leads somewhere new, and looks
 // elsewhere after a short rest otherwise.
 func (c *Core) notLeader(o *op, e *shard.NotLeaderError) {
+	o.anywhere = false // the replica lags; the leader does not
 	hint := router.Leader{Replica: e.Leader.Replica, Node: e.Leader.Node}
 	if r, ok := c.routes.Shard(o.target.Shard); ok && hint.Node != 0 && hint.Replica == 0 {
 		m, _ := r.Descriptor.ReplicaOn(hint.Node)

@@ -7,10 +7,11 @@ import "time"
 type backoff struct{ min, max time.Duration }
 
 var (
-	routeBackoff   = backoff{2 * time.Millisecond, 500 * time.Millisecond}
-	busyBackoff    = backoff{10 * time.Millisecond, time.Second}
-	connectBackoff = backoff{100 * time.Millisecond, 2 * time.Second}
-	contactBackoff = backoff{100 * time.Millisecond, 2 * time.Second}
+	routeBackoff    = backoff{2 * time.Millisecond, 500 * time.Millisecond}
+	busyBackoff     = backoff{10 * time.Millisecond, time.Second}
+	revisionBackoff = backoff{routeBackoff.min, busyBackoff.max}
+	connectBackoff  = backoff{100 * time.Millisecond, 2 * time.Second}
+	contactBackoff  = backoff{100 * time.Millisecond, 2 * time.Second}
 )
 
 // hopsMax bounds the attempts that follow each other at once: a hint may lead to
@@ -47,7 +48,7 @@ func (c *Core) restFor(o *op, b backoff) {
 	c.alarms.put(&o.rest, c.now+c.jitter(b, o.rests))
 	o.rests++
 	o.hops, o.doubted = 0, false
-	o.patient = b == busyBackoff
+	o.patient = b == busyBackoff || b == revisionBackoff
 	o.place = placeResting
 	c.resting.push(o)
 }

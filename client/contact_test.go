@@ -132,7 +132,7 @@ func TestTheMetaShardIsFoundAgain(t *testing.T) {
 }
 
 func TestAFrameThatDoesNotDecodeEndsTheStream(t *testing.T) {
-	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+	w := newWorld(t, clienttest.NewCluster(1, 3, 1), withoutRetries)
 	w.warm()
 	for _, frame := range [][]byte{{1}, {4, 0xff}, {4, 1, 0, 0xff}, slices.Repeat([]byte{0xff}, 100)} {
 		w.net.Malformed = frame

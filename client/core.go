@@ -24,12 +24,17 @@ type CoreConfig struct {
 	CacheShards   int // bound of the router cache; 0: 65,536
 	QueueBytesMax int // of operations that are not done; 0: 256 MiB
 	QueueOpsMax   int // operations that are not done; 0: 1,000,000
+
+	// MaxRetries is how often a write is sent again after an answer was lost; 0: 16;
+	// negative: never. Attempts that provably did not take effect do not count.
+	MaxRetries int
 }
 
 const (
 	defaultCacheShards   = 65_536
 	defaultQueueBytesMax = 256 << 20
 	defaultQueueOpsMax   = 1_000_000
+	defaultMaxRetries    = 16
 )
 
 // Core routes and carries out operations. Its methods are safe for concurrent
@@ -70,6 +75,8 @@ type Core struct {
 	fatal     error // ends every operation
 	routes    *router.Cache
 	nodes     map[shard.NodeID]*node
+	streams   uint64  // opened so far: the number of the last one
+	rotation  int     // of reads that any replica may serve
 	touched   []*node // to be flushed at the end of the turn
 	unrouted  opList  // wait for the first contact
 	missing   opList  // wait for the directory
@@ -94,6 +101,9 @@ func NewCore(cfg CoreConfig) *Core {
 	defaults(&cfg.CacheShards, defaultCacheShards)
 	defaults(&cfg.QueueBytesMax, defaultQueueBytesMax)
 	defaults(&cfg.QueueOpsMax, defaultQueueOpsMax)
+	if cfg.MaxRetries == 0 {
+		cfg.MaxRetries = defaultMaxRetries
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -144,21 +154,41 @@ func (c *Core) publishMeta() {
 	c.book.Unlock()
 }
 
-// Do routes and carries out a command with full keys, in either keyspace. timeout 0: none.
+// DoOptions say how a command is carried out.
+type DoOptions struct {
+	Timeout    time.Duration // 0: none
+	MaxRetries int           // see CoreConfig; 0: that of the core
+	// Operation, if its ID is not zero, is what the caller chose for a write in the
+	// user keyspace: see WithOperation. A delete-range must then lie within one
+	// shard, and ends with ErrSpansShards otherwise.
+	Operation Operation
+
+	// whole: a scan whose range is not within one shard ends with errSeveralShards
+	// before anything is read.
+	whole bool
+}
+
+// Do is DoWith with a timeout alone; 0: none.
+func (c *Core) Do(cmd shard.Command, timeout time.Duration, done func(shard.Result, error)) (cancel func()) {
+	return c.DoWith(cmd, DoOptions{Timeout: timeout}, done)
+}
+
+// DoWith routes and carries out a command with full keys, in either keyspace.
 // done is called exactly once, from a step; result slices may be kept.
 // cancel gives up waiting: done is then called with ErrUndetermined for a write
 // that may have been sent, with context.Canceled otherwise.
-// A scan is one page within one shard; its Resume then is the shard's end if the range goes on.
+// A scan is one page within one shard, and a delete-range one piece; its Resume
+// then is the shard's end if the range goes on.
 //
 // The core sets the command's ID and birth. Errors are those of package shard,
 // a GaveUpError when the timeout passed, or a MixedClustersError.
-func (c *Core) Do(cmd shard.Command, timeout time.Duration, done func(shard.Result, error)) (cancel func()) {
+func (c *Core) DoWith(cmd shard.Command, options DoOptions, done func(shard.Result, error)) (cancel func()) {
 	o := &op{done: callback(done)}
 	if err := cmd.Check(); err != nil {
 		c.refuse(o, err)
 		return func() {}
 	}
-	c.prepare(o, &cmd)
+	c.prepare(o, &cmd, &options)
 	if o.scan == nil {
 		// The caller's key is not the op's to keep; the encoded one is.
 		var own shard.Command
@@ -168,7 +198,7 @@ func (c *Core) Do(cmd shard.Command, timeout time.Duration, done func(shard.Resu
 		}
 		o.key = own.Anchor()
 	}
-	if err := c.submit(timeout, o); err != nil {
+	if err := c.submit(options.Timeout, o); err != nil {
 		c.refuse(o, err)
 		return func() {}
 	}
@@ -181,29 +211,42 @@ func (c *Core) refuse(o *op, err error) {
 	c.queue.Submit(func() { o.done.complete(o) })
 }
 
+// newID makes an ID that no other operation has.
+func (c *Core) newID() shard.OpID {
+	return shard.OpID{Session: c.session, Sequence: c.sequence.Add(1)}
+}
+
 // prepare encodes a checked command into o, whose key aliases cmd's; so does a
-// scan's command, whose bounds are cloned.
-func (c *Core) prepare(o *op, cmd *shard.Command) {
-	cmd.Op = shard.OpID{Session: c.session, Sequence: c.sequence.Add(1)}
-	cmd.Birth = shard.Revision(c.newest.Load())
+// command about a span, whose bounds are cloned.
+func (c *Core) prepare(o *op, cmd *shard.Command, options *DoOptions) {
+	cmd.Op, cmd.Birth, cmd.Retry = options.Operation.ID, options.Operation.Birth, true
+	if cmd.Op == (shard.OpID{}) {
+		cmd.Op, cmd.Birth, cmd.Retry = c.newID(), shard.Revision(c.newest.Load()), false
+	}
 	o.core, o.kind = c, cmd.Kind
 	o.deadline.owner, o.rest.owner = o, o
-	if cmd.Kind == shard.KindScan {
+	o.system, o.marked, o.anywhere, o.whole = cmd.System(), cmd.Retry, cmd.AnyReplica, options.whole
+	o.infant = cmd.Birth == 0 && cmd.Kind.Write() && !o.system && !o.marked
+	if o.retries = options.MaxRetries; o.retries == 0 {
+		o.retries = c.cfg.MaxRetries
+	}
+	if cmd.Kind.Spans() {
 		scan := *cmd
 		scan.Start = append(append(make([]byte, 0, len(cmd.Start)+len(cmd.End)), cmd.Start...), cmd.End...)
 		scan.Start, scan.End = scan.Start[:len(cmd.Start):len(cmd.Start)], scan.Start[len(cmd.Start):]
-		o.scan, o.key, o.system = &scan, scan.Start, scan.Start[0] == shard.SystemKeyspace
-		if scan.Reverse {
-			o.key = scan.End
-		}
+		o.scan, o.key = &scan, scan.Anchor()
+		o.clip = shard.Span{Start: scan.Start, End: scan.End}
 		o.size = opOverhead + len(scan.Start) + len(scan.End)
+		if o.marked {
+			o.command = shard.AppendCommand(o.command[:0], &scan)
+		}
 		return
 	}
 	if need := commandOverhead + len(cmd.Key) + len(cmd.Value) + len(cmd.Expect); cap(o.command) < need {
 		o.command = make([]byte, 0, need)
 	}
 	o.command = shard.AppendCommand(o.command[:0], cmd)
-	o.key, o.system = cmd.Anchor(), cmd.System()
+	o.key = cmd.Anchor()
 	o.size = opOverhead + len(o.command)
 }
 

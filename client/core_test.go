@@ -14,6 +14,9 @@ import (
 	"github.com/kiloraft/kiloraft/shard"
 )
 
+// withoutRetries: a lost answer is the caller's.
+func withoutRetries(c *client.CoreConfig) { c.MaxRetries = -1 }
+
 // world is a core, a pretended cluster, and the network between them.
 type world struct {
 	t       *testing.T
@@ -68,8 +71,12 @@ type pending struct {
 }
 
 func (w *world) do(cmd shard.Command, timeout time.Duration) *pending {
+	return w.doWith(cmd, client.DoOptions{Timeout: timeout})
+}
+
+func (w *world) doWith(cmd shard.Command, o client.DoOptions) *pending {
 	p := &pending{w: w, begun: w.env.Now()}
-	p.cancel = w.core.Do(cmd, timeout, func(res shard.Result, err error) {
+	p.cancel = w.core.DoWith(cmd, o, func(res shard.Result, err error) {
 		if p.done {
 			w.t.Error("done was called twice")
 		}
@@ -353,6 +360,8 @@ func TestErrorsThatProveThatNothingHappenedAreRepeated(t *testing.T) {
 		{shard.ErrBusy, 1, 5 * time.Millisecond, 20 * time.Millisecond},
 		{shard.ErrBusy, 10, 1500 * time.Millisecond, 6 * time.Second},
 		{shard.ErrDropped, 1, 0, 2 * time.Millisecond},
+		{shard.ErrNoRevision, 1, time.Millisecond, 20 * time.Millisecond},
+		{shard.ErrNoRevision, 12, 1500 * time.Millisecond, 6 * time.Second},
 		{shard.ErrUnavailable, 1, time.Millisecond, 50 * time.Millisecond},
 		{&shard.NotLeaderError{Shard: 2}, 3, 3 * time.Millisecond, 100 * time.Millisecond},
 		{&shard.WrongShardError{Shard: 2}, 1, 0, 5 * time.Millisecond},
@@ -362,7 +371,10 @@ func TestErrorsThatProveThatNothingHappenedAreRepeated(t *testing.T) {
 			w.warm()
 			w.answering(c.count, c.err)
 			p := w.do(put("a", "v"), 0)
-			p.ok() // the cluster refuses attempts with a retry mark
+			p.ok()
+			if s := w.core.Stats(); s.RetriesUnanswered != 0 {
+				t.Errorf("%d attempts were marked", s.RetriesUnanswered)
+			}
 			if p.took < c.from || p.took > c.upTo {
 				t.Errorf("took %v, want %v to %v", p.took, c.from, c.upTo)
 			}
@@ -373,7 +385,7 @@ func TestErrorsThatProveThatNothingHappenedAreRepeated(t *testing.T) {
 func TestErrorsThatProveNothingEndAWriteAndNotARead(t *testing.T) {
 	for _, err := range []error{shard.ErrUndetermined, shard.ErrStopped, &shard.InternalError{Reason: "test"}} {
 		t.Run(err.Error(), func(t *testing.T) {
-			w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+			w := newWorld(t, clienttest.NewCluster(1, 3, 1), withoutRetries)
 			w.warm()
 			w.answering(1, err)
 			p := w.do(put("a", "v"), 0).wait()
@@ -401,7 +413,7 @@ func TestErrorsThatProveNothingEndAWriteAndNotARead(t *testing.T) {
 }
 
 func TestALostAnswer(t *testing.T) {
-	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+	w := newWorld(t, clienttest.NewCluster(1, 3, 1), withoutRetries)
 	w.warm()
 	address := w.leaderOf("a")
 	w.net.Deaf[address] = true
@@ -422,7 +434,7 @@ func TestALostAnswer(t *testing.T) {
 }
 
 func TestWhatWasNotSentSurvivesABrokenStream(t *testing.T) {
-	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+	w := newWorld(t, clienttest.NewCluster(1, 3, 1), withoutRetries)
 	w.warm()
 	address := w.leaderOf("a")
 	// The first frame is on its way, so that the second write waits for the next.

@@ -20,7 +20,8 @@ type Dialer interface {
 
 // StreamHandler receives a stream's events.
 type StreamHandler interface {
-	// Greeted is called once, with the server's greeting, before any frame.
+	// Greeted is called once, with the server's greeting, before any other frame. The
+	// server greets a stream in answer to the client's hello.
 	Greeted(g shard.Greeting)
 	Received(frame []byte) // frame is the handler's to keep
 	Closed(err error)
@@ -29,9 +30,9 @@ type StreamHandler interface {
 // Stream is one client stream to a node. The first frame that is filled is the
 // client's hello.
 type Stream interface {
-	// Ready calls fill when the stream can take a frame: at once if none is on
-	// its way, else after the previous one has left. fill appends a frame, or nothing.
-	// At most one fill is pending.
+	// Ready calls fill when the stream can take a frame: once it is connected, and
+	// the previous one has left. fill appends a frame, or nothing. At most one fill is
+	// pending. A stream that has ended may leave it.
 	Ready(fill func(buf []byte) []byte)
 	// Close ends the stream. What was not sent yet may be lost.
 	Close()

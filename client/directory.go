@@ -97,7 +97,7 @@ func (c *Core) look(l *lookup) {
 // may be called at once.
 func (c *Core) inside(cmd shard.Command, done func(shard.Result, error)) {
 	o := &op{inside: done}
-	c.prepare(o, &cmd)
+	c.prepare(o, &cmd, &DoOptions{})
 	o.size = 0
 	o.deadline.at = c.now + lookupTimeout
 	c.admit(o)

@@ -20,6 +20,11 @@ type Options struct {
 	// Dialer reaches the nodes; nil: gRPC in plaintext, to loopback addresses
 	// only. Close closes it if it is an io.Closer.
 	Dialer Dialer
+
+	// MaxRetries is how often a write is sent again after an answer was lost: it then
+	// takes effect once, however often it was sent. 0: 16; negative: never, such a
+	// write ends with shard.ErrUndetermined. WithRetries changes it for one call.
+	MaxRetries int
 }
 
 const defaultDialTimeout = 5 * time.Second
@@ -57,7 +62,7 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 		o.Dialer = NewGRPCDialer()
 	}
 	c := &Client{env: prod.New(), dialer: o.Dialer}
-	c.core = NewCore(CoreConfig{Env: c.env, Dialer: o.Dialer, Endpoints: o.Endpoints, Logger: o.Logger, CacheShards: o.CacheShards})
+	c.core = NewCore(CoreConfig{Env: c.env, Dialer: o.Dialer, Endpoints: o.Endpoints, Logger: o.Logger, CacheShards: o.CacheShards, MaxRetries: o.MaxRetries})
 	if err := c.await(ctx, o.DialTimeout); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -112,11 +117,15 @@ type KeyValue struct {
 	Revision shard.Revision
 }
 
-// Get reads the latest value of a key. ErrNotFound: it has none. The result's
-// key is the caller's slice; its value belongs to the caller.
-func (c *Client) Get(ctx context.Context, key []byte) (KeyValue, error) {
-	w := c.newWaiter(key)
-	res, err := c.call(ctx, w, &shard.Command{Kind: shard.KindGet, Key: w.key})
+// Get reads the latest value of a key, or its value AtRevision. ErrNotFound: it
+// has none. The result's key is the caller's slice; its value belongs to the caller.
+func (c *Client) Get(ctx context.Context, key []byte, opts ...CallOption) (KeyValue, error) {
+	o, err := options(mayReadAt|mayReadAnywhere, opts)
+	var res shard.Result
+	if err == nil {
+		w := c.newWaiter(key)
+		res, err = c.call(ctx, w, &shard.Command{Kind: shard.KindGet, Key: w.key, Revision: o.at(), AnyReplica: o.anyReplica}, &DoOptions{})
+	}
 	switch {
 	case err != nil:
 	case !res.Found:
@@ -127,11 +136,16 @@ func (c *Client) Get(ctx context.Context, key []byte) (KeyValue, error) {
 	return KeyValue{}, &OpError{Op: "get", Key: key, Err: err}
 }
 
+// GetAt is Get at a revision; see AtRevision.
+func (c *Client) GetAt(ctx context.Context, key []byte, r shard.Revision, opts ...CallOption) (KeyValue, error) {
+	return c.Get(ctx, key, append([]CallOption{AtRevision(r)}, opts...)...)
+}
+
 // Put writes a value and returns the revision that it got. It does not keep the
 // slices.
-func (c *Client) Put(ctx context.Context, key, value []byte) (shard.Revision, error) {
+func (c *Client) Put(ctx context.Context, key, value []byte, opts ...CallOption) (shard.Revision, error) {
 	w := c.newWaiter(key)
-	res, err := c.call(ctx, w, &shard.Command{Kind: shard.KindPut, Key: w.key, Value: value})
+	res, err := c.write(ctx, w, &shard.Command{Kind: shard.KindPut, Key: w.key, Value: value}, opts)
 	if err != nil {
 		return 0, &OpError{Op: "put", Key: key, Err: err}
 	}
@@ -140,9 +154,9 @@ func (c *Client) Put(ctx context.Context, key, value []byte) (shard.Revision, er
 
 // Delete removes a key, whether it has a value or not, and returns the revision
 // of the removal.
-func (c *Client) Delete(ctx context.Context, key []byte) (shard.Revision, error) {
+func (c *Client) Delete(ctx context.Context, key []byte, opts ...CallOption) (shard.Revision, error) {
 	w := c.newWaiter(key)
-	res, err := c.call(ctx, w, &shard.Command{Kind: shard.KindDelete, Key: w.key})
+	res, err := c.write(ctx, w, &shard.Command{Kind: shard.KindDelete, Key: w.key}, opts)
 	if err != nil {
 		return 0, &OpError{Op: "delete", Key: key, Err: err}
 	}

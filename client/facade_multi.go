@@ -13,13 +13,17 @@ const (
 )
 
 // MultiGet reads many keys; each one's value is the latest, but the values are not
-// of one moment. found[i].Revision 0 means not found. The error is that of the
-// first key that could not be read.
-func (c *Client) MultiGet(ctx context.Context, keys [][]byte) (found []KeyValue, err error) {
+// of one moment, unless they are read AtRevision. found[i].Revision 0 means not
+// found. The error is that of the first key that could not be read.
+func (c *Client) MultiGet(ctx context.Context, keys [][]byte, opts ...CallOption) (found []KeyValue, err error) {
+	o, err := options(mayReadAt|mayReadAnywhere, opts)
+	if err != nil {
+		return nil, &OpError{Op: "get", Err: err}
+	}
 	found = make([]KeyValue, len(keys))
 	c.many(ctx, len(keys), func(i int) int { return len(keys[i]) }, func(i int, w *waiter) shard.Command {
 		w.key = append(append(w.key[:0], shard.UserKeyspace), keys[i]...)
-		return shard.Command{Kind: shard.KindGet, Key: w.key}
+		return shard.Command{Kind: shard.KindGet, Key: w.key, Revision: o.at(), AnyReplica: o.anyReplica}
 	}, func(i int, res *shard.Result, e error) {
 		found[i].Key = keys[i]
 		switch {
@@ -77,7 +81,7 @@ func (c *Client) some(ctx context.Context, from, to int, command func(int, *wait
 		ws[i] = w
 		cmd := command(from+i, w)
 		if errs[i] = ctx.Err(); errs[i] == nil {
-			errs[i] = c.prepare(w, &cmd)
+			errs[i] = c.prepare(w, &cmd, &DoOptions{})
 		}
 		if errs[i] == nil {
 			w.group = g

@@ -58,20 +58,31 @@ func (w *waiter) free() {
 }
 
 // prepare checks and encodes a command into w.
-func (c *Client) prepare(w *waiter, cmd *shard.Command) error {
+func (c *Client) prepare(w *waiter, cmd *shard.Command, o *DoOptions) error {
 	if err := cmd.Check(); err != nil {
 		return err
 	}
 	w.op.command, w.op.done = w.command, w
-	c.core.prepare(&w.op, cmd)
+	c.core.prepare(&w.op, cmd, o)
 	return nil
 }
 
+// write carries out a write that may be named, and takes w back.
+func (c *Client) write(ctx context.Context, w *waiter, cmd *shard.Command, opts []CallOption) (shard.Result, error) {
+	o, err := options(mayRetry|mayName, opts)
+	if err != nil {
+		w.free()
+		return shard.Result{}, err
+	}
+	do := o.doOptions()
+	return c.call(ctx, w, cmd, &do)
+}
+
 // call carries out one command and takes w back.
-func (c *Client) call(ctx context.Context, w *waiter, cmd *shard.Command) (shard.Result, error) {
+func (c *Client) call(ctx context.Context, w *waiter, cmd *shard.Command, o *DoOptions) (shard.Result, error) {
 	err := ctx.Err()
 	if err == nil {
-		err = c.prepare(w, cmd)
+		err = c.prepare(w, cmd, o)
 	}
 	if err == nil {
 		err = c.core.submit(0, &w.op)

@@ -144,7 +144,11 @@ func (s *grpcStream) run(address string) error {
 	if err != nil {
 		return err
 	}
-	// The server speaks first: it greets a stream before it takes operations.
+	var sender sync.WaitGroup
+	sender.Go(func() { s.send(raw) })
+	defer sender.Wait()
+	defer s.cancel()
+	// The client speaks first; the server's greeting answers its hello.
 	frame, err := raw.Receive(shard.FrameBytesMax)
 	if err != nil {
 		return err
@@ -154,10 +158,6 @@ func (s *grpcStream) run(address string) error {
 		return err
 	}
 	s.handler.Greeted(greeting)
-	var sender sync.WaitGroup
-	sender.Go(func() { s.send(raw) })
-	defer sender.Wait()
-	defer s.cancel()
 	for {
 		frame, err := raw.Receive(shard.FrameBytesMax)
 		if err != nil {

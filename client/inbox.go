@@ -79,14 +79,16 @@ func (c *Core) bring(ops []*op) error {
 	return nil
 }
 
-func (c *Core) tell(e event) {
+// tell tells whether the event is taken: not once the core is closed.
+func (c *Core) tell(e event) bool {
 	c.inbox.mu.Lock()
 	if c.inbox.closed {
 		c.inbox.mu.Unlock()
-		return
+		return false
 	}
 	c.inbox.batch.events = append(c.inbox.batch.events, e)
 	c.wakeLocked()
+	return true
 }
 
 func (c *Core) post(run func()) { c.tell(event{run: run}) }

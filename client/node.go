@@ -34,6 +34,7 @@ type link struct {
 	core   *Core
 	node   *node
 	stream Stream
+	number uint64 // in the hello
 	// Of the turn.
 	greeted  bool
 	patience alarm // until the greeting
@@ -42,6 +43,7 @@ type link struct {
 	// Under node.mu.
 	open        bool // false: given up; whatever it still says is ignored
 	helloed     bool
+	welcome     bool // the greeting has come: operations may go
 	filling     bool // a fill is pending
 	outstanding map[uint64]*op
 	bytes       int // of outstanding
@@ -108,13 +110,16 @@ func (c *Core) usable(id shard.NodeID) *node {
 }
 
 func (c *Core) connect(n *node) {
-	l := &link{core: c, node: n, open: true, outstanding: map[uint64]*op{}}
+	c.streams++
+	// The hello is the first thing that goes: its fill is offered at once.
+	l := &link{core: c, node: n, number: c.streams, open: true, filling: true, outstanding: map[uint64]*op{}}
 	l.fillStep = l.fill
 	l.patience.owner = l
 	n.link = l
 	c.alarms.put(&l.patience, c.now+greetingPatience)
 	c.stats.connections.Add(1)
 	l.stream = c.cfg.Dialer.Open(n.address, l)
+	l.stream.Ready(l.fillStep)
 }
 
 // Greeted implements StreamHandler.
@@ -148,6 +153,9 @@ func (c *Core) greeted(l *link, g shard.Greeting) {
 		return
 	}
 	l.greeted = true
+	n.mu.Lock()
+	l.welcome = true
+	n.mu.Unlock()
 	c.knows(g.Newest)
 	c.alarms.clear(&l.patience)
 	n.failures = 0
@@ -155,7 +163,7 @@ func (c *Core) greeted(l *link, g shard.Greeting) {
 }
 
 // abandon gives a link up. What was queued is provably not sent and is routed
-// again, and so are reads; a write that was in a frame is undetermined.
+// again, and so are reads; a write that was in a frame may have taken effect.
 func (c *Core) abandon(l *link, cause error) {
 	n := l.node
 	if n.link != l {
@@ -183,8 +191,9 @@ func (c *Core) abandon(l *link, cause error) {
 	lost := &lostError{node: n.id, address: n.address, cause: cause}
 	for _, o := range sent {
 		if o.write() {
-			c.stats.undetermined.Add(1)
-			c.finish(o, shard.Result{}, lost)
+			if c.unanswered(o, lost) {
+				c.again(o)
+			}
 			continue
 		}
 		c.stats.retriesLost.Add(1)

@@ -17,11 +17,12 @@ import (
 // outside the core's queue. All else belongs to the turn.
 type op struct {
 	kind    shard.Kind
-	command []byte         // encoded; for a scan, what the attempt asks of its shard
-	key     []byte         // full key that routes it; for a scan, the bound at which it begins
-	scan    *shard.Command // a scan as the caller asked for it
-	clip    shard.Span     // the part of the scan that the attempt asks for
+	command []byte         // encoded; of a span, what the attempt asks of its shard
+	key     []byte         // full key that routes it; of a span, the bound at which it begins
+	scan    *shard.Command // a scan or delete-range as the caller asked for it
+	clip    shard.Span     // the part of its span that the attempt asks for
 	system  bool           // in the system keyspace: the meta shard's
+	whole   bool           // a scan that one shard must cover
 	size    int            // bytes that count against the core's bound; 0: not counted
 	inside  func(shard.Result, error)
 	done    completer // nil if inside is set
@@ -36,6 +37,12 @@ type op struct {
 	id         uint64
 	attempts   int // how often it was put into a frame
 
+	// What is known of a write (retry.go).
+	retries int  // how often it may be sent again after an answer was lost
+	marked  bool // the next attempt carries the retry mark, and so does every later one
+	maybe   bool // an attempt may have taken effect, and its answer is lost
+	infant  bool // its birth is 0 because the session knew no revision
+
 	// The attempt.
 	target  shard.Target
 	hops    int             // attempts since the last rest
@@ -45,7 +52,9 @@ type op struct {
 	detour  bool            // the attempt asks a shard that does not cover the key
 	doubted bool            // the directory was asked because of a refusal, since the last rest
 	patient bool            // resting because a node is busy: news of its route do not help
-	last    error           // what the last attempt that did not take effect was told
+	// anywhere: any replica may serve it; false after one said that it cannot.
+	anywhere bool
+	last     error // what the last attempt that did not take effect was told
 
 	deadline alarm
 	rest     alarm
@@ -87,11 +96,13 @@ func (o *op) within(s shard.Span) bool {
 	return s.Contains(o.key)
 }
 
-// aim points the op at a replica of a route; a scan is cut to the shard's span.
+// aim points the op at a replica of a route; a span is cut to the shard's. That of
+// a delete-range stays as it is once an attempt may have taken effect: all later
+// ones must be the same operation.
 func (o *op) aim(r *router.Route, replica shard.ReplicaID) {
 	o.target = r.Target()
 	o.target.Replica = replica
-	if o.scan == nil {
+	if o.scan == nil || o.marked {
 		return
 	}
 	o.clip = shard.Span{Start: o.scan.Start, End: o.scan.End}
@@ -106,8 +117,8 @@ func (o *op) aim(r *router.Route, replica shard.ReplicaID) {
 	o.command = shard.AppendCommand(o.command[:0], &part)
 }
 
-// resume completes the result of a scan: a page that reached the end of the
-// shard's part goes on in the next shard if the caller's range does.
+// resume completes the result about a span: a page or piece that reached the end
+// of the shard's part goes on in the next shard if the caller's range does.
 func (o *op) resume(res *shard.Result) {
 	switch {
 	case o.scan == nil || res.Resume != nil:

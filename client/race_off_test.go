@@ -2,4 +2,4 @@
 
 package client_test
 
-const allocationsMax = 8
+const allocationsMax = 9

@@ -21,6 +21,9 @@ func (c *Core) dispatch(o *op) {
 		c.unknown(o)
 		return
 	}
+	if !c.fits(o, r) {
+		return
+	}
 	n, replica := c.choose(o, r)
 	if n == nil {
 		// Every replica's node is unknown or does not answer.
@@ -62,26 +65,41 @@ func (c *Core) unknown(o *op) {
 
 // choose picks the replica that an attempt goes to: the leader, unless it is not
 // known, its node does not answer, or it has just refused this op; then the
-// voters in turn, one more at each rest. Learners never lead.
+// voters in turn, one more at each rest. Learners never lead. A read that any
+// replica may serve goes to the voters in turn from the start.
 func (c *Core) choose(o *op, r *router.Route) (*node, shard.ReplicaID) {
 	avoid := o.avoid
 	o.avoid = 0
+	if o.anywhere {
+		c.rotation++
+		if n, replica := c.next(r, c.rotation, func(m shard.Replica) bool { return m.ID != avoid }); n != nil {
+			return n, replica
+		}
+	}
 	if l := r.Leader; l.Node != 0 && l.Replica != avoid {
 		if n := c.usable(l.Node); n != nil {
 			return n, l.Replica
 		}
 	}
-	members := r.Descriptor.Replicas
-	for k := range members {
-		m := members[(o.rests+k)%len(members)]
-		if m.Role == shard.Learner || m.ID == r.Leader.Replica || m.ID == avoid {
-			continue
-		}
+	if n, replica := c.next(r, o.rests, func(m shard.Replica) bool { return m.ID != r.Leader.Replica && m.ID != avoid }); n != nil {
+		return n, replica
+	}
+	if m, ok := r.Descriptor.Replica(avoid); ok {
 		if n := c.usable(m.Node); n != nil {
 			return n, m.ID
 		}
 	}
-	if m, ok := r.Descriptor.Replica(avoid); ok {
+	return nil, 0
+}
+
+// next is the first voter from a place on that is wanted and whose node is usable.
+func (c *Core) next(r *router.Route, from int, wanted func(shard.Replica) bool) (*node, shard.ReplicaID) {
+	members := r.Descriptor.Replicas
+	for k := range members {
+		m := members[(from+k)%len(members)]
+		if m.Role == shard.Learner || !wanted(m) {
+			continue
+		}
 		if n := c.usable(m.Node); n != nil {
 			return n, m.ID
 		}

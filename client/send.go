@@ -55,7 +55,7 @@ func (c *Core) flush() {
 
 // moreLocked tells whether there is something to send.
 func (l *link) moreLocked() bool {
-	return !l.helloed || l.node.out.head != nil && l.windowLocked()
+	return l.welcome && l.node.out.head != nil && l.windowLocked()
 }
 
 func (l *link) windowLocked() bool {
@@ -76,7 +76,7 @@ func (l *link) fill(buf []byte) []byte {
 		buf = l.packLocked(buf)
 	} else {
 		l.helloed = true
-		buf = shard.AppendHello(buf, shard.Hello{Cluster: l.core.cluster, Session: l.core.session})
+		buf = shard.AppendHello(buf, shard.Hello{Cluster: l.core.cluster, Session: l.core.session, Stream: l.number})
 	}
 	more := l.moreLocked()
 	n.mu.Unlock()
@@ -101,6 +101,9 @@ func (l *link) packLocked(buf []byte) []byte {
 		l.lastID++
 		o.place, o.link, o.id = placeSent, l, l.lastID
 		o.attempts++
+		if o.infant {
+			l.core.rebirth(o)
+		}
 		l.outstanding[o.id] = o
 		l.bytes += o.size
 		buf = shard.AppendRequest(buf, &shard.Request{ID: o.id, Target: o.target, Command: o.command})

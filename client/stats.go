@@ -20,8 +20,10 @@ type Stats struct {
 	RetriesBusy        uint64
 	RetriesDropped     uint64
 	RetriesUnavailable uint64
+	RetriesNoRevision  uint64 // writes that no revision could be drawn for
 	RetriesFaults      uint64 // reads that a server failed to do
 	RetriesLost        uint64 // reads whose stream broke
+	RetriesUnanswered  uint64 // writes, with the retry mark: an attempt may have taken effect
 }
 
 type counters struct {
@@ -31,6 +33,7 @@ type counters struct {
 	retriesNotLeader, retriesWrongShard            atomic.Uint64
 	retriesBusy, retriesDropped                    atomic.Uint64
 	retriesUnavailable, retriesFaults, retriesLost atomic.Uint64
+	retriesNoRevision, retriesUnanswered           atomic.Uint64
 }
 
 // Stats is a copy of the counters; they are read one after the other.
@@ -51,6 +54,8 @@ func (c *Core) Stats() Stats {
 		RetriesBusy:        s.retriesBusy.Load(),
 		RetriesDropped:     s.retriesDropped.Load(),
 		RetriesUnavailable: s.retriesUnavailable.Load(),
+		RetriesNoRevision:  s.retriesNoRevision.Load(),
+		RetriesUnanswered:  s.retriesUnanswered.Load(),
 		RetriesFaults:      s.retriesFaults.Load(),
 		RetriesLost:        s.retriesLost.Load(),
 	}

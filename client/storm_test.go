@@ -30,7 +30,8 @@ func (s *storm) act(kind, n int) {
 	timeout := time.Duration(n%5) * 40 * time.Millisecond
 	switch kind {
 	case 0, 1, 2, 3:
-		s.writes = append(s.writes, s.do(put(stormKey(len(s.writes)), "v"), timeout))
+		// Some are sent again when an answer is lost, some are not.
+		s.writes = append(s.writes, s.doWith(put(stormKey(len(s.writes)), "v"), client.DoOptions{Timeout: timeout, MaxRetries: n%4 - 1}))
 	case 4:
 		s.reads = append(s.reads, s.do(get(stormKey(n)), timeout))
 	case 5:
@@ -60,8 +61,15 @@ func (s *storm) act(kind, n int) {
 		if len(s.writes) > 0 {
 			s.writes[n%len(s.writes)].cancel()
 		}
+	case 15:
+		s.net.Stall(address)
+		if n%2 == 0 {
+			s.net.Break(address)
+		}
+	case 16:
+		s.net.Release()
 	case 14:
-		err := []error{nil, shard.ErrBusy, shard.ErrDropped, shard.ErrUnavailable, &shard.WrongShardError{}, &shard.NotLeaderError{}}[n%6]
+		err := []error{nil, shard.ErrBusy, shard.ErrDropped, shard.ErrUnavailable, &shard.WrongShardError{}, &shard.NotLeaderError{}, shard.ErrUndetermined, shard.ErrNoRevision}[n%8]
 		s.cluster.Change(func() {
 			left := n % 20
 			s.cluster.Answer = func(shard.NodeID, *shard.Request, *shard.Command) (shard.Response, bool) {
@@ -72,12 +80,13 @@ func (s *storm) act(kind, n int) {
 	}
 }
 
-const stormKinds = 15
+const stormKinds = 17
 
 // calm heals everything; whatever is under way must then end.
 func (s *storm) calm() error {
 	clear(s.net.Down)
 	clear(s.net.Deaf)
+	s.net.Release()
 	s.cluster.Change(func() {
 		s.cluster.Answer = nil
 		for _, sh := range s.cluster.Shards() {

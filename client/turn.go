@@ -104,6 +104,9 @@ func (c *Core) knows(r shard.Revision) {
 func (c *Core) finish(o *op, res shard.Result, err error) {
 	c.alarms.clear(&o.deadline)
 	c.alarms.clear(&o.rest)
+	if err != nil && o.write() {
+		err = c.verdict(o, err)
+	}
 	o.place, o.result, o.err = placeDone, res, err
 	c.knows(res.Revision)
 	if o.inside != nil {
@@ -133,11 +136,7 @@ func (c *Core) giveUp(o *op, cause error) {
 		return
 	}
 	sent := c.withdraw(o)
-	e := &GaveUpError{Cause: cause, Undetermined: sent && o.write(), Attempts: o.attempts, Last: o.last}
-	if e.Undetermined {
-		c.stats.undetermined.Add(1)
-	}
-	c.finish(o, shard.Result{}, e)
+	c.finish(o, shard.Result{}, &GaveUpError{Cause: cause, Undetermined: (sent || o.maybe) && o.write(), Attempts: o.attempts, Last: o.last})
 }
 
 // withdraw takes an op out of its place. It tells whether an attempt is in a

@@ -212,6 +212,11 @@ func (o *outcome) done() bool { return o.calls > 0 }
 
 // propose hands in "key=value" in the term in which the node leads.
 func (n *testNode) propose(id shard.ID, op string) *outcome {
+	_, o := n.proposal(id, op)
+	return o
+}
+
+func (n *testNode) proposal(id shard.ID, op string) (*Proposal, *outcome) {
 	o := &outcome{}
 	p := &Proposal{Header: []byte(op[:len(op)/2]), Body: []byte(op[len(op)/2:]), Term: n.machine(id).leadership.Term,
 		Done: func(res Result, err error) {
@@ -223,7 +228,7 @@ func (n *testNode) propose(id shard.ID, op string) *outcome {
 	if err := n.group(id).Propose(p); err != nil {
 		o.calls, o.err = 1, err
 	}
-	return o
+	return p, o
 }
 
 // read asks for a key's value, read when the read is confirmed.

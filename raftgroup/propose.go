@@ -1,6 +1,8 @@
 package raftgroup
 
 import (
+	"sync/atomic"
+
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/kiloraft/kiloraft/shard"
@@ -13,6 +15,11 @@ type Proposal struct {
 	Header, Body []byte
 	// Term in which it may be proposed; in any other it is dropped.
 	Term uint64
+	// Cancelled may be set at any time. A proposal that is not packed into an entry
+	// yet is dropped then; it is looked at when entries are packed and not before, so
+	// that of two proposals, the second of which was handed in after the first was
+	// cancelled, the first is never behind the second in the log.
+	Cancelled atomic.Bool
 	// Done is called exactly once, on the group's turn. err is nil (see Result),
 	// ErrDropped, a NotLeaderError (both: provably never in effect) or
 	// ErrUndetermined. ErrUnavailable and ErrStopped: the group stopped before
@@ -110,6 +117,10 @@ func (g *Group) propose(r *round) {
 	if !g.canPropose() {
 		return
 	}
+	g.dropCancelled()
+	if len(g.waiting) == 0 {
+		return
+	}
 	entries := r.proposed[:0]
 	first := len(g.pending)
 	for at := 0; at < len(g.waiting); {
@@ -151,6 +162,20 @@ func (g *Group) propose(r *round) {
 	}
 	clear(entries)
 	r.proposed = entries[:0]
+}
+
+// dropCancelled ends what was cancelled while it waited.
+func (g *Group) dropCancelled() {
+	keep := g.waiting[:0]
+	for _, p := range g.waiting {
+		if p.Cancelled.Load() {
+			g.finish(p, Result{}, shard.ErrDropped)
+		} else {
+			keep = append(keep, p)
+		}
+	}
+	clear(g.waiting[len(keep):])
+	g.waiting = keep
 }
 
 // pendingAt finds this replica's own entry at a position that is applied now.

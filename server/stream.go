@@ -30,10 +30,23 @@ type frameStream interface {
 	Receive(bytesMax int) ([]byte, error)
 }
 
-// executor carries out requests; see replica.Store.
+// executor carries out a stream's requests; *replica.Stream is one.
 type executor interface {
 	Execute(q shard.Request, reply func(shard.Response))
-	ExecuteTrusted(q shard.Request, reply func(shard.Response))
+	Close()
+}
+
+// host is what client streams ask of their node.
+type host struct {
+	cluster     shard.ClusterID
+	node        shard.NodeID
+	incarnation uint64
+	newest      func() shard.Revision // that the node knows to have been handed out
+	open        func(session shard.Session, stream uint64) (executor, error)
+}
+
+func (h *host) greeting() shard.Greeting {
+	return shard.Greeting{Cluster: h.cluster, Node: h.node, Incarnation: h.incarnation, Newest: h.newest()}
 }
 
 // operations serves client streams.
@@ -45,54 +58,96 @@ type operations struct {
 
 func (o *operations) Stream(s *api.RawStream) error {
 	id := o.node.Identity()
-	greeting := shard.Greeting{Cluster: id.Cluster, Node: id.Node, Incarnation: id.Incarnation}
-	err := serveOperations(s, greeting, o.node.Store(), fromNode(s.Context()), o.stop)
+	store, trusted := o.node.Store(), fromNode(s.Context())
+	h := &host{cluster: id.Cluster, node: id.Node, incarnation: id.Incarnation, newest: store.Newest,
+		open: func(session shard.Session, number uint64) (executor, error) {
+			return store.OpenStream(session, number, trusted)
+		}}
+	err := serveOperations(s, h, o.stop)
 	if err != nil && s.Context().Err() == nil {
 		o.log.Info("a client stream was cut off", "err", err)
 	}
 	return err
 }
 
-// serveOperations runs one client stream until it ends. The greeting goes out
-// before any request is taken, so that a client that reached the wrong cluster
-// has sent nothing. Responses leave in whatever order they come, as many in a
-// frame as were waiting.
-func serveOperations(s frameStream, greeting shard.Greeting, x executor, trusted bool, stop <-chan struct{}) error {
-	if err := s.Send(shard.AppendGreeting(nil, greeting), nil); err != nil {
-		return err
+// serveOperations runs one client stream until it ends. The client's hello comes
+// first; only when the stream is open, and older ones of the session superseded, does
+// the greeting go out, which is what allows the client to send requests: so there
+// is none on a stream that the store does not know, and a client that reached the
+// wrong cluster has sent nothing. Responses leave in whatever order they come, as
+// many in a frame as were waiting.
+func serveOperations(s frameStream, h *host, stop <-chan struct{}) error {
+	type opening struct {
+		x   executor
+		err error
 	}
-	first, err := s.Receive(shard.FrameBytesMax)
-	if err != nil {
-		return err
+	openings := make(chan opening, 1)
+	go func() {
+		x, err := openOperations(s, h)
+		openings <- opening{x, err}
+	}()
+	var x executor
+	select {
+	case o := <-openings:
+		if o.err != nil {
+			return endOfStream(o.err)
+		}
+		x = o.x
+	case <-stop:
+		go func() { // ends with s, which ends with this function
+			if o := <-openings; o.err == nil {
+				o.x.Close()
+			}
+		}()
+		return shard.ErrUnavailable
 	}
-	hello, err := shard.DecodeHello(first)
-	if err != nil {
-		return err
-	}
-	if hello.Cluster != greeting.Cluster {
-		return &shard.InvalidError{Field: "cluster", Reason: hello.Cluster.String() + " was asked for, but this node belongs to " + greeting.Cluster.String()}
-	}
-	execute := x.Execute
-	if trusted {
-		execute = x.ExecuteTrusted
-	}
-	out := newResponses()
-	defer out.close()
+	defer x.Close()
 	// The first to end ends the stream, and with it the others.
 	ended := make(chan error, 2)
+	out := newResponses(h.newest)
+	defer out.close()
 	go func() { ended <- out.sendTo(s) }()
-	go func() { ended <- receiveRequests(s, func(q shard.Request) { execute(q, out.add) }) }()
+	go func() { ended <- receiveRequests(s, func(q shard.Request) { x.Execute(q, out.add) }) }()
 	select {
 	case err := <-ended:
-		if !errors.Is(err, io.EOF) {
-			return err
-		}
-		return nil
+		return endOfStream(err)
 	case <-out.overflown:
 		return &shard.InvalidError{Field: "stream", Reason: "has too many unread answers; read them while sending"}
 	case <-stop:
 		return shard.ErrUnavailable
 	}
+}
+
+// endOfStream is the error of a stream; that the client has sent all is none.
+func endOfStream(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// openOperations answers a client's hello. The caller closes what it returns.
+func openOperations(s frameStream, h *host) (executor, error) {
+	first, err := s.Receive(shard.FrameBytesMax)
+	if err != nil {
+		return nil, err
+	}
+	hello, err := shard.DecodeHello(first)
+	if err != nil {
+		return nil, err
+	}
+	if hello.Cluster != h.cluster {
+		return nil, &shard.InvalidError{Field: "cluster", Reason: hello.Cluster.String() + " was asked for, but this node belongs to " + h.cluster.String()}
+	}
+	x, err := h.open(hello.Session, hello.Stream)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Send(shard.AppendGreeting(nil, h.greeting()), nil); err != nil {
+		x.Close()
+		return nil, err
+	}
+	return x, nil
 }
 
 func receiveRequests(s frameStream, each func(shard.Request)) error {
@@ -115,12 +170,13 @@ type responses struct {
 	full   [][]byte // closed frames that wait
 	bytes  int      // in frame and full
 	closed bool
+	newest func() shard.Revision
 
 	overflown chan struct{} // closed when the client left too much unread
 }
 
-func newResponses() *responses {
-	r := &responses{overflown: make(chan struct{})}
+func newResponses(newest func() shard.Revision) *responses {
+	r := &responses{newest: newest, overflown: make(chan struct{})}
 	r.wake.L = &r.mu
 	return r
 }
@@ -133,7 +189,7 @@ func (r *responses) add(p shard.Response) {
 	}
 	before := len(r.frame)
 	if before == 0 {
-		r.frame = shard.BeginResponses(frames.Buffer(), 0)
+		r.frame = shard.BeginResponses(frames.Buffer(), r.newest())
 	}
 	r.frame = shard.AppendResponse(r.frame, &p)
 	r.bytes += len(r.frame) - before

@@ -16,13 +16,23 @@ import (
 	"github.com/kiloraft/kiloraft/shard"
 )
 
-// greeted opens a client stream and returns it with the server's greeting.
-func greeted(t *testing.T, conn *grpc.ClientConn) (*api.RawStream, shard.Greeting) {
+// opened opens a client stream and says nothing.
+func opened(t *testing.T, conn *grpc.ClientConn) *api.RawStream {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	s, err := api.OpenOperations(ctx, conn)
 	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// greeted opens a client stream with a hello and returns it with the server's greeting.
+func greeted(t *testing.T, conn *grpc.ClientConn, h shard.Hello) (*api.RawStream, shard.Greeting) {
+	t.Helper()
+	s := opened(t, conn)
+	if err := s.Send(shard.AppendHello(nil, h), nil); err != nil {
 		t.Fatal(err)
 	}
 	frame, err := s.Receive(shard.FrameBytesMax)
@@ -59,20 +69,44 @@ func TestClientStreamRefusesBadFrames(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	hello := func(g shard.Greeting) []byte {
-		return shard.AppendHello(nil, shard.Hello{Cluster: g.Cluster, Session: 1})
+	info, err := pb.NewClusterClient(conn).Info(t.Context(), &pb.InfoRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := api.ToClusterID(info.ClusterId)
+	if err != nil {
+		t.Fatal(err)
+	}
+	streams := uint64(0)
+	hello := func() shard.Hello {
+		streams++
+		return shard.Hello{Cluster: cluster, Session: 1, Stream: streams}
 	}
 	t.Run("wrong cluster", func(t *testing.T) {
-		s, g := greeted(t, conn)
-		g.Cluster[0]++
-		send(s, hello(g))
+		s, h := opened(t, conn), hello()
+		h.Cluster[0]++
+		send(s, shard.AppendHello(nil, h))
 		var invalid *shard.InvalidError
 		if err := ended(s); !errors.As(err, &invalid) || invalid.Field != "cluster" {
 			t.Errorf("%v", err)
 		}
 	})
+	t.Run("no session, and a number of an earlier stream", func(t *testing.T) {
+		_, g := greeted(t, conn, hello())
+		if g.Cluster != cluster || g.Node != 1 || g.Incarnation == 0 {
+			t.Errorf("greeted with %+v", g)
+		}
+		for _, h := range []shard.Hello{{Cluster: cluster, Stream: 1}, {Cluster: cluster, Session: 1, Stream: streams}, {Cluster: cluster, Session: 1}} {
+			s := opened(t, conn)
+			send(s, shard.AppendHello(nil, h))
+			var invalid *shard.InvalidError
+			if err := ended(s); !errors.As(err, &invalid) || invalid.Field != "stream" {
+				t.Errorf("%+v: %v", h, err)
+			}
+		}
+	})
 	t.Run("requests before the hello", func(t *testing.T) {
-		s, _ := greeted(t, conn)
+		s := opened(t, conn)
 		send(s, shard.BeginRequests(nil))
 		if err := ended(s); !errors.Is(err, shard.ErrMalformed) {
 			t.Errorf("%v", err)
@@ -82,8 +116,7 @@ func TestClientStreamRefusesBadFrames(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(3, 4))
 		malformed := 0
 		for range 200 {
-			s, g := greeted(t, conn)
-			send(s, hello(g))
+			s, _ := greeted(t, conn, hello())
 			junk := shard.BeginRequests(nil)
 			for range 1 + rnd.IntN(200) {
 				junk = append(junk, byte(rnd.Uint32()))
@@ -105,16 +138,14 @@ func TestClientStreamRefusesBadFrames(t *testing.T) {
 		}
 	})
 	t.Run("oversize frame", func(t *testing.T) {
-		s, g := greeted(t, conn)
-		send(s, hello(g))
+		s, _ := greeted(t, conn, hello())
 		send(s, make([]byte, shard.FrameBytesMax+1))
 		if err := ended(s); err == nil || !strings.Contains(err.Error(), "limit") {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("malformed command, and one to the system keyspace", func(t *testing.T) {
-		s, g := greeted(t, conn)
-		send(s, hello(g))
+		s, _ := greeted(t, conn, hello())
 		frame := shard.BeginRequests(nil)
 		frame = shard.AppendRequest(frame, &shard.Request{ID: 1, Target: shard.Target{Shard: 2}, Command: []byte{0xee}})
 		system := shard.AppendCommand(nil, &shard.Command{Kind: shard.KindPut, Key: []byte{shard.SystemKeyspace, 'x'}})

@@ -6,6 +6,7 @@ import (
 
 	"github.com/kiloraft/kiloraft/client"
 	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/shard/replica"
 )
 
 // Dialer is one client's way into the simulated network: the twin of the gRPC
@@ -13,7 +14,9 @@ import (
 // and loses none of them before it breaks.
 //
 // A stream breaks when the node's incarnation ends (the client may hear of it late), when frames
-// could not pass for stalledMax, or when the nemesis says so.
+// could not pass for stalledMax, or when the nemesis says so. The server hears of
+// it later than the client, if at all: what the client sent before may still arrive,
+// long after the client has opened another stream and sent the same again.
 type Dialer struct {
 	net  *Net
 	name string // the client, as partitions know it
@@ -107,7 +110,6 @@ func (c *conn) connect() {
 		c.net.in(c.env, dialTimeout, "unreachable", func() { c.lose(errTimeout) })
 	default:
 		c.door = n.open(c)
-		c.down.send(shard.AppendGreeting(nil, n.greeting()), c.greeted)
 		c.askFill()
 	}
 }
@@ -158,8 +160,8 @@ func (c *conn) askFill() {
 // Close implements client.Stream.
 func (c *conn) Close() { c.lose(errReset) }
 
-// lose ends the stream for the client. What it sent and the server has not
-// taken yet is lost; what the server has taken goes on.
+// lose ends the stream for the client. What it sent still arrives, and then the
+// server's end is closed, unless frames cannot pass.
 func (c *conn) lose(err error) {
 	if c.closed {
 		return
@@ -167,7 +169,7 @@ func (c *conn) lose(err error) {
 	c.closed = true
 	c.net.in(c.env, 0, "closed", func() { c.handler.Closed(err) })
 	if c.door != nil {
-		c.door.close()
+		c.up.send(nil, func([]byte) { c.door.close() })
 	}
 }
 
@@ -192,7 +194,7 @@ func (w *wire) pump() {
 	}
 	c.net.in(env, w.frames[0].at-c.net.loop.now, "frame", func() {
 		w.pumping = false
-		if c.closed || c.door.gone {
+		if c.door.gone || c.closed && w == &c.down {
 			w.frames = nil
 			return
 		}
@@ -202,7 +204,12 @@ func (w *wire) pump() {
 			w.frames[0].at = c.net.loop.now + retryEvery
 			if w.stalled > stalledMax {
 				c.net.in(c.env, 0, "stalled", func() { c.lose(errTimeout) })
-				return
+				if c.closed {
+					// The client is gone; the server notices by itself.
+					w.frames = nil
+					c.door.close()
+					return
+				}
 			}
 			w.pump()
 			return
@@ -219,19 +226,15 @@ func (w *wire) pump() {
 type door struct {
 	node    *Node
 	env     *Env // of the incarnation
-	execute func(shard.Request, func(shard.Response))
 	conn    *conn
-	session shard.Session // 0: no hello yet
-	out     []byte        // responses that wait for the next frame
+	stream  *replica.Stream // nil: no hello yet
+	out     []byte          // responses that wait for the next frame
 	sending bool
 	gone    bool
 }
 
 func (n *Node) open(c *conn) *door {
-	d := &door{node: n, env: n.env, execute: n.store().Execute, conn: c}
-	if c.trusted {
-		d.execute = n.store().ExecuteTrusted
-	}
+	d := &door{node: n, env: n.env, conn: c}
 	n.doors = append(n.doors, d)
 	return d
 }
@@ -241,18 +244,13 @@ func (d *door) receive(frame []byte) {
 	if d.gone {
 		return
 	}
-	if d.session == 0 {
-		h, err := shard.DecodeHello(frame)
-		if err != nil || h.Cluster != d.node.cluster.ID || h.Session == 0 {
-			d.node.cluster.witness.Fail("client %s opens with %x: %v", d.conn.client, frame, err)
-			return
-		}
-		d.session = h.Session
+	if d.stream == nil {
+		d.hello(frame)
 		return
 	}
 	err := shard.DecodeRequests(frame, func(q shard.Request) {
 		answered := false
-		d.execute(q, func(p shard.Response) {
+		d.stream.Execute(q, func(p shard.Response) {
 			if answered || p.ID != q.ID {
 				d.node.cluster.witness.Fail("node %d answers request %d with %d, before: %v", d.node.ID, q.ID, p.ID, answered)
 			}
@@ -271,7 +269,7 @@ func (d *door) respond(p *shard.Response) {
 		return
 	}
 	if len(d.out) == 0 {
-		d.out = shard.BeginResponses(d.out, 0)
+		d.out = shard.BeginResponses(d.out, d.node.store().Newest())
 	}
 	d.out = shard.AppendResponse(d.out, p)
 	if d.sending {
@@ -289,4 +287,28 @@ func (d *door) respond(p *shard.Response) {
 	})
 }
 
-func (d *door) close() { d.gone = true }
+// hello opens the stream and greets the client. One that comes too late is cut off.
+func (d *door) hello(frame []byte) {
+	h, err := shard.DecodeHello(frame)
+	if err != nil || h.Cluster != d.node.cluster.ID || h.Session == 0 {
+		d.node.cluster.witness.Fail("client %s opens with %x: %v", d.conn.client, frame, err)
+		return
+	}
+	d.stream, err = d.node.store().OpenStream(h.Session, h.Stream, d.conn.trusted)
+	if err != nil {
+		d.close()
+		d.conn.net.in(d.conn.env, d.conn.net.latency(), "cut off", func() { d.conn.lose(err) })
+		return
+	}
+	g := d.node.greeting()
+	g.Newest = d.node.store().Newest()
+	d.conn.down.send(shard.AppendGreeting(nil, g), d.conn.greeted)
+}
+
+// close closes the server's end.
+func (d *door) close() {
+	d.gone = true
+	if d.stream != nil {
+		d.stream.Close()
+	}
+}

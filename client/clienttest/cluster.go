@@ -13,8 +13,8 @@ import (
 )
 
 // Cluster pretends to be a cluster: it answers as nodes do, checks targets as
-// they do, and keeps one map of keys for all of them. Nothing is replicated. Its
-// methods are safe for concurrent use; its fields are set before use.
+// they do, and keeps the versions of all keys in one map, in one order of revisions.
+// Nothing is replicated. Its methods are safe for concurrent use; its fields are set before use.
 type Cluster struct {
 	ID    shard.ClusterID
 	Nodes int // their IDs are 1 to Nodes
@@ -25,14 +25,19 @@ type Cluster struct {
 	Answer func(node shard.NodeID, q *shard.Request, c *shard.Command) (shard.Response, bool)
 	// Mute keeps hints out of errors.
 	Mute bool
+	// Floor of all shards: older versions count as dropped. Changed within Change.
+	Floor shard.Revision
+	// Lags are nodes whose followers are too far behind to serve reads.
+	Lags map[shard.NodeID]bool
 
 	mu       sync.Mutex
 	shards   []*Shard
-	keys     []string // sorted
-	values   map[string]value
-	revision shard.Revision
+	keys     []string // sorted; also of those without a value any more
+	values   map[string][]version
+	revision shard.Revision // the newest that was handed out
 	executed map[shard.OpID]int
 	commands int
+	newest   map[seat]uint64 // number of the newest stream
 }
 
 // Shard is a shard of a Cluster, with its leader.
@@ -42,16 +47,11 @@ type Shard struct {
 	Term       uint64
 }
 
-type value struct {
-	bytes    []byte
-	revision shard.Revision
-}
-
 // NewCluster makes a cluster of so many nodes, with the meta shard and count
 // user shards, which divide the first key byte evenly; each has a replica on
 // three nodes. The directory is up to date.
 func NewCluster(id byte, nodes, count int) *Cluster {
-	c := &Cluster{ID: shard.ClusterID{id, 15: 1}, Nodes: nodes, values: map[string]value{}, executed: map[shard.OpID]int{}}
+	c := &Cluster{ID: shard.ClusterID{id, 15: 1}, Nodes: nodes, values: map[string][]version{}, executed: map[shard.OpID]int{}, newest: map[seat]uint64{}}
 	c.shards = append(c.shards, c.newShard(shard.MetaID, shard.SystemSpan()))
 	for i := range count {
 		span := shard.UserSpan()
@@ -104,7 +104,9 @@ func (c *Cluster) Info(n shard.NodeID) client.Info {
 
 // Greeting is a node's greeting.
 func (c *Cluster) Greeting(n shard.NodeID) shard.Greeting {
-	return shard.Greeting{Cluster: c.ID, Node: n, Incarnation: 1}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return shard.Greeting{Cluster: c.ID, Node: n, Incarnation: 1, Newest: c.revision}
 }
 
 // Change changes the cluster under its lock.
@@ -160,7 +162,7 @@ func (c *Cluster) Publish() {
 		if m, ok := s.Descriptor.Replica(s.Leader); ok {
 			e.Leader = shard.LeaderHint{Replica: m.ID, Node: m.Node, Term: s.Term}
 		}
-		c.set(string(router.DirectoryKey(s.Descriptor.Span.Start)), router.AppendEntry(nil, &e))
+		c.put(string(router.DirectoryKey(s.Descriptor.Span.Start)), version{bytes: router.AppendEntry(nil, &e)})
 	}
 }
 
@@ -182,37 +184,14 @@ func (c *Cluster) Commands() int {
 	return c.commands
 }
 
-// helloStart is how every hello begins.
-var helloStart = shard.AppendHello(nil, shard.Hello{})[:1]
-
-// Handle answers a frame of requests that reached a node with a frame of
-// responses. The hello is answered with nothing.
-func (c *Cluster) Handle(n shard.NodeID, frame []byte) ([]byte, error) {
-	if bytes.HasPrefix(frame, helloStart) {
-		h, err := shard.DecodeHello(frame)
-		if err != nil {
-			return nil, err
-		}
-		if h.Cluster != c.ID || h.Session == 0 {
-			return nil, fmt.Errorf("hello %+v to cluster %v", h, c.ID)
-		}
-		return nil, nil
-	}
-	var out []byte
-	err := shard.DecodeRequests(frame, func(q shard.Request) {
-		if out == nil {
-			out = shard.BeginResponses(nil, 0)
-		}
-		p := c.Execute(n, &q)
-		out = shard.AppendResponse(out, &p)
-	})
-	return out, err
-}
-
 // Execute answers one request that reached a node.
 func (c *Cluster) Execute(n shard.NodeID, q *shard.Request) shard.Response {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.answer(n, q)
+}
+
+func (c *Cluster) answer(n shard.NodeID, q *shard.Request) shard.Response {
 	var cmd shard.Command
 	if err := shard.DecodeCommand(q.Command, &cmd); err != nil {
 		return shard.Response{ID: q.ID, Err: err}
@@ -223,10 +202,12 @@ func (c *Cluster) Execute(n shard.NodeID, q *shard.Request) shard.Response {
 			return p
 		}
 	}
-	if err := c.check(n, q.Target, &cmd); err != nil {
-		return shard.Response{ID: q.ID, Err: err}
+	err := c.check(n, q.Target, &cmd)
+	var res shard.Result
+	if err == nil {
+		res, err = c.execute(&cmd)
 	}
-	return shard.Response{ID: q.ID, Result: c.execute(&cmd)}
+	return shard.Response{ID: q.ID, Result: res, Err: err}
 }
 
 // check refuses what a node would refuse.
@@ -234,11 +215,8 @@ func (c *Cluster) check(n shard.NodeID, t shard.Target, cmd *shard.Command) erro
 	if err := cmd.Check(); err != nil {
 		return err
 	}
-	if cmd.Retry {
-		return &shard.InternalError{Reason: "an attempt that may have taken effect was repeated"}
-	}
-	wanted := shard.Span{Start: cmd.Key, End: append(bytes.Clone(cmd.Key), 0)}
-	if cmd.Kind == shard.KindScan {
+	wanted := shard.Span{Start: cmd.Anchor(), End: append(bytes.Clone(cmd.Anchor()), 0)}
+	if cmd.Kind.Spans() {
 		wanted = shard.Span{Start: cmd.Start, End: cmd.End}
 	}
 	var s *Shard
@@ -258,90 +236,31 @@ func (c *Cluster) check(n shard.NodeID, t shard.Target, cmd *shard.Command) erro
 	if !here {
 		return wrong
 	}
-	if own.ID != s.Leader || own.ID != t.Replica || cmd.Kind.Write() && t.Term != s.Term {
+	anywhere := cmd.AnyReplica && !c.Lags[n]
+	if !(own.ID == s.Leader || anywhere) || own.ID != t.Replica || cmd.Kind.Write() && t.Term != s.Term {
 		e := &shard.NotLeaderError{Shard: t.Shard}
 		if m, ok := s.Descriptor.Replica(s.Leader); ok && !c.Mute {
 			e.Leader = shard.LeaderHint{Replica: m.ID, Node: m.Node, Term: s.Term, Address: c.AddressOf(m.Node)}
 		}
 		return e
 	}
+	switch {
+	case cmd.Kind == shard.KindBatch && !cmd.Within(s.Descriptor.Span) && cmd.Retry:
+		return shard.ErrUndetermined
+	case cmd.Kind == shard.KindBatch && !cmd.Within(s.Descriptor.Span):
+		return shard.ErrSpansShards
+	case cmd.Revision > c.revision:
+		return shard.ErrFutureRevision
+	case cmd.Revision != 0 && cmd.Revision < c.Floor:
+		return shard.ErrCompacted
+	}
 	return nil
-}
-
-func (c *Cluster) execute(cmd *shard.Command) shard.Result {
-	c.commands++
-	if cmd.Kind.Write() {
-		c.executed[cmd.Op]++
-	}
-	switch cmd.Kind {
-	case shard.KindPut:
-		return shard.Result{Revision: c.set(string(cmd.Key), bytes.Clone(cmd.Value))}
-	case shard.KindDelete:
-		c.revision++
-		if _, ok := c.values[string(cmd.Key)]; ok {
-			delete(c.values, string(cmd.Key))
-			i, _ := slices.BinarySearch(c.keys, string(cmd.Key))
-			c.keys = slices.Delete(c.keys, i, i+1)
-		}
-		return shard.Result{Revision: c.revision}
-	case shard.KindGet:
-		v, ok := c.values[string(cmd.Key)]
-		return shard.Result{Found: ok, Value: v.bytes, Revision: v.revision}
-	case shard.KindScan:
-		return c.scan(cmd)
-	}
-	return shard.Result{}
-}
-
-func (c *Cluster) set(key string, v []byte) shard.Revision {
-	c.revision++
-	if _, ok := c.values[key]; !ok {
-		i, _ := slices.BinarySearch(c.keys, key)
-		c.keys = slices.Insert(c.keys, i, key)
-	}
-	c.values[key] = value{v, c.revision}
-	return c.revision
-}
-
-func (c *Cluster) scan(cmd *shard.Command) shard.Result {
-	var res shard.Result
-	from, _ := slices.BinarySearch(c.keys, string(cmd.Start))
-	to, _ := slices.BinarySearch(c.keys, string(cmd.End))
-	keys := slices.Clone(c.keys[from:to])
-	if cmd.Reverse {
-		slices.Reverse(keys)
-	}
-	rows, size := min(max(cmd.Limit, 0), shard.PageRowsMax), uint64(0)
-	if rows == 0 {
-		rows = shard.PageRowsMax
-	}
-	bytesMax := cmd.Bytes
-	if bytesMax == 0 {
-		bytesMax = shard.PageBytesMax
-	}
-	for i, k := range keys {
-		if uint64(i) == rows || size >= bytesMax {
-			res.Resume = []byte(k)
-			if cmd.Reverse {
-				res.Resume = append(res.Resume, 0)
-			}
-			break
-		}
-		v := c.values[k]
-		row := shard.Row{Key: []byte(k), Revision: v.revision}
-		if !cmd.KeysOnly {
-			row.Value = v.bytes
-		}
-		res.Rows = append(res.Rows, row)
-		size += uint64(len(row.Key) + len(row.Value))
-	}
-	return res
 }
 
 // Value is the value of a full key.
 func (c *Cluster) Value(key []byte) ([]byte, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	v, ok := c.values[string(key)]
+	v, ok := c.read(string(key), shard.MaxRevision)
 	return v.bytes, ok
 }

@@ -44,7 +44,7 @@ func (d *Direct) Open(address string, h client.StreamHandler) client.Stream {
 			h.Closed(errRefused)
 			return
 		}
-		h.Greeted(d.Cluster.Greeting(node))
+		end := d.Cluster.Open(node)
 		var buf []byte
 		for {
 			select {
@@ -56,13 +56,11 @@ func (d *Direct) Open(address string, h client.StreamHandler) client.Stream {
 				if len(buf) == 0 {
 					continue
 				}
-				answer, err := d.Cluster.Handle(node, buf)
+				answer, err := end.Handle(buf)
 				if err != nil {
 					panic(err)
 				}
-				if len(answer) > 0 {
-					h.Received(answer)
-				}
+				deliver(h, answer)
 			}
 		}
 	})

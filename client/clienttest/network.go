@@ -25,6 +25,7 @@ type Network struct {
 
 	members map[string]member
 	streams []*netStream
+	stalled []*netStream
 	// Infos counts questions; Opened counts streams.
 	Infos, Opened int
 	// Faults are what a Network would have failed a test for.
@@ -91,6 +92,30 @@ func (n *Network) Break(address string) {
 	}
 }
 
+// Stall holds up what arrives on the streams that are open to an address, even
+// after they broke, until Release. Streams that are opened later are not concerned.
+func (n *Network) Stall(address string) {
+	for _, s := range n.streams {
+		if s.address == address && !s.stalls {
+			s.stalls = true
+			n.stalled = append(n.stalled, s)
+		}
+	}
+}
+
+// Release lets everything that was stalled arrive now.
+func (n *Network) Release() {
+	for _, s := range n.stalled {
+		s.stalls = false
+		frames := s.late
+		s.late = nil
+		for _, f := range frames {
+			s.handle(f)
+		}
+	}
+	n.stalled = nil
+}
+
 // Streams is how many streams are open.
 func (n *Network) Streams() int { return len(n.streams) }
 
@@ -99,6 +124,9 @@ type netStream struct {
 	address   string
 	handler   client.StreamHandler
 	connected bool
+	far       *Stream // the node's end; nil: not connected
+	stalls    bool
+	late      [][]byte // arrived while it stalls
 	leaving   bool
 	fill      func([]byte) []byte
 	ended     bool
@@ -116,8 +144,8 @@ func (s *netStream) connect() {
 	case !ok:
 		s.end(errRefused)
 	default:
-		s.connected = true
-		s.handler.Greeted(m.cluster.Greeting(m.node))
+		s.connected, s.far = true, m.cluster.Open(m.node)
+		s.leave()
 	}
 }
 
@@ -125,9 +153,6 @@ func (s *netStream) connect() {
 func (s *netStream) Ready(fill func([]byte) []byte) {
 	if s.fill != nil {
 		s.net.Faults = append(s.net.Faults, errors.New("two fills are pending"))
-	}
-	if !s.connected {
-		s.net.Faults = append(s.net.Faults, errors.New("a fill before the greeting"))
 	}
 	s.fill = fill
 	if !s.leaving {
@@ -138,7 +163,7 @@ func (s *netStream) Ready(fill func([]byte) []byte) {
 // leave sends a frame; the next one may leave when this one is on its way.
 func (s *netStream) leave() {
 	fill := s.fill
-	if fill == nil || s.ended {
+	if fill == nil || s.ended || !s.connected {
 		return
 	}
 	s.fill = nil
@@ -155,23 +180,38 @@ func (s *netStream) leave() {
 }
 
 func (s *netStream) arrive(frame []byte) {
-	m, ok := s.member()
-	if s.ended || !ok || s.net.Silent[s.address] {
+	if s.stalls {
+		s.late = append(s.late, frame)
 		return
 	}
-	answer, err := m.cluster.Handle(m.node, frame)
+	if !s.ended {
+		s.handle(frame)
+	}
+}
+
+// handle has the node answer a frame.
+func (s *netStream) handle(frame []byte) {
+	if _, ok := s.member(); !ok || s.net.Silent[s.address] {
+		return
+	}
+	answer, err := s.far.Handle(frame)
 	if err != nil {
 		s.net.Faults = append(s.net.Faults, err)
-	}
-	if len(answer) == 0 || s.net.Deaf[s.address] {
 		return
 	}
-	if s.net.Malformed != nil {
-		answer = s.net.Malformed
+	send := func() { deliver(s.handler, answer) }
+	if !isGreeting(answer) {
+		if s.net.Deaf[s.address] {
+			return
+		}
+		if s.net.Malformed != nil {
+			answer = s.net.Malformed
+		}
+		send = func() { s.handler.Received(answer) }
 	}
 	s.net.Env.After(s.net.Latency, func() {
 		if !s.ended {
-			s.handler.Received(answer)
+			send()
 		}
 	})
 }

@@ -37,9 +37,9 @@ type globalFlags struct {
 
 // store is what commands use of the client library.
 type store interface {
-	Get(ctx context.Context, key []byte) (client.KeyValue, error)
-	Put(ctx context.Context, key, value []byte) (shard.Revision, error)
-	Delete(ctx context.Context, key []byte) (shard.Revision, error)
+	Get(ctx context.Context, key []byte, opts ...client.CallOption) (client.KeyValue, error)
+	Put(ctx context.Context, key, value []byte, opts ...client.CallOption) (shard.Revision, error)
+	Delete(ctx context.Context, key []byte, opts ...client.CallOption) (shard.Revision, error)
 	MultiPut(ctx context.Context, pairs []client.KeyValue) ([]shard.Revision, []error)
 	Scan(ctx context.Context, o client.ScanOptions) iter.Seq2[client.KeyValue, error]
 	Close() error

@@ -136,7 +136,7 @@ type fakeStore struct {
 
 func newFakeStore() *fakeStore { return &fakeStore{values: map[string]client.KeyValue{}} }
 
-func (s *fakeStore) Get(_ context.Context, key []byte) (client.KeyValue, error) {
+func (s *fakeStore) Get(_ context.Context, key []byte, _ ...client.CallOption) (client.KeyValue, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kv, ok := s.values[string(key)]
@@ -146,7 +146,7 @@ func (s *fakeStore) Get(_ context.Context, key []byte) (client.KeyValue, error) 
 	return kv, s.err
 }
 
-func (s *fakeStore) Put(_ context.Context, key, value []byte) (shard.Revision, error) {
+func (s *fakeStore) Put(_ context.Context, key, value []byte, _ ...client.CallOption) (shard.Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -157,7 +157,7 @@ func (s *fakeStore) Put(_ context.Context, key, value []byte) (shard.Revision, e
 	return s.revision, nil
 }
 
-func (s *fakeStore) Delete(_ context.Context, key []byte) (shard.Revision, error) {
+func (s *fakeStore) Delete(_ context.Context, key []byte, _ ...client.CallOption) (shard.Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.revision++

@@ -21,10 +21,17 @@
 // opened, and is served again if the generation is odd, or another one
 // afterwards: then the descriptor was changing or a snapshot was being installed.
 //
+// # A stream
+//
+// Requests come on the streams of sessions (Stream). The newest stream of a session
+// supersedes the older ones: before it is greeted, what they have not put into a
+// log yet is cancelled, and what they still bring is dropped, so that no attempt of an
+// operation follows a later attempt of the same operation into the log.
+//
 // # The caller
 //
-// makes one Store, hands its NewMachine to the group host, and calls Execute for
-// clients' requests and ExecuteTrusted for those of nodes. It must not block in a
+// makes one Store, hands its NewMachine to the group host, opens a Stream for each
+// client stream, and calls Stream.Execute for its requests. It must not block in a
 // reply or in a callback of Config: they run on the steps of groups.
 //
 // # What it never does

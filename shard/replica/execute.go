@@ -6,19 +6,21 @@ import (
 	"github.com/kiloraft/kiloraft/shard"
 )
 
-// Execute carries out one request from a client stream. reply is called exactly
+// Execute carries out one request that comes on no stream: no later attempt of the
+// same operation may be made while it is under way. reply is called exactly
 // once, from any step, perhaps before Execute returns; the response's slices are
 // valid only during reply. Execute keeps q.Command until then. It never blocks.
 // Writes to the system keyspace are refused with an InvalidError.
-func (s *Store) Execute(q shard.Request, reply func(shard.Response)) { s.execute(&q, false, reply) }
-
-// ExecuteTrusted is Execute for a stream that belongs to a node, which may write
-// to the system keyspace.
-func (s *Store) ExecuteTrusted(q shard.Request, reply func(shard.Response)) {
-	s.execute(&q, true, reply)
+func (s *Store) Execute(q shard.Request, reply func(shard.Response)) {
+	s.execute(&q, false, nil, reply)
 }
 
-func (s *Store) execute(q *shard.Request, trusted bool, reply func(shard.Response)) {
+// ExecuteTrusted is Execute for a node, which may write to the system keyspace.
+func (s *Store) ExecuteTrusted(q shard.Request, reply func(shard.Response)) {
+	s.execute(&q, true, nil, reply)
+}
+
+func (s *Store) execute(q *shard.Request, trusted bool, st *Stream, reply func(shard.Response)) {
 	var c shard.Command
 	err := decode(q.Command, trusted, &c)
 	var r *Replica
@@ -31,7 +33,7 @@ func (s *Store) execute(q *shard.Request, trusted bool, reply func(shard.Respons
 	}
 	switch {
 	case c.Kind.Write():
-		s.write(r, q, &c, reply)
+		s.write(r, q, &c, st, reply)
 		return
 	case c.Kind == shard.KindDraw:
 		s.draw(r, q.ID, &c, reply)

@@ -255,6 +255,10 @@ func (g *fakeGroup) turn(t testing.TB) int {
 	}
 	var outcomes []outcome
 	for _, p := range proposals {
+		if p.Cancelled.Load() {
+			outcomes = append(outcomes, outcome{err: shard.ErrDropped})
+			continue
+		}
 		if p.Term != g.term {
 			outcomes = append(outcomes, outcome{err: &shard.NotLeaderError{Shard: g.id}})
 			continue
@@ -392,12 +396,35 @@ func request(t shard.Target, c shard.Command) shard.Request {
 func (h *home) send(t shard.Target, c shard.Command) *answer {
 	a := new(answer)
 	q := request(t, c)
-	h.store.ExecuteTrusted(q, func(p shard.Response) {
-		if p.ID != q.ID {
-			h.t.Errorf("request %d is answered as %d", q.ID, p.ID)
+	h.store.ExecuteTrusted(q, a.to(h.t, q.ID))
+	return a
+}
+
+// to takes the answer to a request.
+func (a *answer) to(t testing.TB, id uint64) func(shard.Response) {
+	return func(p shard.Response) {
+		if p.ID != id {
+			t.Errorf("request %d is answered as %d", id, p.ID)
 		}
 		a.take(p)
-	})
+	}
+}
+
+// stream opens a stream of session 1.
+func (h *home) stream(number uint64) *Stream {
+	h.t.Helper()
+	st, err := h.store.OpenStream(1, number, false)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return st
+}
+
+// send executes a command that comes on a stream.
+func (st *Stream) send(t testing.TB, to shard.Target, c shard.Command) *answer {
+	a := new(answer)
+	q := request(to, c)
+	st.Execute(q, a.to(t, q.ID))
 	return a
 }
 

@@ -13,6 +13,7 @@ type Store struct {
 	cfg      Config
 	replicas registry
 	reserved reservations
+	sessions sessions
 	reads    readQueue
 	stats    counters
 

@@ -24,6 +24,9 @@ type write struct {
 	term    uint64 // that the attempt is meant for
 	draws   int    // 0: unversioned
 
+	stream     *Stream // nil: none
+	prev, next *write  // on the stream; under its lock
+
 	header   [machine.HeaderBytesMax]byte
 	proposal raftgroup.Proposal
 }
@@ -35,7 +38,7 @@ func newWrite() any {
 	return w
 }
 
-func (s *Store) write(r *Replica, q *shard.Request, c *shard.Command, reply func(shard.Response)) {
+func (s *Store) write(r *Replica, q *shard.Request, c *shard.Command, st *Stream, reply func(shard.Response)) {
 	bytes := writeBytes(q, c)
 	if !s.writeBudget.take(bytes) {
 		s.refuse(q.ID, shard.ErrBusy, reply)
@@ -45,6 +48,11 @@ func (s *Store) write(r *Replica, q *shard.Request, c *shard.Command, reply func
 	w := s.writePool.Get().(*write)
 	w.r, w.id, w.reply, w.command = r, q.ID, reply, q.Command
 	w.bytes, w.version, w.term, w.draws = bytes, q.Target.Version, q.Target.Term, 0
+	w.proposal.Cancelled.Store(false)
+	if st != nil && !st.add(w) {
+		w.finish(shard.Response{Err: shard.ErrDropped})
+		return
+	}
 	if c.System() {
 		w.propose(0)
 		return
@@ -69,6 +77,10 @@ func writeBytes(q *shard.Request, c *shard.Command) int {
 // for and no other. In a later term its revision may be smaller than one that
 // another leader has handed out since.
 func (w *write) propose(rev shard.Revision) {
+	if w.proposal.Cancelled.Load() {
+		w.finish(shard.Response{Err: shard.ErrDropped})
+		return
+	}
 	w.proposal.Header = machine.AppendHeader(w.header[:0], machine.Header{Revision: rev, Version: w.version})
 	w.proposal.Body = w.command
 	w.proposal.Term = w.term
@@ -114,6 +126,9 @@ func (w *write) drawAgain() {
 // finish replies. w is somebody else's afterwards.
 func (w *write) finish(p shard.Response) {
 	s := w.r.store
+	if w.stream != nil {
+		w.stream.remove(w)
+	}
 	p.ID = w.id
 	if p.Err != nil {
 		s.stats.failed(p.Err)

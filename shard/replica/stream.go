@@ -1,0 +1,151 @@
+package replica
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/kiloraft/kiloraft/internal/planted"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// Stream is a client stream on which operations come. Its methods are safe for
+// concurrent use.
+//
+// A session sends an operation again when the stream breaks on which it was sent,
+// and the later attempt, which looks for what the earlier one wrote, must not be
+// overtaken by it: by a frame that is still on its way, or by a write that waits
+// here for a revision or for its group. So whoever opens a stream supersedes the
+// older one of the same session: from then on that one takes nothing, and what it
+// has not put into the log yet never gets there.
+//
+// There is one stream of a session that is not superseded; see sessions.
+type Stream struct {
+	store   *Store
+	session shard.Session
+	number  uint64
+	trusted bool
+
+	mu     sync.Mutex
+	closed bool   // or superseded: nothing more is taken
+	writes *write // between Execute and their reply, linked by next and prev
+}
+
+// sessions finds the stream of each session: the newest that was opened, while
+// it is not closed or has writes without a reply. Superseded ones are not needed any
+// more. Lock order: sessions.mu before Stream.mu.
+type sessions struct {
+	mu      sync.Mutex
+	streams map[shard.Session]*Stream
+}
+
+// OpenStream opens a stream of a session, whose number must be larger than that of
+// the session's present stream: an InvalidError tells of one that comes too late.
+// When it returns, nothing that came on an older stream and is not in a log yet
+// will ever be: its caller is told ErrDropped. Only then may the client be greeted.
+// trusted: the stream belongs to a node, which may write to the system keyspace.
+// The caller closes the stream.
+func (s *Store) OpenStream(session shard.Session, number uint64, trusted bool) (*Stream, error) {
+	if session == 0 || number == 0 {
+		return nil, &shard.InvalidError{Field: "stream", Reason: "has no session or no number"}
+	}
+	st := &Stream{store: s, session: session, number: number, trusted: trusted}
+	s.sessions.mu.Lock()
+	defer s.sessions.mu.Unlock()
+	if older := s.sessions.streams[session]; older != nil {
+		if older.number >= number {
+			return nil, &shard.InvalidError{Field: "stream", Reason: fmt.Sprintf("has number %d, and number %d of its session is open already", number, older.number)}
+		}
+		if !planted.On(planted.StaleStreamNotDropped) {
+			older.supersede()
+		}
+	}
+	if s.sessions.streams == nil {
+		s.sessions.streams = make(map[shard.Session]*Stream)
+	}
+	s.sessions.streams[session] = st
+	return st, nil
+}
+
+// Newest is the newest revision that this node knows to have been handed out; 0:
+// none.
+func (s *Store) Newest() shard.Revision {
+	if r, ok := s.cfg.Revisions.(interface{ Newest() shard.Revision }); ok {
+		return r.Newest()
+	}
+	return 0
+}
+
+// Execute carries out one request of the stream; see Store.Execute. On a stream
+// that is closed or superseded a write is dropped.
+func (st *Stream) Execute(q shard.Request, reply func(shard.Response)) {
+	st.store.execute(&q, st.trusted, st, reply)
+}
+
+// Close says that nothing more comes. What has come goes on, until a newer
+// stream of the session is opened.
+func (st *Stream) Close() {
+	st.mu.Lock()
+	st.closed = true
+	idle := st.writes == nil
+	st.mu.Unlock()
+	if idle {
+		st.forget()
+	}
+}
+
+// supersede cancels what is not in a log yet. The flag is looked at last by the
+// group that packs an entry (raftgroup.Proposal); an attempt that comes on the newer
+// stream is handed to the group later than the flag is set here.
+func (st *Stream) supersede() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.closed = true
+	for w := st.writes; w != nil; w = w.next {
+		w.proposal.Cancelled.Store(true)
+	}
+}
+
+// add takes a write in, and tells whether it may go on.
+func (st *Stream) add(w *write) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.closed {
+		return false
+	}
+	w.stream, w.prev, w.next = st, nil, st.writes
+	if w.next != nil {
+		w.next.prev = w
+	}
+	st.writes = w
+	return true
+}
+
+// remove forgets a write that is about to be replied to.
+func (st *Stream) remove(w *write) {
+	st.mu.Lock()
+	if w.next != nil {
+		w.next.prev = w.prev
+	}
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		st.writes = w.next
+	}
+	w.stream, w.prev, w.next = nil, nil, nil
+	done := st.closed && st.writes == nil
+	st.mu.Unlock()
+	if done {
+		st.forget()
+	}
+}
+
+// forget takes a stream that has ended from the store's list, unless a newer one
+// is in its place.
+func (st *Stream) forget() {
+	x := &st.store.sessions
+	x.mu.Lock()
+	if x.streams[st.session] == st {
+		delete(x.streams, st.session)
+	}
+	x.mu.Unlock()
+}
