@@ -86,10 +86,10 @@ func TestAStreamThatOvertakesAStalledOne(t *testing.T) {
 			_, g := h.shard(7, "\x02b", "\x02{")
 			h.write(g, "\x02k", "old")
 			older := h.stream(1)
-			a := c.stall(h, g, older, func() *answer { return older.send(t, target(7), put("\x02k", "v")) })
+			a := c.stall(h, g, older, func() *answer { return older.send(t, target(7), one(put("\x02k", "v"))) })
 			newer := h.stream(2)
-			b := newer.send(t, target(7), retried(put("\x02k", "v")))
-			late := older.send(t, target(7), put("\x02k", "v"))
+			b := newer.send(t, target(7), retried(one(put("\x02k", "v"))))
+			late := older.send(t, target(7), one(put("\x02k", "v")))
 			if p := late.once(t); !errors.Is(p.Err, shard.ErrDropped) {
 				t.Errorf("what the older stream still brings: %+v", p)
 			}
@@ -129,7 +129,7 @@ func TestASupersededWriteIsNotDrawnForAgain(t *testing.T) {
 	h.write(g, "\x02k", "old")
 	older := h.stream(1)
 	h.numbers.next = 50
-	a := older.send(t, target(7), put("\x02k", "v"))
+	a := older.send(t, target(7), one(put("\x02k", "v")))
 	h.numbers.next = 200
 	g.mu.Lock()
 	p := g.proposals[0]
@@ -137,7 +137,7 @@ func TestASupersededWriteIsNotDrawnForAgain(t *testing.T) {
 	g.mu.Unlock()
 	// It is in the log when the newer stream is opened, and refused when applied.
 	newer := h.stream(2)
-	b := newer.send(t, target(7), retried(put("\x02k", "v")))
+	b := newer.send(t, target(7), retried(one(put("\x02k", "v"))))
 	p.Done(raftgroup.Result{Err: machine.ErrStaleRevision}, nil)
 	h.steps.run()
 	if marks := g.log(t); !slices.Equal(marks, []bool{true}) {
@@ -166,7 +166,7 @@ func TestStreamNumbers(t *testing.T) {
 		return err
 	}
 	five := h.stream(5)
-	waiting := five.send(t, target(7), put("\x02k", "v"))
+	waiting := five.send(t, target(7), one(put("\x02k", "v")))
 	for _, c := range []struct {
 		session shard.Session
 		number  uint64
@@ -275,4 +275,10 @@ func TestStreamsAreSupersededWhileWritesFly(t *testing.T) {
 		t.Errorf("%d operations got into the log", len(seen))
 	}
 	h.idle()
+}
+
+// one is the command as an attempt of one operation, apart from all others.
+func one(c shard.Command) shard.Command {
+	c.Op = shard.OpID{Session: 5, Sequence: 1}
+	return c
 }
