@@ -40,7 +40,7 @@ type Setting struct {
 // within bounds; what is good beyond that the user knows better.
 var settings = []Setting{
 	{Name: KVDropRate, Kind: SettingInteger, Default: 50_000, Min: 0, Max: 10_000_000,
-		Doc: "old versions that each node drops per second; 0 pauses"},
+		Doc: "old versions that a node drops per second; 0 pauses"},
 	{Name: KVRetention, Kind: SettingDuration, Default: int64(10 * time.Minute), Min: int64(time.Second), Max: int64(30 * day),
 		Doc: "how long old versions can be read"},
 }
