@@ -938,7 +938,8 @@ type BatchResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Held     bool                   `protobuf:"varint,1,opt,name=held,proto3" json:"held,omitempty"`         // whether all compares did
 	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // of all that the batch wrote; 0: nothing
-	// One for each operation of the list that was carried out.
+	// One for each operation of the list that was carried out: what a get found; of
+	// a put or delete the batch's revision, and nothing else.
 	Results       []*GetResponse `protobuf:"bytes,3,rep,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -53,7 +53,7 @@ type clusterStore struct{ *client.Client }
 var _ store = clusterStore{}
 
 func (s clusterStore) getAt(ctx context.Context, key []byte, r shard.Revision) (client.KeyValue, error) {
-	return s.Get(ctx, key, client.AtRevision(r))
+	return s.GetAt(ctx, key, r)
 }
 
 func (s clusterStore) deleteRange(ctx context.Context, start, end []byte, progress func(client.DeleteRangeResult)) (client.DeleteRangeResult, error) {
