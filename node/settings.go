@@ -15,7 +15,7 @@ const settingsPause = time.Second
 // takes effect at once.
 type tunable interface {
 	SetRetention(d time.Duration)
-	SetDropRate(versionsPerSecond int)
+	SetDropRate(versionsPerSecond int64)
 }
 
 // settings follow the cluster's: they look again and again, and hand over what
@@ -42,7 +42,7 @@ func newSettings(t tunable, list func(func([]catalog.SettingValue, error)), late
 		list: list, later: later, log: log,
 		apply: map[string]func(int64){
 			catalog.KVRetention: func(v int64) { t.SetRetention(time.Duration(v)) },
-			catalog.KVDropRate:  func(v int64) { t.SetDropRate(int(v)) },
+			catalog.KVDropRate:  t.SetDropRate,
 		},
 		applied: make(map[string]int64),
 		bad:     make(map[string]string),

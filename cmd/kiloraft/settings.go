@@ -111,7 +111,7 @@ func (a *app) settingsSetCommand() *cobra.Command {
 					return usagef("%v", invalid)
 				}
 				if err != nil {
-					return fmt.Errorf("%s: %w", args[0], err)
+					return err
 				}
 				record := settingOf(answer.GetSetting())
 				return a.print(record, func(w io.Writer) error {
