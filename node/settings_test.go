@@ -16,7 +16,7 @@ import (
 type tuned struct{ calls []string }
 
 func (t *tuned) SetRetention(d time.Duration) { t.calls = append(t.calls, fmt.Sprint("retention ", d)) }
-func (t *tuned) SetDropRate(n int64)           { t.calls = append(t.calls, fmt.Sprint("drop rate ", n)) }
+func (t *tuned) SetDropRate(n int64)          { t.calls = append(t.calls, fmt.Sprint("drop rate ", n)) }
 
 // follower is a node's settings before a catalog that the test plays.
 type follower struct {

@@ -6,7 +6,7 @@ import "time"
 type untuned struct{}
 
 func (untuned) SetRetention(time.Duration) {}
-func (untuned) SetDropRate(int64)           {}
+func (untuned) SetDropRate(int64)          {}
 
 // tunedBy is what settings change on this node.
 func tunedBy(store any) tunable {
