@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,9 @@ func (a *app) kvDelRangeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(end) > 0 && bytes.Compare(start, end) > 0 {
+				return usagef("END is before START: %s, %s", args[1], args[0])
+			}
 			return a.onStore(cmd.Context(), operationOn("del-range", start), func(ctx context.Context, s store) error {
 				return a.deleteRange(ctx, s, start, end)
 			})
@@ -56,11 +60,14 @@ func (a *app) deleteRange(ctx context.Context, s store, start, end []byte) error
 	}
 	record := deletedRecord{shard.FormatUserKey(start), shard.FormatUserKey(end), done.Deleted, done.Revision}
 	return a.print(record, func(w io.Writer) error {
-		if done.Deleted == 0 {
-			_, err := fmt.Fprintln(w, "deleted no key: the range has none")
-			return err
+		text := fmt.Sprintf("deleted %s, the last at revision %d", keysText(done.Deleted), done.Revision)
+		switch done.Deleted {
+		case 0:
+			text = "deleted no key: the range has none"
+		case 1:
+			text = fmt.Sprintf("deleted 1 key, at revision %d", done.Revision)
 		}
-		_, err := fmt.Fprintf(w, "deleted %s, the last at revision %d\n", keysText(done.Deleted), done.Revision)
+		_, err := fmt.Fprintln(w, text)
 		return err
 	})
 }

@@ -116,7 +116,11 @@ func TestKVDelRange(t *testing.T) {
 	if r := c.run(t, "kv", "del-range", "b", "e"); r.code != exitDone || r.stdout != "deleted no key: the range has none\n" {
 		t.Errorf("of an empty range: %+v", r)
 	}
-	if r := c.run(t, "kv", "del-range", "", ""); r.stdout != "deleted 2 keys, the last at revision 8\n" || r.stderr != "" {
+	if r := c.run(t, "kv", "del-range", "e", ""); r.stdout != "deleted 1 key, at revision 8\n" {
+		t.Errorf("of one key: %+v", r)
+	}
+	c.run(t, "kv", "put", "x", "v")
+	if r := c.run(t, "kv", "del-range", "", ""); r.stdout != "deleted 2 keys, the last at revision 10\n" || r.stderr != "" {
 		t.Errorf("of everything: %+v", r)
 	}
 }
@@ -134,7 +138,7 @@ func TestKVDelRangeHalfWay(t *testing.T) {
 		t.Errorf("half-way: %+v", r)
 	}
 	c.store.err, c.store.stopAfter = &shard.InvalidError{Field: "range", Reason: "is inverted"}, 0
-	if r := c.run(t, "kv", "del-range", "e", "d"); r.code != exitFailed || strings.Contains(r.stderr, "are deleted") {
+	if r := c.run(t, "kv", "del-range", "d", "e"); r.code != exitFailed || strings.Contains(r.stderr, "are deleted") {
 		t.Errorf("a bad range: %+v", r)
 	}
 	if err := unfinished(errors.New("broken"), client.DeleteRangeResult{Deleted: 1}); err.Error() != "broken; 1 key is deleted, what is left of the range is not deleted: run the command again" {

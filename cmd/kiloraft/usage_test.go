@@ -48,6 +48,7 @@ func TestWrongUsage(t *testing.T) {
 		{"kv del-range a", "END is missing"},
 		{"kv del-range a b c", "one argument too many"},
 		{`kv del-range a bad\q`, "a backslash is written"},
+		{"kv del-range b a", "END is before START"},
 		{"settings", "which one? list, set"},
 		{"settings list x", "one argument too many"},
 		{"settings set kv.retention", "VALUE is missing"},
