@@ -186,7 +186,7 @@ func TestBatchOverGRPC(t *testing.T) {
 			{Key: []byte("a"), Condition: &pb.Compare_Present{Present: true}},
 		},
 		Then:      []*pb.BatchOperation{getOperation("a"), putOperation("b", "2"), deleteOperation("c"), getOperation("none")},
-		Otherwise: []*pb.BatchOperation{getOperation("b"), putOperation("lost", "")},
+		Otherwise: []*pb.BatchOperation{putOperation("otherwise", ""), getOperation("b")},
 	}
 	r, err := c.Batch(c.ctx, q)
 	if err != nil || !r.Held || r.Revision <= before || len(r.Results) != 4 {
@@ -202,7 +202,7 @@ func TestBatchOverGRPC(t *testing.T) {
 	}
 	// Now b is there: the other list.
 	again, err := c.Batch(c.ctx, q)
-	if err != nil || again.Held || again.Revision <= r.Revision || len(again.Results) != 2 || string(again.Results[0].Value) != "2" {
+	if err != nil || again.Held || again.Revision <= r.Revision || len(again.Results) != 2 || again.Results[0].Found || string(again.Results[1].Value) != "2" || !again.Results[1].Found {
 		t.Fatalf("%v, %v", again, err)
 	}
 	// Nothing is written: no revision.
