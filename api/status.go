@@ -54,20 +54,24 @@ func codeOf(err error) (code codes.Code, closed bool) {
 	var notLeader *shard.NotLeaderError
 	var wrongShard *shard.WrongShardError
 	switch {
+	case errors.Is(err, shard.ErrUndetermined):
+		// Before all others: it may wrap what a later attempt was refused with,
+		// which says nothing about the earlier ones. Not to be repeated blindly.
+		return codes.Unknown, true
 	case errors.As(err, &invalid), errors.Is(err, shard.ErrMalformed):
 		return codes.InvalidArgument, true
-	case errors.As(err, &notLeader), errors.Is(err, shard.ErrUnavailable):
+	case errors.As(err, &notLeader), errors.Is(err, shard.ErrUnavailable), errors.Is(err, shard.ErrNoRevision):
 		return codes.Unavailable, true
 	case errors.As(err, &wrongShard), errors.Is(err, shard.ErrDropped):
 		return codes.Aborted, true // route again, then repeat
 	case errors.Is(err, shard.ErrBusy):
 		return codes.ResourceExhausted, true
-	case errors.Is(err, shard.ErrUndetermined):
-		return codes.Unknown, true // not to be repeated blindly
 	case errors.Is(err, shard.ErrStopped):
 		return codes.DataLoss, true
 	case errors.Is(err, shard.ErrFutureRevision), errors.Is(err, shard.ErrCompacted):
 		return codes.OutOfRange, true
+	case errors.Is(err, shard.ErrSpansShards):
+		return codes.FailedPrecondition, true // of other keys, or after a merge
 	case errors.Is(err, context.Canceled):
 		return codes.Canceled, false
 	case errors.Is(err, context.DeadlineExceeded):
@@ -79,6 +83,9 @@ func codeOf(err error) (code codes.Code, closed bool) {
 // detailOf is the encoding of err. Descriptors are hints and are dropped when
 // they do not fit; a text is cut.
 func detailOf(err error) []byte {
+	if errors.Is(err, shard.ErrUndetermined) {
+		err = shard.ErrUndetermined
+	}
 	b := shard.AppendError(nil, err)
 	if len(b) <= statusDetailBytesMax {
 		return b

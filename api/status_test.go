@@ -44,6 +44,8 @@ func closedSet() []struct {
 		{shard.ErrUndetermined, codes.Unknown},
 		{shard.ErrUnavailable, codes.Unavailable},
 		{shard.ErrStopped, codes.DataLoss},
+		{shard.ErrNoRevision, codes.Unavailable},
+		{shard.ErrSpansShards, codes.FailedPrecondition},
 		{shard.ErrFutureRevision, codes.OutOfRange},
 		{shard.ErrCompacted, codes.OutOfRange},
 		{&shard.InvalidError{Field: "key", Reason: "is empty"}, codes.InvalidArgument},
@@ -113,6 +115,14 @@ func TestStatusOfOthers(t *testing.T) {
 	// A write whose deadline passed is undetermined first of all.
 	if back := Error(Status(fmt.Errorf("%w (%w)", shard.ErrUndetermined, context.DeadlineExceeded))); !errors.Is(back, shard.ErrUndetermined) {
 		t.Errorf("undetermined came back as %#v", back)
+	}
+	// Whatever a later attempt was refused with, an earlier one may have worked.
+	for _, later := range []error{&shard.InvalidError{Field: "batch", Reason: "is odd"}, shard.ErrSpansShards, shard.ErrNoRevision, shard.ErrBusy, &shard.NotLeaderError{Shard: 7}} {
+		err := fmt.Errorf("%w (%w)", later, shard.ErrUndetermined)
+		wire := Status(err)
+		if back := Error(wire); status.Code(wire) != codes.Unknown || !errors.Is(back, shard.ErrUndetermined) || errors.Is(back, shard.ErrBusy) || back.Error() != err.Error() {
+			t.Errorf("%v came back as %#v, code %v", err, back, status.Code(wire))
+		}
 	}
 	var internal *shard.InternalError
 	if back := Error(Status(errors.New("disk on fire"))); !errors.As(back, &internal) || internal.Reason != "disk on fire" {

@@ -465,7 +465,8 @@ func status(incarnation uint64, counters map[string]float64) *kiloraftpb.StatusR
 
 func counters(x float64) map[string]float64 {
 	return map[string]float64{"wal_syncs_total": x, "commits_total": 2 * x, "rounds_total": 10 * x, "groups_in_rounds_total": 45 * x,
-		"entries_total": 5 * x, "operations_total": 10 * x, "process_cpu_seconds_total": x / 1000}
+		"entries_total": 5 * x, "operations_total": 10 * x,
+		"revision_draws_total": 3 * x, "revisions_drawn_total": 24 * x, "process_cpu_seconds_total": x / 1000}
 }
 
 func TestClusterFigures(t *testing.T) {
@@ -479,7 +480,7 @@ func TestClusterFigures(t *testing.T) {
 		t.Fatalf("%+v after %d questions", r, asked.Load())
 	}
 	f := r.Cluster
-	if f.Shards != 9 || f.Nodes != 2 || *f.FsyncsPerPut != 200/float64(r.Puts) || *f.GroupsPerRound != 4.5 || *f.OperationsPerEntry != 2 ||
+	if f.Shards != 9 || f.Nodes != 2 || *f.FsyncsPerPut != 200/float64(r.Puts) || *f.GroupsPerRound != 4.5 || *f.OperationsPerEntry != 2 || *f.GrantsPerDraw != 8 ||
 		math.Abs(*f.ServerCPUMicrosPerOp-200_000/float64(r.Ops)) > 1e-6 {
 		t.Errorf("figures: %+v", f)
 	}
@@ -493,6 +494,15 @@ func TestClusterFigures(t *testing.T) {
 	if f := figuresOf(state(status(1, nil)), state(status(1, nil)), 10, 10); f.FsyncsPerPut != nil {
 		t.Errorf("figures without counters: %+v", f)
 	}
+	// Servers that draw no revisions, in or out of this workload.
+	undrawn := func(x float64) map[string]float64 {
+		c := counters(x)
+		c["revision_draws_total"], c["revisions_drawn_total"] = 7, 9
+		return c
+	}
+	if f := figuresOf(state(status(1, undrawn(1))), state(status(1, undrawn(2))), 10, 10); f.GrantsPerDraw != nil {
+		t.Errorf("figures of a run without draws: %+v", f)
+	}
 	if f := figuresOf(state(status(1, counters(1))), state(status(1, counters(2))), 10, 0); f.FsyncsPerPut != nil || f.ServerCPUMicrosPerOp == nil {
 		t.Errorf("figures of a run without puts: %+v", f)
 	}
@@ -505,7 +515,7 @@ func TestReportTexts(t *testing.T) {
 	ratio := func(v float64) *float64 { return &v }
 	r := &Report{Workload: Put, Seconds: 30, Ops: 1_236_090, OpsPerSec: 41_203, Latency: Latency{4.9, 11.8, 17.2, 31, 144},
 		FirstErrors: []string{"put: busy"}, Rate: 50_000, NeverBegun: 7, Interrupted: true,
-		Cluster:     &Cluster{Shards: 48, Nodes: 3, FsyncsPerPut: ratio(0.27), ServerCPUMicrosPerOp: ratio(31)},
+		Cluster:     &Cluster{Shards: 48, Nodes: 3, FsyncsPerPut: ratio(0.27), GrantsPerDraw: ratio(16.24), ServerCPUMicrosPerOp: ratio(31)},
 		Environment: Environment{Cores: 2, OS: "linux", Kernel: "6.18", Go: "go1.26.8", Kiloraft: "0.1.0 (a1b2c3d)"}}
 	var b bytes.Buffer
 	if err := r.WriteText(&b); err != nil {
@@ -514,7 +524,7 @@ func TestReportTexts(t *testing.T) {
 	for _, want := range []string{
 		"put       1,236,090 in 30.0 s   41,203/s   0 errors\n",
 		"latency   p50 4.9   p95 11.8   p99 17.2   p99.9 31.0   max 144 ms\n",
-		"cluster   48 shards on 3 nodes, 0.27 fsyncs per put, 31 µs server CPU per operation\n",
+		"cluster   48 shards on 3 nodes, 0.27 fsyncs per put, 16.2 grants per draw, 31 µs server CPU per operation\n",
 		"machine   2 cores, linux 6.18, go1.26.8, kiloraft 0.1.0 (a1b2c3d)\n",
 		"rate      asked for 50,000/s; 7 operations were due and never begun\n",
 		"error     put: busy\n",

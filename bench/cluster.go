@@ -75,10 +75,12 @@ func figuresOf(before, after *clusterState, ops, puts uint64) *Cluster {
 	}
 	rounds, _ := grown("rounds_total")
 	entries, _ := grown("entries_total")
+	draws, _ := grown("revision_draws_total")
 	c.FsyncsPerPut = ratio("wal_syncs_total", float64(puts), 1)
 	c.CommitsPerPut = ratio("commits_total", float64(puts), 1)
 	c.GroupsPerRound = ratio("groups_in_rounds_total", rounds, 1)
 	c.OperationsPerEntry = ratio("operations_total", entries, 1)
+	c.GrantsPerDraw = ratio("revisions_drawn_total", draws, 1)
 	c.ServerCPUMicrosPerOp = ratio("process_cpu_seconds_total", float64(ops), 1e6)
 	return c
 }

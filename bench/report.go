@@ -60,6 +60,7 @@ type Cluster struct {
 	CommitsPerPut        *float64 `json:"commits_per_put"`
 	GroupsPerRound       *float64 `json:"groups_per_round"`
 	OperationsPerEntry   *float64 `json:"operations_per_entry"`
+	GrantsPerDraw        *float64 `json:"grants_per_draw"` // revisions that one request to the meta shard's leader drew
 	ServerCPUMicrosPerOp *float64 `json:"server_cpu_us_per_op"`
 }
 

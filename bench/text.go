@@ -84,7 +84,8 @@ func (c *Cluster) figures() []string {
 		format string
 	}{
 		{c.FsyncsPerPut, "%.2f fsyncs per put"}, {c.GroupsPerRound, "%.1f groups per round"},
-		{c.OperationsPerEntry, "%.1f operations per entry"}, {c.ServerCPUMicrosPerOp, "%.0f µs server CPU per operation"},
+		{c.OperationsPerEntry, "%.1f operations per entry"}, {c.GrantsPerDraw, "%.1f grants per draw"},
+		{c.ServerCPUMicrosPerOp, "%.0f µs server CPU per operation"},
 	} {
 		if f.value != nil {
 			list = append(list, fmt.Sprintf(f.format, *f.value))

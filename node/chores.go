@@ -19,10 +19,12 @@ const (
 )
 
 // chores are what a node does on its own account, one step after the other on
-// its queue: register itself, then keep its address book fresh.
+// its queue: register itself, then keep its address book fresh; and follow the
+// cluster's settings.
 type chores struct {
-	catalog *catalog.Catalog
-	record  router.Node
+	catalog  *catalog.Catalog
+	settings *settings
+	record   router.Node
 
 	mu      sync.Mutex
 	stopped bool
@@ -35,6 +37,7 @@ func (n *Node) startChores() {
 	}
 	n.queue.Submit(n.register)
 	n.queue.Submit(n.supervisePlacement)
+	n.queue.Submit(n.chores.settings.refresh)
 }
 
 func (n *Node) stopChores() {

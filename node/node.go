@@ -107,6 +107,7 @@ func New(cfg Config) (*Node, error) {
 		Reads: cfg.Env.NewPool("reads", readWorkers), Address: n.addresses.Lookup,
 		DescriptorChanged: n.descriptorChanged, Logger: cfg.Logger,
 	})
+	n.chores.settings = newSettings(n.store, n.chores.catalog.ListSettings, n.later, cfg.Logger)
 	host, err := raftgroup.NewHost(raftgroup.Config{
 		Node: cfg.Identity.Node, Incarnation: cfg.Identity.Incarnation, Env: cfg.Env, Engine: cfg.Engine, Transport: cfg.Transport,
 		Logger: cfg.Logger, NewMachine: n.newMachine, ReserveSpan: n.store.ReserveSpan,

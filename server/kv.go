@@ -31,14 +31,26 @@ type kvService struct {
 func newKVService(core *client.Core) *kvService { return &kvService{client: client.FromCore(core)} }
 
 func (s *kvService) Get(ctx context.Context, q *pb.GetRequest) (*pb.GetResponse, error) {
-	kv, err := s.client.Get(ctx, q.Key)
+	var options []client.CallOption
+	if q.Revision != nil {
+		options = append(options, client.AtRevision(shard.Revision(*q.Revision)))
+	}
+	if q.AnyReplica {
+		options = append(options, client.AnyReplica())
+	}
+	kv, err := s.client.Get(ctx, q.Key, options...)
 	if errors.Is(err, client.ErrNotFound) {
 		return &pb.GetResponse{}, nil
 	}
 	if err != nil {
 		return nil, api.Status(err)
 	}
-	return &pb.GetResponse{Found: true, Value: kv.Value, Revision: uint64(kv.Revision)}, nil
+	return found(kv), nil
+}
+
+// found is the answer for a key; one without a revision has no value.
+func found(kv client.KeyValue) *pb.GetResponse {
+	return &pb.GetResponse{Found: kv.Revision != 0, Value: kv.Value, Revision: uint64(kv.Revision)}
 }
 
 func (s *kvService) Put(ctx context.Context, q *pb.PutRequest) (*pb.PutResponse, error) {
@@ -58,13 +70,24 @@ func (s *kvService) Delete(ctx context.Context, q *pb.DeleteRequest) (*pb.Delete
 }
 
 func (s *kvService) Scan(ctx context.Context, q *pb.ScanRequest) (*pb.ScanResponse, error) {
-	rows, resume, err := s.client.ScanPage(ctx, client.ScanOptions{
+	var at shard.Revision
+	o := client.ScanOptions{
 		Start: q.Start, End: q.End, Reverse: q.Reverse, KeysOnly: q.KeysOnly, Limit: int(min(q.Limit, shard.PageRowsMax)),
-	})
+		AnyReplica: q.AnyReplica, At: &at,
+	}
+	if q.Revision != nil {
+		// For the library 0 is the latest state; who names it here is mistaken.
+		if o.Revision = shard.Revision(*q.Revision); o.Revision == 0 {
+			return nil, api.Status(&shard.InvalidError{Field: "revision", Reason: "is 0; revisions begin with 1, and without one the latest state is read"})
+		}
+	} else if q.AnyReplica {
+		return nil, api.Status(&shard.InvalidError{Field: "any_replica", Reason: "is for reads at a revision; name one"})
+	}
+	rows, resume, err := s.client.ScanPage(ctx, o)
 	if err != nil {
 		return nil, api.Status(err)
 	}
-	r := &pb.ScanResponse{More: resume != nil, Resume: resume}
+	r := &pb.ScanResponse{More: resume != nil, Resume: resume, Revision: uint64(at)}
 	for _, row := range rows {
 		r.Rows = append(r.Rows, &pb.KeyValue{Key: row.Key, Value: row.Value, Revision: uint64(row.Revision)})
 	}
@@ -85,12 +108,12 @@ func (s *kvService) MultiGet(ctx context.Context, q *pb.MultiGetRequest) (*pb.Mu
 	r := &pb.MultiGetResponse{}
 	size := 0
 	for part := range slices.Chunk(q.Keys, multiGetPart) {
-		found, err := s.client.MultiGet(ctx, part)
+		kvs, err := s.client.MultiGet(ctx, part)
 		if err != nil {
 			return nil, api.Status(err)
 		}
-		for _, kv := range found {
-			r.Results = append(r.Results, &pb.GetResponse{Found: kv.Revision != 0, Value: kv.Value, Revision: uint64(kv.Revision)})
+		for _, kv := range kvs {
+			r.Results = append(r.Results, found(kv))
 			size += len(kv.Value)
 		}
 		if size > multiGetBytesMax {

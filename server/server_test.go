@@ -17,7 +17,10 @@ import (
 )
 
 // startServer runs a node of its own cluster and returns a connection to it.
-func startServer(t *testing.T) *grpc.ClientConn {
+func startServer(t *testing.T) *grpc.ClientConn { return startServerWith(t, func(*Config) {}) }
+
+// startServerWith has the configuration changed before.
+func startServerWith(t *testing.T, change func(*Config)) *grpc.ClientConn {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -26,10 +29,10 @@ func startServer(t *testing.T) *grpc.ClientConn {
 	_ = l.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() {
-		ended <- Run(ctx, Config{Store: t.TempDir(), Listen: address, Insecure: true, MemoryBytes: 32 << 20,
-			Logger: slog.New(slog.DiscardHandler), Ready: func(storage.Identity) { close(ready) }})
-	}()
+	config := Config{Store: t.TempDir(), Listen: address, Insecure: true, MemoryBytes: 32 << 20,
+		Logger: slog.New(slog.DiscardHandler), Ready: func(storage.Identity) { close(ready) }}
+	change(&config)
+	go func() { ended <- Run(ctx, config) }()
 	select {
 	case <-ready:
 	case err := <-ended:

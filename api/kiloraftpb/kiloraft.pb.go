@@ -25,9 +25,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Reads are of the latest state, or of the state at a revision: one that a write
+// or a scan was answered with, and that is not older than the retention setting.
 type GetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Revision      *uint64                `protobuf:"varint,2,opt,name=revision,proto3,oneof" json:"revision,omitempty"`                 // absent: the latest state; 0 is no revision
+	AnyReplica    bool                   `protobuf:"varint,3,opt,name=any_replica,json=anyReplica,proto3" json:"any_replica,omitempty"` // with a revision: a follower may serve it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -69,6 +73,21 @@ func (x *GetRequest) GetKey() []byte {
 	return nil
 }
 
+func (x *GetRequest) GetRevision() uint64 {
+	if x != nil && x.Revision != nil {
+		return *x.Revision
+	}
+	return 0
+}
+
+func (x *GetRequest) GetAnyReplica() bool {
+	if x != nil {
+		return x.AnyReplica
+	}
+	return false
+}
+
+// revision is that of the write that made the value.
 type GetResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Found         bool                   `protobuf:"varint,1,opt,name=found,proto3" json:"found,omitempty"`
@@ -314,12 +333,16 @@ func (x *DeleteResponse) GetRevision() uint64 {
 }
 
 type ScanRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Start         []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
-	End           []byte                 `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`      // empty: unbounded
-	Limit         uint64                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"` // rows; 0: one page
-	Reverse       bool                   `protobuf:"varint,4,opt,name=reverse,proto3" json:"reverse,omitempty"`
-	KeysOnly      bool                   `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Start    []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	End      []byte                 `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`      // empty: unbounded
+	Limit    uint64                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"` // rows; 0: one page
+	Reverse  bool                   `protobuf:"varint,4,opt,name=reverse,proto3" json:"reverse,omitempty"`
+	KeysOnly bool                   `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	// As in GetRequest. For pages of one snapshot give the first page's revision
+	// to all that follow it.
+	Revision      *uint64 `protobuf:"varint,6,opt,name=revision,proto3,oneof" json:"revision,omitempty"`
+	AnyReplica    bool    `protobuf:"varint,7,opt,name=any_replica,json=anyReplica,proto3" json:"any_replica,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -389,12 +412,27 @@ func (x *ScanRequest) GetKeysOnly() bool {
 	return false
 }
 
+func (x *ScanRequest) GetRevision() uint64 {
+	if x != nil && x.Revision != nil {
+		return *x.Revision
+	}
+	return 0
+}
+
+func (x *ScanRequest) GetAnyReplica() bool {
+	if x != nil {
+		return x.AnyReplica
+	}
+	return false
+}
+
 type ScanResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Rows  []*KeyValue            `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
 	More  bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	// Where the next page starts (its start; its end in reverse), if more.
 	Resume        []byte `protobuf:"bytes,3,opt,name=resume,proto3" json:"resume,omitempty"`
+	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"` // at which the page was read
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -450,6 +488,618 @@ func (x *ScanResponse) GetResume() []byte {
 	return nil
 }
 
+func (x *ScanResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type CasRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Types that are valid to be assigned to Condition:
+	//
+	//	*CasRequest_IfValue
+	//	*CasRequest_IfRevision
+	//	*CasRequest_IfAbsent
+	Condition     isCasRequest_Condition `protobuf_oneof:"condition"`
+	Value         []byte                 `protobuf:"bytes,5,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CasRequest) Reset() {
+	*x = CasRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CasRequest) ProtoMessage() {}
+
+func (x *CasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CasRequest.ProtoReflect.Descriptor instead.
+func (*CasRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CasRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *CasRequest) GetCondition() isCasRequest_Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+func (x *CasRequest) GetIfValue() []byte {
+	if x != nil {
+		if x, ok := x.Condition.(*CasRequest_IfValue); ok {
+			return x.IfValue
+		}
+	}
+	return nil
+}
+
+func (x *CasRequest) GetIfRevision() uint64 {
+	if x != nil {
+		if x, ok := x.Condition.(*CasRequest_IfRevision); ok {
+			return x.IfRevision
+		}
+	}
+	return 0
+}
+
+func (x *CasRequest) GetIfAbsent() bool {
+	if x != nil {
+		if x, ok := x.Condition.(*CasRequest_IfAbsent); ok {
+			return x.IfAbsent
+		}
+	}
+	return false
+}
+
+func (x *CasRequest) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+type isCasRequest_Condition interface {
+	isCasRequest_Condition()
+}
+
+type CasRequest_IfValue struct {
+	IfValue []byte `protobuf:"bytes,2,opt,name=if_value,json=ifValue,proto3,oneof"`
+}
+
+type CasRequest_IfRevision struct {
+	IfRevision uint64 `protobuf:"varint,3,opt,name=if_revision,json=ifRevision,proto3,oneof"` // has a value, written at this revision
+}
+
+type CasRequest_IfAbsent struct {
+	IfAbsent bool `protobuf:"varint,4,opt,name=if_absent,json=ifAbsent,proto3,oneof"` // true: has no value
+}
+
+func (*CasRequest_IfValue) isCasRequest_Condition() {}
+
+func (*CasRequest_IfRevision) isCasRequest_Condition() {}
+
+func (*CasRequest_IfAbsent) isCasRequest_Condition() {}
+
+type CasResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Held          bool                   `protobuf:"varint,1,opt,name=held,proto3" json:"held,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // of the write; 0: the condition did not hold
+	Current       *GetResponse           `protobuf:"bytes,3,opt,name=current,proto3" json:"current,omitempty"`    // what the key has, if the condition did not hold
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CasResponse) Reset() {
+	*x = CasResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CasResponse) ProtoMessage() {}
+
+func (x *CasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CasResponse.ProtoReflect.Descriptor instead.
+func (*CasResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CasResponse) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
+func (x *CasResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *CasResponse) GetCurrent() *GetResponse {
+	if x != nil {
+		return x.Current
+	}
+	return nil
+}
+
+type BatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Compares      []*Compare             `protobuf:"bytes,1,rep,name=compares,proto3" json:"compares,omitempty"` // of the state before the batch; none: all hold
+	Then          []*BatchOperation      `protobuf:"bytes,2,rep,name=then,proto3" json:"then,omitempty"`
+	Otherwise     []*BatchOperation      `protobuf:"bytes,3,rep,name=otherwise,proto3" json:"otherwise,omitempty"` // if a compare does not hold
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchRequest) Reset() {
+	*x = BatchRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchRequest) ProtoMessage() {}
+
+func (x *BatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
+func (*BatchRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BatchRequest) GetCompares() []*Compare {
+	if x != nil {
+		return x.Compares
+	}
+	return nil
+}
+
+func (x *BatchRequest) GetThen() []*BatchOperation {
+	if x != nil {
+		return x.Then
+	}
+	return nil
+}
+
+func (x *BatchRequest) GetOtherwise() []*BatchOperation {
+	if x != nil {
+		return x.Otherwise
+	}
+	return nil
+}
+
+type Compare struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Types that are valid to be assigned to Condition:
+	//
+	//	*Compare_Value
+	//	*Compare_Revision
+	//	*Compare_Present
+	Condition     isCompare_Condition `protobuf_oneof:"condition"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Compare) Reset() {
+	*x = Compare{}
+	mi := &file_api_kiloraft_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Compare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Compare) ProtoMessage() {}
+
+func (x *Compare) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Compare.ProtoReflect.Descriptor instead.
+func (*Compare) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Compare) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Compare) GetCondition() isCompare_Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+func (x *Compare) GetValue() []byte {
+	if x != nil {
+		if x, ok := x.Condition.(*Compare_Value); ok {
+			return x.Value
+		}
+	}
+	return nil
+}
+
+func (x *Compare) GetRevision() uint64 {
+	if x != nil {
+		if x, ok := x.Condition.(*Compare_Revision); ok {
+			return x.Revision
+		}
+	}
+	return 0
+}
+
+func (x *Compare) GetPresent() bool {
+	if x != nil {
+		if x, ok := x.Condition.(*Compare_Present); ok {
+			return x.Present
+		}
+	}
+	return false
+}
+
+type isCompare_Condition interface {
+	isCompare_Condition()
+}
+
+type Compare_Value struct {
+	Value []byte `protobuf:"bytes,2,opt,name=value,proto3,oneof"`
+}
+
+type Compare_Revision struct {
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3,oneof"` // has a value, written at this revision
+}
+
+type Compare_Present struct {
+	Present bool `protobuf:"varint,4,opt,name=present,proto3,oneof"` // true: has a value; false: has none
+}
+
+func (*Compare_Value) isCompare_Condition() {}
+
+func (*Compare_Revision) isCompare_Condition() {}
+
+func (*Compare_Present) isCompare_Condition() {}
+
+// Gets see the state before the batch.
+type BatchOperation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Operation:
+	//
+	//	*BatchOperation_Put
+	//	*BatchOperation_Delete
+	//	*BatchOperation_Get
+	Operation     isBatchOperation_Operation `protobuf_oneof:"operation"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchOperation) Reset() {
+	*x = BatchOperation{}
+	mi := &file_api_kiloraft_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchOperation) ProtoMessage() {}
+
+func (x *BatchOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchOperation.ProtoReflect.Descriptor instead.
+func (*BatchOperation) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BatchOperation) GetOperation() isBatchOperation_Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *BatchOperation) GetPut() *KeyValue {
+	if x != nil {
+		if x, ok := x.Operation.(*BatchOperation_Put); ok {
+			return x.Put
+		}
+	}
+	return nil
+}
+
+func (x *BatchOperation) GetDelete() []byte {
+	if x != nil {
+		if x, ok := x.Operation.(*BatchOperation_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+func (x *BatchOperation) GetGet() []byte {
+	if x != nil {
+		if x, ok := x.Operation.(*BatchOperation_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+type isBatchOperation_Operation interface {
+	isBatchOperation_Operation()
+}
+
+type BatchOperation_Put struct {
+	Put *KeyValue `protobuf:"bytes,1,opt,name=put,proto3,oneof"` // its revision is ignored
+}
+
+type BatchOperation_Delete struct {
+	Delete []byte `protobuf:"bytes,2,opt,name=delete,proto3,oneof"` // a key
+}
+
+type BatchOperation_Get struct {
+	Get []byte `protobuf:"bytes,3,opt,name=get,proto3,oneof"` // a key
+}
+
+func (*BatchOperation_Put) isBatchOperation_Operation() {}
+
+func (*BatchOperation_Delete) isBatchOperation_Operation() {}
+
+func (*BatchOperation_Get) isBatchOperation_Operation() {}
+
+type BatchResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Held     bool                   `protobuf:"varint,1,opt,name=held,proto3" json:"held,omitempty"`         // whether all compares did
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // of all that the batch wrote; 0: nothing
+	// One for each operation of the list that was carried out: what a get found; of
+	// a put or delete the batch's revision, and nothing else.
+	Results       []*GetResponse `protobuf:"bytes,3,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchResponse) Reset() {
+	*x = BatchResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchResponse) ProtoMessage() {}
+
+func (x *BatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
+func (*BatchResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BatchResponse) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
+func (x *BatchResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *BatchResponse) GetResults() []*GetResponse {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type DeleteRangeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	End           []byte                 `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"` // empty: unbounded
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRangeRequest) Reset() {
+	*x = DeleteRangeRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRangeRequest) ProtoMessage() {}
+
+func (x *DeleteRangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRangeRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRangeRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DeleteRangeRequest) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *DeleteRangeRequest) GetEnd() []byte {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+type DeleteRangeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Deleted       uint64                 `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // of the last piece; 0: no key was there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRangeResponse) Reset() {
+	*x = DeleteRangeResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRangeResponse) ProtoMessage() {}
+
+func (x *DeleteRangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRangeResponse.ProtoReflect.Descriptor instead.
+func (*DeleteRangeResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DeleteRangeResponse) GetDeleted() uint64 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
+}
+
+func (x *DeleteRangeResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type KeyValue struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -461,7 +1111,7 @@ type KeyValue struct {
 
 func (x *KeyValue) Reset() {
 	*x = KeyValue{}
-	mi := &file_api_kiloraft_proto_msgTypes[8]
+	mi := &file_api_kiloraft_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +1123,7 @@ func (x *KeyValue) String() string {
 func (*KeyValue) ProtoMessage() {}
 
 func (x *KeyValue) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[8]
+	mi := &file_api_kiloraft_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +1136,7 @@ func (x *KeyValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyValue.ProtoReflect.Descriptor instead.
 func (*KeyValue) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{8}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KeyValue) GetKey() []byte {
@@ -519,7 +1169,7 @@ type MultiGetRequest struct {
 
 func (x *MultiGetRequest) Reset() {
 	*x = MultiGetRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[9]
+	mi := &file_api_kiloraft_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +1181,7 @@ func (x *MultiGetRequest) String() string {
 func (*MultiGetRequest) ProtoMessage() {}
 
 func (x *MultiGetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[9]
+	mi := &file_api_kiloraft_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +1194,7 @@ func (x *MultiGetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MultiGetRequest.ProtoReflect.Descriptor instead.
 func (*MultiGetRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{9}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MultiGetRequest) GetKeys() [][]byte {
@@ -563,7 +1213,7 @@ type MultiGetResponse struct {
 
 func (x *MultiGetResponse) Reset() {
 	*x = MultiGetResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[10]
+	mi := &file_api_kiloraft_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +1225,7 @@ func (x *MultiGetResponse) String() string {
 func (*MultiGetResponse) ProtoMessage() {}
 
 func (x *MultiGetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[10]
+	mi := &file_api_kiloraft_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +1238,7 @@ func (x *MultiGetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MultiGetResponse.ProtoReflect.Descriptor instead.
 func (*MultiGetResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{10}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MultiGetResponse) GetResults() []*GetResponse {
@@ -607,7 +1257,7 @@ type MultiPutRequest struct {
 
 func (x *MultiPutRequest) Reset() {
 	*x = MultiPutRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[11]
+	mi := &file_api_kiloraft_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +1269,7 @@ func (x *MultiPutRequest) String() string {
 func (*MultiPutRequest) ProtoMessage() {}
 
 func (x *MultiPutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[11]
+	mi := &file_api_kiloraft_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +1282,7 @@ func (x *MultiPutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MultiPutRequest.ProtoReflect.Descriptor instead.
 func (*MultiPutRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{11}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MultiPutRequest) GetPairs() []*KeyValue {
@@ -651,7 +1301,7 @@ type MultiPutResponse struct {
 
 func (x *MultiPutResponse) Reset() {
 	*x = MultiPutResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[12]
+	mi := &file_api_kiloraft_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +1313,7 @@ func (x *MultiPutResponse) String() string {
 func (*MultiPutResponse) ProtoMessage() {}
 
 func (x *MultiPutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[12]
+	mi := &file_api_kiloraft_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +1326,7 @@ func (x *MultiPutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MultiPutResponse.ProtoReflect.Descriptor instead.
 func (*MultiPutResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{12}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MultiPutResponse) GetResults() []*PutOutcome {
@@ -698,7 +1348,7 @@ type PutOutcome struct {
 
 func (x *PutOutcome) Reset() {
 	*x = PutOutcome{}
-	mi := &file_api_kiloraft_proto_msgTypes[13]
+	mi := &file_api_kiloraft_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +1360,7 @@ func (x *PutOutcome) String() string {
 func (*PutOutcome) ProtoMessage() {}
 
 func (x *PutOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[13]
+	mi := &file_api_kiloraft_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +1373,7 @@ func (x *PutOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutOutcome.ProtoReflect.Descriptor instead.
 func (*PutOutcome) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{13}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PutOutcome) GetRevision() uint64 {
@@ -755,7 +1405,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[14]
+	mi := &file_api_kiloraft_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +1417,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[14]
+	mi := &file_api_kiloraft_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +1430,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{14}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{22}
 }
 
 type InfoResponse struct {
@@ -798,7 +1448,7 @@ type InfoResponse struct {
 
 func (x *InfoResponse) Reset() {
 	*x = InfoResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[15]
+	mi := &file_api_kiloraft_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +1460,7 @@ func (x *InfoResponse) String() string {
 func (*InfoResponse) ProtoMessage() {}
 
 func (x *InfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[15]
+	mi := &file_api_kiloraft_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +1473,7 @@ func (x *InfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoResponse.ProtoReflect.Descriptor instead.
 func (*InfoResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{15}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *InfoResponse) GetClusterId() []byte {
@@ -886,7 +1536,7 @@ type NodeAddress struct {
 
 func (x *NodeAddress) Reset() {
 	*x = NodeAddress{}
-	mi := &file_api_kiloraft_proto_msgTypes[16]
+	mi := &file_api_kiloraft_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +1548,7 @@ func (x *NodeAddress) String() string {
 func (*NodeAddress) ProtoMessage() {}
 
 func (x *NodeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[16]
+	mi := &file_api_kiloraft_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +1561,7 @@ func (x *NodeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddress.ProtoReflect.Descriptor instead.
 func (*NodeAddress) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{16}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeAddress) GetNodeId() uint64 {
@@ -945,7 +1595,7 @@ type Epoch struct {
 
 func (x *Epoch) Reset() {
 	*x = Epoch{}
-	mi := &file_api_kiloraft_proto_msgTypes[17]
+	mi := &file_api_kiloraft_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1607,7 @@ func (x *Epoch) String() string {
 func (*Epoch) ProtoMessage() {}
 
 func (x *Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[17]
+	mi := &file_api_kiloraft_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1620,7 @@ func (x *Epoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Epoch.ProtoReflect.Descriptor instead.
 func (*Epoch) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{17}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Epoch) GetVersion() uint64 {
@@ -1001,7 +1651,7 @@ type Descriptor struct {
 
 func (x *Descriptor) Reset() {
 	*x = Descriptor{}
-	mi := &file_api_kiloraft_proto_msgTypes[18]
+	mi := &file_api_kiloraft_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1663,7 @@ func (x *Descriptor) String() string {
 func (*Descriptor) ProtoMessage() {}
 
 func (x *Descriptor) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[18]
+	mi := &file_api_kiloraft_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1676,7 @@ func (x *Descriptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Descriptor.ProtoReflect.Descriptor instead.
 func (*Descriptor) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{18}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Descriptor) GetId() uint64 {
@@ -1082,7 +1732,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_api_kiloraft_proto_msgTypes[19]
+	mi := &file_api_kiloraft_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1744,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[19]
+	mi := &file_api_kiloraft_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1757,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{19}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -1139,7 +1789,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[20]
+	mi := &file_api_kiloraft_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1801,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[20]
+	mi := &file_api_kiloraft_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1814,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{20}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{28}
 }
 
 type StatusResponse struct {
@@ -1187,7 +1837,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[21]
+	mi := &file_api_kiloraft_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1849,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[21]
+	mi := &file_api_kiloraft_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1862,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{21}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatusResponse) GetHealthy() bool {
@@ -1307,7 +1957,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[22]
+	mi := &file_api_kiloraft_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1969,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[22]
+	mi := &file_api_kiloraft_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1982,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{22}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{30}
 }
 
 type ListNodesResponse struct {
@@ -1344,7 +1994,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[23]
+	mi := &file_api_kiloraft_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +2006,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[23]
+	mi := &file_api_kiloraft_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +2019,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{23}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeInfo {
@@ -1399,7 +2049,7 @@ type NodeInfo struct {
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_api_kiloraft_proto_msgTypes[24]
+	mi := &file_api_kiloraft_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +2061,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[24]
+	mi := &file_api_kiloraft_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +2074,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{24}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NodeInfo) GetId() uint64 {
@@ -1521,7 +2171,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[25]
+	mi := &file_api_kiloraft_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +2183,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[25]
+	mi := &file_api_kiloraft_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +2196,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{25}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListShardsRequest) GetId() uint64 {
@@ -1572,7 +2222,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[26]
+	mi := &file_api_kiloraft_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +2234,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[26]
+	mi := &file_api_kiloraft_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +2247,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{26}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListShardsResponse) GetShards() []*ShardInfo {
@@ -1622,7 +2272,7 @@ type ShardInfo struct {
 
 func (x *ShardInfo) Reset() {
 	*x = ShardInfo{}
-	mi := &file_api_kiloraft_proto_msgTypes[27]
+	mi := &file_api_kiloraft_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +2284,7 @@ func (x *ShardInfo) String() string {
 func (*ShardInfo) ProtoMessage() {}
 
 func (x *ShardInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[27]
+	mi := &file_api_kiloraft_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +2297,7 @@ func (x *ShardInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardInfo.ProtoReflect.Descriptor instead.
 func (*ShardInfo) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{27}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ShardInfo) GetDescriptor_() *Descriptor {
@@ -1724,7 +2374,7 @@ type ReplicaInfo struct {
 
 func (x *ReplicaInfo) Reset() {
 	*x = ReplicaInfo{}
-	mi := &file_api_kiloraft_proto_msgTypes[28]
+	mi := &file_api_kiloraft_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +2386,7 @@ func (x *ReplicaInfo) String() string {
 func (*ReplicaInfo) ProtoMessage() {}
 
 func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[28]
+	mi := &file_api_kiloraft_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +2399,7 @@ func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaInfo.ProtoReflect.Descriptor instead.
 func (*ReplicaInfo) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{28}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReplicaInfo) GetShard() uint64 {
@@ -1883,7 +2533,7 @@ type MemberProgress struct {
 
 func (x *MemberProgress) Reset() {
 	*x = MemberProgress{}
-	mi := &file_api_kiloraft_proto_msgTypes[29]
+	mi := &file_api_kiloraft_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2545,7 @@ func (x *MemberProgress) String() string {
 func (*MemberProgress) ProtoMessage() {}
 
 func (x *MemberProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[29]
+	mi := &file_api_kiloraft_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2558,7 @@ func (x *MemberProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberProgress.ProtoReflect.Descriptor instead.
 func (*MemberProgress) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{29}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *MemberProgress) GetReplica() uint64 {
@@ -1939,6 +2589,520 @@ func (x *MemberProgress) GetSnapshot() bool {
 	return false
 }
 
+type ListSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSettingsRequest) Reset() {
+	*x = ListSettingsRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSettingsRequest) ProtoMessage() {}
+
+func (x *ListSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSettingsRequest.ProtoReflect.Descriptor instead.
+func (*ListSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{38}
+}
+
+type ListSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      []*Setting             `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSettingsResponse) Reset() {
+	*x = ListSettingsResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSettingsResponse) ProtoMessage() {}
+
+func (x *ListSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSettingsResponse.ProtoReflect.Descriptor instead.
+func (*ListSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListSettingsResponse) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// Values are texts as SetSetting takes them: "10m", "30d", "50000".
+type Setting struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Kind    string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // "duration" or "integer"
+	Value   string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Default string                 `protobuf:"bytes,4,opt,name=default,proto3" json:"default,omitempty"`
+	Min     string                 `protobuf:"bytes,5,opt,name=min,proto3" json:"min,omitempty"`
+	Max     string                 `protobuf:"bytes,6,opt,name=max,proto3" json:"max,omitempty"`
+	Doc     string                 `protobuf:"bytes,7,opt,name=doc,proto3" json:"doc,omitempty"`
+	Set     bool                   `protobuf:"varint,8,opt,name=set,proto3" json:"set,omitempty"` // false: nobody has, and value is the default
+	// Why the record cannot be used; nodes keep the value that they had before.
+	Problem       string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_api_kiloraft_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Setting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Setting) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Setting) GetDefault() string {
+	if x != nil {
+		return x.Default
+	}
+	return ""
+}
+
+func (x *Setting) GetMin() string {
+	if x != nil {
+		return x.Min
+	}
+	return ""
+}
+
+func (x *Setting) GetMax() string {
+	if x != nil {
+		return x.Max
+	}
+	return ""
+}
+
+func (x *Setting) GetDoc() string {
+	if x != nil {
+		return x.Doc
+	}
+	return ""
+}
+
+func (x *Setting) GetSet() bool {
+	if x != nil {
+		return x.Set
+	}
+	return false
+}
+
+func (x *Setting) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type SetSettingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSettingRequest) Reset() {
+	*x = SetSettingRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSettingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSettingRequest) ProtoMessage() {}
+
+func (x *SetSettingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSettingRequest.ProtoReflect.Descriptor instead.
+func (*SetSettingRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SetSettingRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetSettingRequest) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+type SetSettingResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Setting       *Setting               `protobuf:"bytes,1,opt,name=setting,proto3" json:"setting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSettingResponse) Reset() {
+	*x = SetSettingResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSettingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSettingResponse) ProtoMessage() {}
+
+func (x *SetSettingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSettingResponse.ProtoReflect.Descriptor instead.
+func (*SetSettingResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *SetSettingResponse) GetSetting() *Setting {
+	if x != nil {
+		return x.Setting
+	}
+	return nil
+}
+
+type InspectKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectKeyRequest) Reset() {
+	*x = InspectKeyRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectKeyRequest) ProtoMessage() {}
+
+func (x *InspectKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectKeyRequest.ProtoReflect.Descriptor instead.
+func (*InspectKeyRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *InspectKeyRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+type InspectKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Shard         uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	Replica       uint64                 `protobuf:"varint,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	Leading       bool                   `protobuf:"varint,4,opt,name=leading,proto3" json:"leading,omitempty"`
+	Floor         uint64                 `protobuf:"varint,5,opt,name=floor,proto3" json:"floor,omitempty"` // reads below it are refused
+	LastRevision  uint64                 `protobuf:"varint,6,opt,name=last_revision,json=lastRevision,proto3" json:"last_revision,omitempty"`
+	Applied       uint64                 `protobuf:"varint,7,opt,name=applied,proto3" json:"applied,omitempty"`  // index
+	Versions      []*KeyVersion          `protobuf:"bytes,8,rep,name=versions,proto3" json:"versions,omitempty"` // newest first
+	More          bool                   `protobuf:"varint,9,opt,name=more,proto3" json:"more,omitempty"`        // there are older ones than are listed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectKeyResponse) Reset() {
+	*x = InspectKeyResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectKeyResponse) ProtoMessage() {}
+
+func (x *InspectKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectKeyResponse.ProtoReflect.Descriptor instead.
+func (*InspectKeyResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *InspectKeyResponse) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *InspectKeyResponse) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *InspectKeyResponse) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *InspectKeyResponse) GetLeading() bool {
+	if x != nil {
+		return x.Leading
+	}
+	return false
+}
+
+func (x *InspectKeyResponse) GetFloor() uint64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+func (x *InspectKeyResponse) GetLastRevision() uint64 {
+	if x != nil {
+		return x.LastRevision
+	}
+	return 0
+}
+
+func (x *InspectKeyResponse) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *InspectKeyResponse) GetVersions() []*KeyVersion {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *InspectKeyResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type KeyVersion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Tombstone     bool                   `protobuf:"varint,2,opt,name=tombstone,proto3" json:"tombstone,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`      // of the value
+	Session       uint64                 `protobuf:"fixed64,4,opt,name=session,proto3" json:"session,omitempty"` // with sequence: the operation that wrote it
+	Sequence      uint64                 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyVersion) Reset() {
+	*x = KeyVersion{}
+	mi := &file_api_kiloraft_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyVersion) ProtoMessage() {}
+
+func (x *KeyVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
+func (*KeyVersion) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *KeyVersion) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *KeyVersion) GetTombstone() bool {
+	if x != nil {
+		return x.Tombstone
+	}
+	return false
+}
+
+func (x *KeyVersion) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *KeyVersion) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *KeyVersion) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 type TransferLeaderRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -1949,7 +3113,7 @@ type TransferLeaderRequest struct {
 
 func (x *TransferLeaderRequest) Reset() {
 	*x = TransferLeaderRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[30]
+	mi := &file_api_kiloraft_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +3125,7 @@ func (x *TransferLeaderRequest) String() string {
 func (*TransferLeaderRequest) ProtoMessage() {}
 
 func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[30]
+	mi := &file_api_kiloraft_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +3138,7 @@ func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{30}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TransferLeaderRequest) GetShard() uint64 {
@@ -2001,7 +3165,7 @@ type TransferLeaderResponse struct {
 
 func (x *TransferLeaderResponse) Reset() {
 	*x = TransferLeaderResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[31]
+	mi := &file_api_kiloraft_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +3177,7 @@ func (x *TransferLeaderResponse) String() string {
 func (*TransferLeaderResponse) ProtoMessage() {}
 
 func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[31]
+	mi := &file_api_kiloraft_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +3190,7 @@ func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{31}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TransferLeaderResponse) GetLeaderNode() uint64 {
@@ -2052,7 +3216,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[32]
+	mi := &file_api_kiloraft_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +3228,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[32]
+	mi := &file_api_kiloraft_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +3241,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{32}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *JoinRequest) GetAddress() string {
@@ -2099,7 +3263,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[33]
+	mi := &file_api_kiloraft_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +3275,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[33]
+	mi := &file_api_kiloraft_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +3288,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{33}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *JoinResponse) GetClusterId() []byte {
@@ -2165,7 +3329,7 @@ type NodeReportRequest struct {
 
 func (x *NodeReportRequest) Reset() {
 	*x = NodeReportRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[34]
+	mi := &file_api_kiloraft_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +3341,7 @@ func (x *NodeReportRequest) String() string {
 func (*NodeReportRequest) ProtoMessage() {}
 
 func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[34]
+	mi := &file_api_kiloraft_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +3354,7 @@ func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportRequest.ProtoReflect.Descriptor instead.
 func (*NodeReportRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{34}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *NodeReportRequest) GetReplicas() bool {
@@ -2218,7 +3382,7 @@ type NodeReportResponse struct {
 
 func (x *NodeReportResponse) Reset() {
 	*x = NodeReportResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[35]
+	mi := &file_api_kiloraft_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +3394,7 @@ func (x *NodeReportResponse) String() string {
 func (*NodeReportResponse) ProtoMessage() {}
 
 func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[35]
+	mi := &file_api_kiloraft_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +3407,7 @@ func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportResponse.ProtoReflect.Descriptor instead.
 func (*NodeReportResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{35}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *NodeReportResponse) GetClusterId() []byte {
@@ -2277,7 +3441,7 @@ type ChangeMembershipRequest struct {
 
 func (x *ChangeMembershipRequest) Reset() {
 	*x = ChangeMembershipRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[36]
+	mi := &file_api_kiloraft_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +3453,7 @@ func (x *ChangeMembershipRequest) String() string {
 func (*ChangeMembershipRequest) ProtoMessage() {}
 
 func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[36]
+	mi := &file_api_kiloraft_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +3466,7 @@ func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipRequest.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{36}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ChangeMembershipRequest) GetShard() uint64 {
@@ -2328,7 +3492,7 @@ type ChangeMembershipResponse struct {
 
 func (x *ChangeMembershipResponse) Reset() {
 	*x = ChangeMembershipResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[37]
+	mi := &file_api_kiloraft_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +3504,7 @@ func (x *ChangeMembershipResponse) String() string {
 func (*ChangeMembershipResponse) ProtoMessage() {}
 
 func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[37]
+	mi := &file_api_kiloraft_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +3517,7 @@ func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipResponse.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{37}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ChangeMembershipResponse) GetDescriptor_() *Descriptor {
@@ -2373,7 +3537,7 @@ type TransferShardRequest struct {
 
 func (x *TransferShardRequest) Reset() {
 	*x = TransferShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[38]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +3549,7 @@ func (x *TransferShardRequest) String() string {
 func (*TransferShardRequest) ProtoMessage() {}
 
 func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[38]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +3562,7 @@ func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardRequest.ProtoReflect.Descriptor instead.
 func (*TransferShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{38}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TransferShardRequest) GetShard() uint64 {
@@ -2423,7 +3587,7 @@ type TransferShardResponse struct {
 
 func (x *TransferShardResponse) Reset() {
 	*x = TransferShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[39]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +3599,7 @@ func (x *TransferShardResponse) String() string {
 func (*TransferShardResponse) ProtoMessage() {}
 
 func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[39]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +3612,7 @@ func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardResponse.ProtoReflect.Descriptor instead.
 func (*TransferShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{39}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
 }
 
 // ErrorDetail is attached to every status that carries one of Kiloraft's own
@@ -2462,7 +3626,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_api_kiloraft_proto_msgTypes[40]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +3638,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[40]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +3651,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{40}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ErrorDetail) GetError() []byte {
@@ -2501,10 +3665,14 @@ var File_api_kiloraft_proto protoreflect.FileDescriptor
 
 const file_api_kiloraft_proto_rawDesc = "" +
 	"\n" +
-	"\x12api/kiloraft.proto\x12\vkiloraft.v1\"\x1e\n" +
+	"\x12api/kiloraft.proto\x12\vkiloraft.v1\"m\n" +
 	"\n" +
 	"GetRequest\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\fR\x03key\"U\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1f\n" +
+	"\brevision\x18\x02 \x01(\x04H\x00R\brevision\x88\x01\x01\x12\x1f\n" +
+	"\vany_replica\x18\x03 \x01(\bR\n" +
+	"anyReplicaB\v\n" +
+	"\t_revision\"U\n" +
 	"\vGetResponse\x12\x14\n" +
 	"\x05found\x18\x01 \x01(\bR\x05found\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1a\n" +
@@ -2518,17 +3686,60 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\rDeleteRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\",\n" +
 	"\x0eDeleteResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\x82\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\xd1\x01\n" +
 	"\vScanRequest\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\fR\x03end\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\x04R\x05limit\x12\x18\n" +
 	"\areverse\x18\x04 \x01(\bR\areverse\x12\x1b\n" +
-	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\"e\n" +
+	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\x12\x1f\n" +
+	"\brevision\x18\x06 \x01(\x04H\x00R\brevision\x88\x01\x01\x12\x1f\n" +
+	"\vany_replica\x18\a \x01(\bR\n" +
+	"anyReplicaB\v\n" +
+	"\t_revision\"\x81\x01\n" +
 	"\fScanResponse\x12)\n" +
 	"\x04rows\x18\x01 \x03(\v2\x15.kiloraft.v1.KeyValueR\x04rows\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12\x16\n" +
-	"\x06resume\x18\x03 \x01(\fR\x06resume\"N\n" +
+	"\x06resume\x18\x03 \x01(\fR\x06resume\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\xa0\x01\n" +
+	"\n" +
+	"CasRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1b\n" +
+	"\bif_value\x18\x02 \x01(\fH\x00R\aifValue\x12!\n" +
+	"\vif_revision\x18\x03 \x01(\x04H\x00R\n" +
+	"ifRevision\x12\x1d\n" +
+	"\tif_absent\x18\x04 \x01(\bH\x00R\bifAbsent\x12\x14\n" +
+	"\x05value\x18\x05 \x01(\fR\x05valueB\v\n" +
+	"\tcondition\"q\n" +
+	"\vCasResponse\x12\x12\n" +
+	"\x04held\x18\x01 \x01(\bR\x04held\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x122\n" +
+	"\acurrent\x18\x03 \x01(\v2\x18.kiloraft.v1.GetResponseR\acurrent\"\xac\x01\n" +
+	"\fBatchRequest\x120\n" +
+	"\bcompares\x18\x01 \x03(\v2\x14.kiloraft.v1.CompareR\bcompares\x12/\n" +
+	"\x04then\x18\x02 \x03(\v2\x1b.kiloraft.v1.BatchOperationR\x04then\x129\n" +
+	"\totherwise\x18\x03 \x03(\v2\x1b.kiloraft.v1.BatchOperationR\totherwise\"z\n" +
+	"\aCompare\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
+	"\x05value\x18\x02 \x01(\fH\x00R\x05value\x12\x1c\n" +
+	"\brevision\x18\x03 \x01(\x04H\x00R\brevision\x12\x1a\n" +
+	"\apresent\x18\x04 \x01(\bH\x00R\apresentB\v\n" +
+	"\tcondition\"v\n" +
+	"\x0eBatchOperation\x12)\n" +
+	"\x03put\x18\x01 \x01(\v2\x15.kiloraft.v1.KeyValueH\x00R\x03put\x12\x18\n" +
+	"\x06delete\x18\x02 \x01(\fH\x00R\x06delete\x12\x12\n" +
+	"\x03get\x18\x03 \x01(\fH\x00R\x03getB\v\n" +
+	"\toperation\"s\n" +
+	"\rBatchResponse\x12\x12\n" +
+	"\x04held\x18\x01 \x01(\bR\x04held\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x122\n" +
+	"\aresults\x18\x03 \x03(\v2\x18.kiloraft.v1.GetResponseR\aresults\"<\n" +
+	"\x12DeleteRangeRequest\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\fR\x03end\"K\n" +
+	"\x13DeleteRangeResponse\x12\x18\n" +
+	"\adeleted\x18\x01 \x01(\x04R\adeleted\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"N\n" +
 	"\bKeyValue\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1a\n" +
@@ -2657,7 +3868,44 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12\x16\n" +
 	"\x06active\x18\x03 \x01(\bR\x06active\x12\x1a\n" +
-	"\bsnapshot\x18\x04 \x01(\bR\bsnapshot\"F\n" +
+	"\bsnapshot\x18\x04 \x01(\bR\bsnapshot\"\x15\n" +
+	"\x13ListSettingsRequest\"H\n" +
+	"\x14ListSettingsResponse\x120\n" +
+	"\bsettings\x18\x01 \x03(\v2\x14.kiloraft.v1.SettingR\bsettings\"\xc3\x01\n" +
+	"\aSetting\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12\x18\n" +
+	"\adefault\x18\x04 \x01(\tR\adefault\x12\x10\n" +
+	"\x03min\x18\x05 \x01(\tR\x03min\x12\x10\n" +
+	"\x03max\x18\x06 \x01(\tR\x03max\x12\x10\n" +
+	"\x03doc\x18\a \x01(\tR\x03doc\x12\x10\n" +
+	"\x03set\x18\b \x01(\bR\x03set\x12\x18\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\"=\n" +
+	"\x11SetSettingRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"D\n" +
+	"\x12SetSettingResponse\x12.\n" +
+	"\asetting\x18\x01 \x01(\v2\x14.kiloraft.v1.SettingR\asetting\"%\n" +
+	"\x11InspectKeyRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\"\x90\x02\n" +
+	"\x12InspectKeyResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\x04R\areplica\x12\x18\n" +
+	"\aleading\x18\x04 \x01(\bR\aleading\x12\x14\n" +
+	"\x05floor\x18\x05 \x01(\x04R\x05floor\x12#\n" +
+	"\rlast_revision\x18\x06 \x01(\x04R\flastRevision\x12\x18\n" +
+	"\aapplied\x18\a \x01(\x04R\aapplied\x123\n" +
+	"\bversions\x18\b \x03(\v2\x17.kiloraft.v1.KeyVersionR\bversions\x12\x12\n" +
+	"\x04more\x18\t \x01(\bR\x04more\"\x92\x01\n" +
+	"\n" +
+	"KeyVersion\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1c\n" +
+	"\ttombstone\x18\x02 \x01(\bR\ttombstone\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x18\n" +
+	"\asession\x18\x04 \x01(\x06R\asession\x12\x1a\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence\"F\n" +
 	"\x15TransferLeaderRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x17\n" +
 	"\ato_node\x18\x02 \x01(\x04R\x06toNode\"M\n" +
@@ -2694,22 +3942,30 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"to_replica\x18\x02 \x01(\x04R\ttoReplica\"\x17\n" +
 	"\x15TransferShardResponse\"#\n" +
 	"\vErrorDetail\x12\x14\n" +
-	"\x05error\x18\x01 \x01(\fR\x05error2\x8a\x03\n" +
+	"\x05error\x18\x01 \x01(\fR\x05error2\xd6\x04\n" +
 	"\x02KV\x128\n" +
 	"\x03Get\x12\x17.kiloraft.v1.GetRequest\x1a\x18.kiloraft.v1.GetResponse\x128\n" +
 	"\x03Put\x12\x17.kiloraft.v1.PutRequest\x1a\x18.kiloraft.v1.PutResponse\x12A\n" +
 	"\x06Delete\x12\x1a.kiloraft.v1.DeleteRequest\x1a\x1b.kiloraft.v1.DeleteResponse\x12;\n" +
-	"\x04Scan\x12\x18.kiloraft.v1.ScanRequest\x1a\x19.kiloraft.v1.ScanResponse\x12G\n" +
+	"\x04Scan\x12\x18.kiloraft.v1.ScanRequest\x1a\x19.kiloraft.v1.ScanResponse\x128\n" +
+	"\x03Cas\x12\x17.kiloraft.v1.CasRequest\x1a\x18.kiloraft.v1.CasResponse\x12>\n" +
+	"\x05Batch\x12\x19.kiloraft.v1.BatchRequest\x1a\x1a.kiloraft.v1.BatchResponse\x12P\n" +
+	"\vDeleteRange\x12\x1f.kiloraft.v1.DeleteRangeRequest\x1a .kiloraft.v1.DeleteRangeResponse\x12G\n" +
 	"\bMultiGet\x12\x1c.kiloraft.v1.MultiGetRequest\x1a\x1d.kiloraft.v1.MultiGetResponse\x12G\n" +
-	"\bMultiPut\x12\x1c.kiloraft.v1.MultiPutRequest\x1a\x1d.kiloraft.v1.MultiPutResponse2\xa4\x02\n" +
+	"\bMultiPut\x12\x1c.kiloraft.v1.MultiPutRequest\x1a\x1d.kiloraft.v1.MultiPutResponse2\xc8\x03\n" +
 	"\aCluster\x12;\n" +
 	"\x04Info\x12\x18.kiloraft.v1.InfoRequest\x1a\x19.kiloraft.v1.InfoResponse\x12A\n" +
 	"\x06Status\x12\x1a.kiloraft.v1.StatusRequest\x1a\x1b.kiloraft.v1.StatusResponse\x12J\n" +
 	"\tListNodes\x12\x1d.kiloraft.v1.ListNodesRequest\x1a\x1e.kiloraft.v1.ListNodesResponse\x12M\n" +
 	"\n" +
-	"ListShards\x12\x1e.kiloraft.v1.ListShardsRequest\x1a\x1f.kiloraft.v1.ListShardsResponse2b\n" +
+	"ListShards\x12\x1e.kiloraft.v1.ListShardsRequest\x1a\x1f.kiloraft.v1.ListShardsResponse\x12S\n" +
+	"\fListSettings\x12 .kiloraft.v1.ListSettingsRequest\x1a!.kiloraft.v1.ListSettingsResponse\x12M\n" +
+	"\n" +
+	"InspectKey\x12\x1e.kiloraft.v1.InspectKeyRequest\x1a\x1f.kiloraft.v1.InspectKeyResponse2\xb1\x01\n" +
 	"\x05Admin\x12Y\n" +
-	"\x0eTransferLeader\x12\".kiloraft.v1.TransferLeaderRequest\x1a#.kiloraft.v1.TransferLeaderResponse2\xcb\x02\n" +
+	"\x0eTransferLeader\x12\".kiloraft.v1.TransferLeaderRequest\x1a#.kiloraft.v1.TransferLeaderResponse\x12M\n" +
+	"\n" +
+	"SetSetting\x12\x1e.kiloraft.v1.SetSettingRequest\x1a\x1f.kiloraft.v1.SetSettingResponse2\xcb\x02\n" +
 	"\x04Peer\x12;\n" +
 	"\x04Join\x12\x18.kiloraft.v1.JoinRequest\x1a\x19.kiloraft.v1.JoinResponse\x12M\n" +
 	"\n" +
@@ -2729,7 +3985,7 @@ func file_api_kiloraft_proto_rawDescGZIP() []byte {
 	return file_api_kiloraft_proto_rawDescData
 }
 
-var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_api_kiloraft_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: kiloraft.v1.GetRequest
 	(*GetResponse)(nil),              // 1: kiloraft.v1.GetResponse
@@ -2739,98 +3995,135 @@ var file_api_kiloraft_proto_goTypes = []any{
 	(*DeleteResponse)(nil),           // 5: kiloraft.v1.DeleteResponse
 	(*ScanRequest)(nil),              // 6: kiloraft.v1.ScanRequest
 	(*ScanResponse)(nil),             // 7: kiloraft.v1.ScanResponse
-	(*KeyValue)(nil),                 // 8: kiloraft.v1.KeyValue
-	(*MultiGetRequest)(nil),          // 9: kiloraft.v1.MultiGetRequest
-	(*MultiGetResponse)(nil),         // 10: kiloraft.v1.MultiGetResponse
-	(*MultiPutRequest)(nil),          // 11: kiloraft.v1.MultiPutRequest
-	(*MultiPutResponse)(nil),         // 12: kiloraft.v1.MultiPutResponse
-	(*PutOutcome)(nil),               // 13: kiloraft.v1.PutOutcome
-	(*InfoRequest)(nil),              // 14: kiloraft.v1.InfoRequest
-	(*InfoResponse)(nil),             // 15: kiloraft.v1.InfoResponse
-	(*NodeAddress)(nil),              // 16: kiloraft.v1.NodeAddress
-	(*Epoch)(nil),                    // 17: kiloraft.v1.Epoch
-	(*Descriptor)(nil),               // 18: kiloraft.v1.Descriptor
-	(*Replica)(nil),                  // 19: kiloraft.v1.Replica
-	(*StatusRequest)(nil),            // 20: kiloraft.v1.StatusRequest
-	(*StatusResponse)(nil),           // 21: kiloraft.v1.StatusResponse
-	(*ListNodesRequest)(nil),         // 22: kiloraft.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),        // 23: kiloraft.v1.ListNodesResponse
-	(*NodeInfo)(nil),                 // 24: kiloraft.v1.NodeInfo
-	(*ListShardsRequest)(nil),        // 25: kiloraft.v1.ListShardsRequest
-	(*ListShardsResponse)(nil),       // 26: kiloraft.v1.ListShardsResponse
-	(*ShardInfo)(nil),                // 27: kiloraft.v1.ShardInfo
-	(*ReplicaInfo)(nil),              // 28: kiloraft.v1.ReplicaInfo
-	(*MemberProgress)(nil),           // 29: kiloraft.v1.MemberProgress
-	(*TransferLeaderRequest)(nil),    // 30: kiloraft.v1.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),   // 31: kiloraft.v1.TransferLeaderResponse
-	(*JoinRequest)(nil),              // 32: kiloraft.v1.JoinRequest
-	(*JoinResponse)(nil),             // 33: kiloraft.v1.JoinResponse
-	(*NodeReportRequest)(nil),        // 34: kiloraft.v1.NodeReportRequest
-	(*NodeReportResponse)(nil),       // 35: kiloraft.v1.NodeReportResponse
-	(*ChangeMembershipRequest)(nil),  // 36: kiloraft.v1.ChangeMembershipRequest
-	(*ChangeMembershipResponse)(nil), // 37: kiloraft.v1.ChangeMembershipResponse
-	(*TransferShardRequest)(nil),     // 38: kiloraft.v1.TransferShardRequest
-	(*TransferShardResponse)(nil),    // 39: kiloraft.v1.TransferShardResponse
-	(*ErrorDetail)(nil),              // 40: kiloraft.v1.ErrorDetail
-	nil,                              // 41: kiloraft.v1.NodeInfo.CountersEntry
+	(*CasRequest)(nil),               // 8: kiloraft.v1.CasRequest
+	(*CasResponse)(nil),              // 9: kiloraft.v1.CasResponse
+	(*BatchRequest)(nil),             // 10: kiloraft.v1.BatchRequest
+	(*Compare)(nil),                  // 11: kiloraft.v1.Compare
+	(*BatchOperation)(nil),           // 12: kiloraft.v1.BatchOperation
+	(*BatchResponse)(nil),            // 13: kiloraft.v1.BatchResponse
+	(*DeleteRangeRequest)(nil),       // 14: kiloraft.v1.DeleteRangeRequest
+	(*DeleteRangeResponse)(nil),      // 15: kiloraft.v1.DeleteRangeResponse
+	(*KeyValue)(nil),                 // 16: kiloraft.v1.KeyValue
+	(*MultiGetRequest)(nil),          // 17: kiloraft.v1.MultiGetRequest
+	(*MultiGetResponse)(nil),         // 18: kiloraft.v1.MultiGetResponse
+	(*MultiPutRequest)(nil),          // 19: kiloraft.v1.MultiPutRequest
+	(*MultiPutResponse)(nil),         // 20: kiloraft.v1.MultiPutResponse
+	(*PutOutcome)(nil),               // 21: kiloraft.v1.PutOutcome
+	(*InfoRequest)(nil),              // 22: kiloraft.v1.InfoRequest
+	(*InfoResponse)(nil),             // 23: kiloraft.v1.InfoResponse
+	(*NodeAddress)(nil),              // 24: kiloraft.v1.NodeAddress
+	(*Epoch)(nil),                    // 25: kiloraft.v1.Epoch
+	(*Descriptor)(nil),               // 26: kiloraft.v1.Descriptor
+	(*Replica)(nil),                  // 27: kiloraft.v1.Replica
+	(*StatusRequest)(nil),            // 28: kiloraft.v1.StatusRequest
+	(*StatusResponse)(nil),           // 29: kiloraft.v1.StatusResponse
+	(*ListNodesRequest)(nil),         // 30: kiloraft.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),        // 31: kiloraft.v1.ListNodesResponse
+	(*NodeInfo)(nil),                 // 32: kiloraft.v1.NodeInfo
+	(*ListShardsRequest)(nil),        // 33: kiloraft.v1.ListShardsRequest
+	(*ListShardsResponse)(nil),       // 34: kiloraft.v1.ListShardsResponse
+	(*ShardInfo)(nil),                // 35: kiloraft.v1.ShardInfo
+	(*ReplicaInfo)(nil),              // 36: kiloraft.v1.ReplicaInfo
+	(*MemberProgress)(nil),           // 37: kiloraft.v1.MemberProgress
+	(*ListSettingsRequest)(nil),      // 38: kiloraft.v1.ListSettingsRequest
+	(*ListSettingsResponse)(nil),     // 39: kiloraft.v1.ListSettingsResponse
+	(*Setting)(nil),                  // 40: kiloraft.v1.Setting
+	(*SetSettingRequest)(nil),        // 41: kiloraft.v1.SetSettingRequest
+	(*SetSettingResponse)(nil),       // 42: kiloraft.v1.SetSettingResponse
+	(*InspectKeyRequest)(nil),        // 43: kiloraft.v1.InspectKeyRequest
+	(*InspectKeyResponse)(nil),       // 44: kiloraft.v1.InspectKeyResponse
+	(*KeyVersion)(nil),               // 45: kiloraft.v1.KeyVersion
+	(*TransferLeaderRequest)(nil),    // 46: kiloraft.v1.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),   // 47: kiloraft.v1.TransferLeaderResponse
+	(*JoinRequest)(nil),              // 48: kiloraft.v1.JoinRequest
+	(*JoinResponse)(nil),             // 49: kiloraft.v1.JoinResponse
+	(*NodeReportRequest)(nil),        // 50: kiloraft.v1.NodeReportRequest
+	(*NodeReportResponse)(nil),       // 51: kiloraft.v1.NodeReportResponse
+	(*ChangeMembershipRequest)(nil),  // 52: kiloraft.v1.ChangeMembershipRequest
+	(*ChangeMembershipResponse)(nil), // 53: kiloraft.v1.ChangeMembershipResponse
+	(*TransferShardRequest)(nil),     // 54: kiloraft.v1.TransferShardRequest
+	(*TransferShardResponse)(nil),    // 55: kiloraft.v1.TransferShardResponse
+	(*ErrorDetail)(nil),              // 56: kiloraft.v1.ErrorDetail
+	nil,                              // 57: kiloraft.v1.NodeInfo.CountersEntry
 }
 var file_api_kiloraft_proto_depIdxs = []int32{
-	8,  // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
-	1,  // 1: kiloraft.v1.MultiGetResponse.results:type_name -> kiloraft.v1.GetResponse
-	8,  // 2: kiloraft.v1.MultiPutRequest.pairs:type_name -> kiloraft.v1.KeyValue
-	13, // 3: kiloraft.v1.MultiPutResponse.results:type_name -> kiloraft.v1.PutOutcome
-	18, // 4: kiloraft.v1.InfoResponse.meta:type_name -> kiloraft.v1.Descriptor
-	16, // 5: kiloraft.v1.InfoResponse.nodes:type_name -> kiloraft.v1.NodeAddress
-	17, // 6: kiloraft.v1.Descriptor.epoch:type_name -> kiloraft.v1.Epoch
-	19, // 7: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
-	24, // 8: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
-	24, // 9: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
-	41, // 10: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
-	27, // 11: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
-	18, // 12: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
-	28, // 13: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
-	18, // 14: kiloraft.v1.ReplicaInfo.descriptor:type_name -> kiloraft.v1.Descriptor
-	29, // 15: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
-	18, // 16: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
-	16, // 17: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
-	24, // 18: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
-	28, // 19: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
-	18, // 20: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
-	0,  // 21: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
-	2,  // 22: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
-	4,  // 23: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
-	6,  // 24: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
-	9,  // 25: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
-	11, // 26: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
-	14, // 27: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
-	20, // 28: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
-	22, // 29: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
-	25, // 30: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
-	30, // 31: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
-	32, // 32: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
-	34, // 33: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
-	36, // 34: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
-	38, // 35: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
-	1,  // 36: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
-	3,  // 37: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
-	5,  // 38: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
-	7,  // 39: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
-	10, // 40: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
-	12, // 41: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
-	15, // 42: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
-	21, // 43: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
-	23, // 44: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
-	26, // 45: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
-	31, // 46: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
-	33, // 47: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
-	35, // 48: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
-	37, // 49: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
-	39, // 50: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
-	36, // [36:51] is the sub-list for method output_type
-	21, // [21:36] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	16, // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
+	1,  // 1: kiloraft.v1.CasResponse.current:type_name -> kiloraft.v1.GetResponse
+	11, // 2: kiloraft.v1.BatchRequest.compares:type_name -> kiloraft.v1.Compare
+	12, // 3: kiloraft.v1.BatchRequest.then:type_name -> kiloraft.v1.BatchOperation
+	12, // 4: kiloraft.v1.BatchRequest.otherwise:type_name -> kiloraft.v1.BatchOperation
+	16, // 5: kiloraft.v1.BatchOperation.put:type_name -> kiloraft.v1.KeyValue
+	1,  // 6: kiloraft.v1.BatchResponse.results:type_name -> kiloraft.v1.GetResponse
+	1,  // 7: kiloraft.v1.MultiGetResponse.results:type_name -> kiloraft.v1.GetResponse
+	16, // 8: kiloraft.v1.MultiPutRequest.pairs:type_name -> kiloraft.v1.KeyValue
+	21, // 9: kiloraft.v1.MultiPutResponse.results:type_name -> kiloraft.v1.PutOutcome
+	26, // 10: kiloraft.v1.InfoResponse.meta:type_name -> kiloraft.v1.Descriptor
+	24, // 11: kiloraft.v1.InfoResponse.nodes:type_name -> kiloraft.v1.NodeAddress
+	25, // 12: kiloraft.v1.Descriptor.epoch:type_name -> kiloraft.v1.Epoch
+	27, // 13: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
+	32, // 14: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
+	32, // 15: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
+	57, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
+	35, // 17: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
+	26, // 18: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
+	36, // 19: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
+	26, // 20: kiloraft.v1.ReplicaInfo.descriptor:type_name -> kiloraft.v1.Descriptor
+	37, // 21: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
+	40, // 22: kiloraft.v1.ListSettingsResponse.settings:type_name -> kiloraft.v1.Setting
+	40, // 23: kiloraft.v1.SetSettingResponse.setting:type_name -> kiloraft.v1.Setting
+	45, // 24: kiloraft.v1.InspectKeyResponse.versions:type_name -> kiloraft.v1.KeyVersion
+	26, // 25: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
+	24, // 26: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
+	32, // 27: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
+	36, // 28: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
+	26, // 29: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
+	0,  // 30: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
+	2,  // 31: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
+	4,  // 32: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
+	6,  // 33: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
+	8,  // 34: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
+	10, // 35: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
+	14, // 36: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
+	17, // 37: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
+	19, // 38: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
+	22, // 39: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
+	28, // 40: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
+	30, // 41: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
+	33, // 42: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
+	38, // 43: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
+	43, // 44: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
+	46, // 45: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
+	41, // 46: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
+	48, // 47: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
+	50, // 48: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
+	52, // 49: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
+	54, // 50: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
+	1,  // 51: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
+	3,  // 52: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
+	5,  // 53: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
+	7,  // 54: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
+	9,  // 55: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
+	13, // 56: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
+	15, // 57: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
+	18, // 58: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
+	20, // 59: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
+	23, // 60: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
+	29, // 61: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
+	31, // 62: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
+	34, // 63: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
+	39, // 64: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
+	44, // 65: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
+	47, // 66: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
+	42, // 67: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
+	49, // 68: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
+	51, // 69: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
+	53, // 70: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
+	55, // 71: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
+	51, // [51:72] is the sub-list for method output_type
+	30, // [30:51] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_api_kiloraft_proto_init() }
@@ -2838,13 +4131,30 @@ func file_api_kiloraft_proto_init() {
 	if File_api_kiloraft_proto != nil {
 		return
 	}
+	file_api_kiloraft_proto_msgTypes[0].OneofWrappers = []any{}
+	file_api_kiloraft_proto_msgTypes[6].OneofWrappers = []any{}
+	file_api_kiloraft_proto_msgTypes[8].OneofWrappers = []any{
+		(*CasRequest_IfValue)(nil),
+		(*CasRequest_IfRevision)(nil),
+		(*CasRequest_IfAbsent)(nil),
+	}
+	file_api_kiloraft_proto_msgTypes[11].OneofWrappers = []any{
+		(*Compare_Value)(nil),
+		(*Compare_Revision)(nil),
+		(*Compare_Present)(nil),
+	}
+	file_api_kiloraft_proto_msgTypes[12].OneofWrappers = []any{
+		(*BatchOperation_Put)(nil),
+		(*BatchOperation_Delete)(nil),
+		(*BatchOperation_Get)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kiloraft_proto_rawDesc), len(file_api_kiloraft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -23,12 +23,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	KV_Get_FullMethodName      = "/kiloraft.v1.KV/Get"
-	KV_Put_FullMethodName      = "/kiloraft.v1.KV/Put"
-	KV_Delete_FullMethodName   = "/kiloraft.v1.KV/Delete"
-	KV_Scan_FullMethodName     = "/kiloraft.v1.KV/Scan"
-	KV_MultiGet_FullMethodName = "/kiloraft.v1.KV/MultiGet"
-	KV_MultiPut_FullMethodName = "/kiloraft.v1.KV/MultiPut"
+	KV_Get_FullMethodName         = "/kiloraft.v1.KV/Get"
+	KV_Put_FullMethodName         = "/kiloraft.v1.KV/Put"
+	KV_Delete_FullMethodName      = "/kiloraft.v1.KV/Delete"
+	KV_Scan_FullMethodName        = "/kiloraft.v1.KV/Scan"
+	KV_Cas_FullMethodName         = "/kiloraft.v1.KV/Cas"
+	KV_Batch_FullMethodName       = "/kiloraft.v1.KV/Batch"
+	KV_DeleteRange_FullMethodName = "/kiloraft.v1.KV/DeleteRange"
+	KV_MultiGet_FullMethodName    = "/kiloraft.v1.KV/MultiGet"
+	KV_MultiPut_FullMethodName    = "/kiloraft.v1.KV/MultiPut"
 )
 
 // KVClient is the client API for KV service.
@@ -42,6 +45,15 @@ type KVClient interface {
 	Put(ctx context.Context, in *PutRequest, opts ...grpc.CallOption) (*PutResponse, error)
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
 	Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (*ScanResponse, error)
+	// Cas writes one key if a condition on it holds. An unmet condition is an
+	// answer, not an error.
+	Cas(ctx context.Context, in *CasRequest, opts ...grpc.CallOption) (*CasResponse, error)
+	// Batch carries out one of two lists of operations, atomically and at one
+	// revision, by whether all compares hold. Its keys must lie in one shard.
+	Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*BatchResponse, error)
+	// DeleteRange removes the keys of a range in pieces, each of them atomic. An
+	// error half-way says how many keys are removed; call again for the rest.
+	DeleteRange(ctx context.Context, in *DeleteRangeRequest, opts ...grpc.CallOption) (*DeleteRangeResponse, error)
 	MultiGet(ctx context.Context, in *MultiGetRequest, opts ...grpc.CallOption) (*MultiGetResponse, error)
 	// MultiPut is not atomic; each pair has its own outcome.
 	MultiPut(ctx context.Context, in *MultiPutRequest, opts ...grpc.CallOption) (*MultiPutResponse, error)
@@ -95,6 +107,36 @@ func (c *kVClient) Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallO
 	return out, nil
 }
 
+func (c *kVClient) Cas(ctx context.Context, in *CasRequest, opts ...grpc.CallOption) (*CasResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CasResponse)
+	err := c.cc.Invoke(ctx, KV_Cas_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVClient) Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*BatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchResponse)
+	err := c.cc.Invoke(ctx, KV_Batch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVClient) DeleteRange(ctx context.Context, in *DeleteRangeRequest, opts ...grpc.CallOption) (*DeleteRangeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteRangeResponse)
+	err := c.cc.Invoke(ctx, KV_DeleteRange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *kVClient) MultiGet(ctx context.Context, in *MultiGetRequest, opts ...grpc.CallOption) (*MultiGetResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(MultiGetResponse)
@@ -126,6 +168,15 @@ type KVServer interface {
 	Put(context.Context, *PutRequest) (*PutResponse, error)
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
 	Scan(context.Context, *ScanRequest) (*ScanResponse, error)
+	// Cas writes one key if a condition on it holds. An unmet condition is an
+	// answer, not an error.
+	Cas(context.Context, *CasRequest) (*CasResponse, error)
+	// Batch carries out one of two lists of operations, atomically and at one
+	// revision, by whether all compares hold. Its keys must lie in one shard.
+	Batch(context.Context, *BatchRequest) (*BatchResponse, error)
+	// DeleteRange removes the keys of a range in pieces, each of them atomic. An
+	// error half-way says how many keys are removed; call again for the rest.
+	DeleteRange(context.Context, *DeleteRangeRequest) (*DeleteRangeResponse, error)
 	MultiGet(context.Context, *MultiGetRequest) (*MultiGetResponse, error)
 	// MultiPut is not atomic; each pair has its own outcome.
 	MultiPut(context.Context, *MultiPutRequest) (*MultiPutResponse, error)
@@ -150,6 +201,15 @@ func (UnimplementedKVServer) Delete(context.Context, *DeleteRequest) (*DeleteRes
 }
 func (UnimplementedKVServer) Scan(context.Context, *ScanRequest) (*ScanResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Scan not implemented")
+}
+func (UnimplementedKVServer) Cas(context.Context, *CasRequest) (*CasResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Cas not implemented")
+}
+func (UnimplementedKVServer) Batch(context.Context, *BatchRequest) (*BatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Batch not implemented")
+}
+func (UnimplementedKVServer) DeleteRange(context.Context, *DeleteRangeRequest) (*DeleteRangeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteRange not implemented")
 }
 func (UnimplementedKVServer) MultiGet(context.Context, *MultiGetRequest) (*MultiGetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method MultiGet not implemented")
@@ -250,6 +310,60 @@ func _KV_Scan_Handler(srv interface{}, ctx context.Context, dec func(interface{}
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KV_Cas_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CasRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVServer).Cas(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KV_Cas_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVServer).Cas(ctx, req.(*CasRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KV_Batch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVServer).Batch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KV_Batch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVServer).Batch(ctx, req.(*BatchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KV_DeleteRange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteRangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVServer).DeleteRange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KV_DeleteRange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVServer).DeleteRange(ctx, req.(*DeleteRangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _KV_MultiGet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(MultiGetRequest)
 	if err := dec(in); err != nil {
@@ -310,6 +424,18 @@ var KV_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _KV_Scan_Handler,
 		},
 		{
+			MethodName: "Cas",
+			Handler:    _KV_Cas_Handler,
+		},
+		{
+			MethodName: "Batch",
+			Handler:    _KV_Batch_Handler,
+		},
+		{
+			MethodName: "DeleteRange",
+			Handler:    _KV_DeleteRange_Handler,
+		},
+		{
 			MethodName: "MultiGet",
 			Handler:    _KV_MultiGet_Handler,
 		},
@@ -323,10 +449,12 @@ var KV_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Cluster_Info_FullMethodName       = "/kiloraft.v1.Cluster/Info"
-	Cluster_Status_FullMethodName     = "/kiloraft.v1.Cluster/Status"
-	Cluster_ListNodes_FullMethodName  = "/kiloraft.v1.Cluster/ListNodes"
-	Cluster_ListShards_FullMethodName = "/kiloraft.v1.Cluster/ListShards"
+	Cluster_Info_FullMethodName         = "/kiloraft.v1.Cluster/Info"
+	Cluster_Status_FullMethodName       = "/kiloraft.v1.Cluster/Status"
+	Cluster_ListNodes_FullMethodName    = "/kiloraft.v1.Cluster/ListNodes"
+	Cluster_ListShards_FullMethodName   = "/kiloraft.v1.Cluster/ListShards"
+	Cluster_ListSettings_FullMethodName = "/kiloraft.v1.Cluster/ListSettings"
+	Cluster_InspectKey_FullMethodName   = "/kiloraft.v1.Cluster/InspectKey"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -341,6 +469,10 @@ type ClusterClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
 	ListShards(ctx context.Context, in *ListShardsRequest, opts ...grpc.CallOption) (*ListShardsResponse, error)
+	ListSettings(ctx context.Context, in *ListSettingsRequest, opts ...grpc.CallOption) (*ListSettingsResponse, error)
+	// InspectKey is what the replica on the node that is asked has of a key: every
+	// version that was not dropped, whether or not the replica is up to date.
+	InspectKey(ctx context.Context, in *InspectKeyRequest, opts ...grpc.CallOption) (*InspectKeyResponse, error)
 }
 
 type clusterClient struct {
@@ -391,6 +523,26 @@ func (c *clusterClient) ListShards(ctx context.Context, in *ListShardsRequest, o
 	return out, nil
 }
 
+func (c *clusterClient) ListSettings(ctx context.Context, in *ListSettingsRequest, opts ...grpc.CallOption) (*ListSettingsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSettingsResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) InspectKey(ctx context.Context, in *InspectKeyRequest, opts ...grpc.CallOption) (*InspectKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InspectKeyResponse)
+	err := c.cc.Invoke(ctx, Cluster_InspectKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -403,6 +555,10 @@ type ClusterServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
 	ListShards(context.Context, *ListShardsRequest) (*ListShardsResponse, error)
+	ListSettings(context.Context, *ListSettingsRequest) (*ListSettingsResponse, error)
+	// InspectKey is what the replica on the node that is asked has of a key: every
+	// version that was not dropped, whether or not the replica is up to date.
+	InspectKey(context.Context, *InspectKeyRequest) (*InspectKeyResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -424,6 +580,12 @@ func (UnimplementedClusterServer) ListNodes(context.Context, *ListNodesRequest) 
 }
 func (UnimplementedClusterServer) ListShards(context.Context, *ListShardsRequest) (*ListShardsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListShards not implemented")
+}
+func (UnimplementedClusterServer) ListSettings(context.Context, *ListSettingsRequest) (*ListSettingsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSettings not implemented")
+}
+func (UnimplementedClusterServer) InspectKey(context.Context, *InspectKeyRequest) (*InspectKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method InspectKey not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -518,6 +680,42 @@ func _Cluster_ListShards_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_ListSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListSettings(ctx, req.(*ListSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_InspectKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InspectKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).InspectKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_InspectKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).InspectKey(ctx, req.(*InspectKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -541,6 +739,14 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListShards",
 			Handler:    _Cluster_ListShards_Handler,
 		},
+		{
+			MethodName: "ListSettings",
+			Handler:    _Cluster_ListSettings_Handler,
+		},
+		{
+			MethodName: "InspectKey",
+			Handler:    _Cluster_InspectKey_Handler,
+		},
 	},
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "api/kiloraft.proto",
@@ -548,6 +754,7 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	Admin_TransferLeader_FullMethodName = "/kiloraft.v1.Admin/TransferLeader"
+	Admin_SetSetting_FullMethodName     = "/kiloraft.v1.Admin/SetSetting"
 )
 
 // AdminClient is the client API for Admin service.
@@ -557,6 +764,9 @@ const (
 // Admin changes the cluster.
 type AdminClient interface {
 	TransferLeader(ctx context.Context, in *TransferLeaderRequest, opts ...grpc.CallOption) (*TransferLeaderResponse, error)
+	// SetSetting changes a setting of the cluster. Every node follows within
+	// seconds, without a restart.
+	SetSetting(ctx context.Context, in *SetSettingRequest, opts ...grpc.CallOption) (*SetSettingResponse, error)
 }
 
 type adminClient struct {
@@ -577,6 +787,16 @@ func (c *adminClient) TransferLeader(ctx context.Context, in *TransferLeaderRequ
 	return out, nil
 }
 
+func (c *adminClient) SetSetting(ctx context.Context, in *SetSettingRequest, opts ...grpc.CallOption) (*SetSettingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetSettingResponse)
+	err := c.cc.Invoke(ctx, Admin_SetSetting_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -584,6 +804,9 @@ func (c *adminClient) TransferLeader(ctx context.Context, in *TransferLeaderRequ
 // Admin changes the cluster.
 type AdminServer interface {
 	TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error)
+	// SetSetting changes a setting of the cluster. Every node follows within
+	// seconds, without a restart.
+	SetSetting(context.Context, *SetSettingRequest) (*SetSettingResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -596,6 +819,9 @@ type UnimplementedAdminServer struct{}
 
 func (UnimplementedAdminServer) TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TransferLeader not implemented")
+}
+func (UnimplementedAdminServer) SetSetting(context.Context, *SetSettingRequest) (*SetSettingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetSetting not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -636,6 +862,24 @@ func _Admin_TransferLeader_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_SetSetting_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetSettingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).SetSetting(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_SetSetting_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).SetSetting(ctx, req.(*SetSettingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -646,6 +890,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TransferLeader",
 			Handler:    _Admin_TransferLeader_Handler,
+		},
+		{
+			MethodName: "SetSetting",
+			Handler:    _Admin_SetSetting_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"io"
-	"iter"
 	"os"
 	"time"
 
 	"golang.org/x/term"
 
+	"github.com/kiloraft/kiloraft/bench"
 	"github.com/kiloraft/kiloraft/client"
 	"github.com/kiloraft/kiloraft/server"
 	"github.com/kiloraft/kiloraft/shard"
@@ -37,15 +37,28 @@ type globalFlags struct {
 
 // store is what commands use of the client library.
 type store interface {
-	Get(ctx context.Context, key []byte, opts ...client.CallOption) (client.KeyValue, error)
-	Put(ctx context.Context, key, value []byte, opts ...client.CallOption) (shard.Revision, error)
+	bench.Store
 	Delete(ctx context.Context, key []byte, opts ...client.CallOption) (shard.Revision, error)
-	MultiPut(ctx context.Context, pairs []client.KeyValue) ([]shard.Revision, []error)
-	Scan(ctx context.Context, o client.ScanOptions) iter.Seq2[client.KeyValue, error]
+	CompareAndSwap(ctx context.Context, key []byte, condition client.Condition, value []byte, opts ...client.CallOption) (client.SwapResult, error)
 	Close() error
+
+	// Calls whose options matter, so that a test sees them.
+	getAt(ctx context.Context, key []byte, r shard.Revision) (client.KeyValue, error)
+	deleteRange(ctx context.Context, start, end []byte, progress func(client.DeleteRangeResult)) (client.DeleteRangeResult, error)
 }
 
-var _ store = (*client.Client)(nil)
+// clusterStore is the client library as a store.
+type clusterStore struct{ *client.Client }
+
+var _ store = clusterStore{}
+
+func (s clusterStore) getAt(ctx context.Context, key []byte, r shard.Revision) (client.KeyValue, error) {
+	return s.GetAt(ctx, key, r)
+}
+
+func (s clusterStore) deleteRange(ctx context.Context, start, end []byte, progress func(client.DeleteRangeResult)) (client.DeleteRangeResult, error) {
+	return s.DeleteRange(ctx, start, end, client.WithProgress(progress))
+}
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer, lookupEnv func(string) (string, bool)) *app {
 	return &app{stdin: stdin, stdout: stdout, stderr: stderr, lookupEnv: lookupEnv, openStore: openStore, runServer: server.Run}
@@ -54,9 +67,9 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer, lookupEnv func(string) (s
 func openStore(ctx context.Context, endpoints []string, timeout time.Duration) (store, error) {
 	c, err := client.Open(ctx, client.Options{Endpoints: endpoints, DialTimeout: timeout})
 	if err != nil {
-		return nil, err // not c: a nil *Client is not a nil store
+		return nil, err
 	}
-	return c, nil
+	return clusterStore{c}, nil
 }
 
 // terminal tells whether what is written to w is seen by a person at once.

@@ -115,6 +115,24 @@ func (c *cluster) transferLeader(ctx context.Context, shard, node uint64) (*kilo
 	})
 }
 
+func (c *cluster) settings(ctx context.Context) (*kiloraftpb.ListSettingsResponse, error) {
+	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.ListSettingsResponse, error) {
+		return kiloraftpb.NewClusterClient(conn).ListSettings(ctx, &kiloraftpb.ListSettingsRequest{})
+	})
+}
+
+func (c *cluster) setSetting(ctx context.Context, name, value string) (*kiloraftpb.SetSettingResponse, error) {
+	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.SetSettingResponse, error) {
+		return kiloraftpb.NewAdminClient(conn).SetSetting(ctx, &kiloraftpb.SetSettingRequest{Name: name, Value: value})
+	})
+}
+
+func (c *cluster) inspectKey(ctx context.Context, key []byte) (*kiloraftpb.InspectKeyResponse, error) {
+	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.InspectKeyResponse, error) {
+		return kiloraftpb.NewClusterClient(conn).InspectKey(ctx, &kiloraftpb.InspectKeyRequest{Key: key})
+	})
+}
+
 // onCluster runs a command's question within --timeout.
 func (a *app) onCluster(ctx context.Context, do func(context.Context, *cluster) error) error {
 	c, err := a.dialCluster()

@@ -5,9 +5,11 @@ import (
 	"cmp"
 	"context"
 	"iter"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -70,6 +72,9 @@ type fakeCluster struct {
 	listNodes  func() (*kiloraftpb.ListNodesResponse, error)
 	listShards func(*kiloraftpb.ListShardsRequest) (*kiloraftpb.ListShardsResponse, error)
 	transfer   func(*kiloraftpb.TransferLeaderRequest) (*kiloraftpb.TransferLeaderResponse, error)
+	settings   func() (*kiloraftpb.ListSettingsResponse, error)
+	setSetting func(*kiloraftpb.SetSettingRequest) (*kiloraftpb.SetSettingResponse, error)
+	inspectKey func(*kiloraftpb.InspectKeyRequest) (*kiloraftpb.InspectKeyResponse, error)
 }
 
 func (f *fakeCluster) Status(context.Context, *kiloraftpb.StatusRequest) (*kiloraftpb.StatusResponse, error) {
@@ -89,6 +94,21 @@ func (f *fakeCluster) ListShards(_ context.Context, q *kiloraftpb.ListShardsRequ
 
 func (f *fakeCluster) TransferLeader(_ context.Context, q *kiloraftpb.TransferLeaderRequest) (*kiloraftpb.TransferLeaderResponse, error) {
 	r, err := f.transfer(q)
+	return r, api.Status(err)
+}
+
+func (f *fakeCluster) ListSettings(context.Context, *kiloraftpb.ListSettingsRequest) (*kiloraftpb.ListSettingsResponse, error) {
+	r, err := f.settings()
+	return r, api.Status(err)
+}
+
+func (f *fakeCluster) SetSetting(_ context.Context, q *kiloraftpb.SetSettingRequest) (*kiloraftpb.SetSettingResponse, error) {
+	r, err := f.setSetting(q)
+	return r, api.Status(err)
+}
+
+func (f *fakeCluster) InspectKey(_ context.Context, q *kiloraftpb.InspectKeyRequest) (*kiloraftpb.InspectKeyResponse, error) {
+	r, err := f.inspectKey(q)
 	return r, api.Status(err)
 }
 
@@ -125,44 +145,124 @@ func deadAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// fakeStore is a map that stands for a cluster.
+// fakeStore is a map that stands for a cluster, with all that it ever held.
 type fakeStore struct {
 	mu       sync.Mutex
 	values   map[string]client.KeyValue
+	history  []map[string]client.KeyValue // by revision
 	revision shard.Revision
 	err      error // of every operation
 	closed   bool
+	// stopAfter has a delete-range end with err after so many keys; 0: at once.
+	stopAfter int
 }
 
-func newFakeStore() *fakeStore { return &fakeStore{values: map[string]client.KeyValue{}} }
+func newFakeStore() *fakeStore {
+	return &fakeStore{values: map[string]client.KeyValue{}, history: []map[string]client.KeyValue{{}}}
+}
 
-func (s *fakeStore) Get(_ context.Context, key []byte, _ ...client.CallOption) (client.KeyValue, error) {
+// changed notes the state after a write. The lock is held.
+func (s *fakeStore) changed() shard.Revision {
+	s.revision++
+	s.history = append(s.history, maps.Clone(s.values))
+	return s.revision
+}
+
+// at is the state at a revision, 0 being the latest. The lock is held.
+func (s *fakeStore) at(r shard.Revision) (map[string]client.KeyValue, error) {
+	switch {
+	case s.err != nil:
+		return nil, s.err
+	case r == 0:
+		return s.values, nil
+	case r > s.revision:
+		return nil, shard.ErrFutureRevision
+	}
+	return s.history[r], nil
+}
+
+func (s *fakeStore) Get(ctx context.Context, key []byte, _ ...client.CallOption) (client.KeyValue, error) {
+	return s.getAt(ctx, key, 0)
+}
+
+func (s *fakeStore) getAt(_ context.Context, key []byte, r shard.Revision) (client.KeyValue, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kv, ok := s.values[string(key)]
-	if s.err == nil && !ok {
-		return client.KeyValue{}, client.ErrNotFound
+	values, err := s.at(r)
+	if err != nil {
+		return client.KeyValue{}, &client.OpError{Op: "get", Key: key, Err: err}
 	}
-	return kv, s.err
+	kv, ok := values[string(key)]
+	if !ok {
+		return client.KeyValue{}, &client.OpError{Op: "get", Key: key, Err: client.ErrNotFound}
+	}
+	return kv, nil
 }
 
 func (s *fakeStore) Put(_ context.Context, key, value []byte, _ ...client.CallOption) (shard.Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.put(key, value)
+}
+
+func (s *fakeStore) put(key, value []byte) (shard.Revision, error) {
 	if s.err != nil {
 		return 0, s.err
 	}
-	s.revision++
-	s.values[string(key)] = client.KeyValue{Key: bytes.Clone(key), Value: bytes.Clone(value), Revision: s.revision}
-	return s.revision, nil
+	s.values[string(key)] = client.KeyValue{Key: bytes.Clone(key), Value: bytes.Clone(value), Revision: s.revision + 1}
+	return s.changed(), nil
 }
 
 func (s *fakeStore) Delete(_ context.Context, key []byte, _ ...client.CallOption) (shard.Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.revision++
 	delete(s.values, string(key))
-	return s.revision, s.err
+	return s.changed(), s.err
+}
+
+// CompareAndSwap finds out what a condition asks for by making those that hold.
+func (s *fakeStore) CompareAndSwap(_ context.Context, key []byte, condition client.Condition, value []byte, _ ...client.CallOption) (client.SwapResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	current, present := s.values[string(key)]
+	holding := []client.Condition{client.IfAbsent()}
+	if present {
+		holding = []client.Condition{client.IfValue(current.Value), client.IfRevision(current.Revision)}
+	}
+	if s.err == nil && !slices.ContainsFunc(holding, func(c client.Condition) bool { return reflect.DeepEqual(c, condition) }) {
+		return client.SwapResult{Current: current}, nil
+	}
+	r, err := s.put(key, value)
+	return client.SwapResult{Swapped: err == nil, Revision: r}, err
+}
+
+// deleteRange works in pieces of two keys.
+func (s *fakeStore) deleteRange(_ context.Context, start, end []byte, progress func(client.DeleteRangeResult)) (done client.DeleteRangeResult, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil && s.stopAfter == 0 {
+		return done, s.err
+	}
+	var keys []string
+	for k := range s.values {
+		if k >= string(start) && (len(end) == 0 || k < string(end)) {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	for piece := range slices.Chunk(keys, 2) {
+		if s.err != nil && int(done.Deleted) >= s.stopAfter {
+			done.Next = []byte(piece[0])
+			return done, &client.OpError{Op: "delete range", Key: start, Err: s.err}
+		}
+		for _, k := range piece {
+			delete(s.values, k)
+			done.Deleted++
+		}
+		done.Revision = s.changed()
+		progress(done)
+	}
+	return done, nil
 }
 
 func (s *fakeStore) MultiPut(ctx context.Context, pairs []client.KeyValue) ([]shard.Revision, []error) {
@@ -176,12 +276,12 @@ func (s *fakeStore) MultiPut(ctx context.Context, pairs []client.KeyValue) ([]sh
 func (s *fakeStore) Scan(_ context.Context, o client.ScanOptions) iter.Seq2[client.KeyValue, error] {
 	s.mu.Lock()
 	var rows []client.KeyValue
-	for _, kv := range s.values {
+	values, err := s.at(o.Revision)
+	for _, kv := range values {
 		if bytes.Compare(kv.Key, o.Start) >= 0 && (len(o.End) == 0 || bytes.Compare(kv.Key, o.End) < 0) {
 			rows = append(rows, kv)
 		}
 	}
-	err := s.err
 	s.mu.Unlock()
 	slices.SortFunc(rows, func(a, b client.KeyValue) int {
 		if o.Reverse {

@@ -22,7 +22,8 @@ const keyHelp = `
 Keys are written as text; \xNN is any byte, and \\ a backslash.`
 
 func (a *app) kvCommand() *cobra.Command {
-	return group("kv", "Read and write keys", a.kvPutCommand(), a.kvGetCommand(), a.kvDelCommand(), a.kvScanCommand())
+	return group("kv", "Read and write keys", a.kvPutCommand(), a.kvGetCommand(), a.kvDelCommand(), a.kvCasCommand(),
+		a.kvScanCommand(), a.kvDelRangeCommand())
 }
 
 // onStore runs an operation on a key within --timeout. Errors name both.
@@ -45,12 +46,17 @@ func (a *app) onStore(ctx context.Context, operation string, do func(context.Con
 	if err == nil || errors.As(err, &usage) {
 		return err
 	}
-	// The library names its operation too; once is enough.
+	return &namedError{operation, withoutOperation(err)}
+}
+
+// withoutOperation is an error of the client library without its own name of the
+// operation: once is enough.
+func withoutOperation(err error) error {
 	var named *client.OpError
 	if errors.As(err, &named) {
-		err = named.Err
+		return named.Err
 	}
-	return &namedError{operation, err}
+	return err
 }
 
 // operationOn names an operation on a key, for errors.
@@ -161,10 +167,12 @@ func recordOf(kv client.KeyValue) keyValueRecord {
 }
 
 func (a *app) kvGetCommand() *cobra.Command {
-	return &cobra.Command{
+	var at revisionFlag
+	cmd := &cobra.Command{
 		Use:   "get KEY",
 		Short: "Read a value; exit 3 if there is none",
-		Long:  "Read the latest value of a key, linearizably, and print it. The exit code is 3 if the key has no value." + keyHelp,
+		Long: "Read the latest value of a key, linearizably, or the one that it had at a revision, and print it.\n" +
+			"The exit code is 3 if the key has no value." + keyHelp,
 		Example: `  kiloraft kv get hello
   kiloraft kv get hello -o json`,
 		Args: takes(1, "KEY"),
@@ -174,9 +182,9 @@ func (a *app) kvGetCommand() *cobra.Command {
 				return err
 			}
 			return a.onStore(cmd.Context(), operationOn("get", key), func(ctx context.Context, s store) error {
-				kv, err := s.Get(ctx, key)
+				kv, err := at.get(ctx, s, key)
 				if err != nil {
-					return err
+					return at.explain(withoutOperation(err))
 				}
 				kv.Key = key
 				return a.print(recordOf(kv), func(w io.Writer) error {
@@ -186,6 +194,8 @@ func (a *app) kvGetCommand() *cobra.Command {
 			})
 		},
 	}
+	at.addTo(cmd)
+	return cmd
 }
 
 // valueText is a value as it is, but for a terminal, which arbitrary bytes could
@@ -223,11 +233,12 @@ func (a *app) kvDelCommand() *cobra.Command {
 
 func (a *app) kvScanCommand() *cobra.Command {
 	var o client.ScanOptions
+	var at revisionFlag
 	cmd := &cobra.Command{
 		Use:   "scan [START [END]]",
 		Short: "List keys and values in order",
 		Long: "List keys from START to END in order, START included and END not; without them, all keys.\n" +
-			"In this version each shard's part is a consistent view of its own." + keyHelp,
+			"All of it is read as it was at one moment: a revision drawn for the scan, or that of --revision." + keyHelp,
 		Example: `  kiloraft kv scan
   kiloraft kv scan user/ user0 --limit 10 --reverse`,
 		Args: takes(0, "START", "END"),
@@ -242,14 +253,16 @@ func (a *app) kvScanCommand() *cobra.Command {
 					}
 				}
 			}
+			o.Revision = at.revision
 			return a.onStore(cmd.Context(), "scan", func(ctx context.Context, s store) error {
-				return a.printScan(ctx, s, o)
+				return at.explain(withoutOperation(a.printScan(ctx, s, o)))
 			})
 		},
 	}
 	cmd.Flags().IntVar(&o.Limit, "limit", 0, "at most `N` keys; 0 is all")
 	cmd.Flags().BoolVar(&o.Reverse, "reverse", false, "from END down to START")
 	cmd.Flags().BoolVar(&o.KeysOnly, "keys-only", false, "leave the values out")
+	at.addTo(cmd)
 	return cmd
 }
 

@@ -49,7 +49,8 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.VarP(&choice{value: &a.global.output, of: []string{"table", "json"}}, "output", "o", "`FORMAT` of what is printed: table or json")
 	flags.DurationVar(&a.global.timeout, "timeout", 10*time.Second, "give up after `DURATION`")
 
-	root.AddCommand(a.startCommand(), a.demoCommand(), a.kvCommand(), a.statusCommand(), a.nodeCommand(), a.shardCommand(), a.benchCommand(), a.versionCommand())
+	root.AddCommand(a.startCommand(), a.demoCommand(), a.kvCommand(), a.statusCommand(), a.nodeCommand(), a.shardCommand(),
+		a.settingsCommand(), a.benchCommand(), a.debugCommand(), a.versionCommand())
 	return root
 }
 

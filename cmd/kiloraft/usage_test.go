@@ -16,7 +16,7 @@ func TestWrongUsage(t *testing.T) {
 	for _, c := range []struct{ line, says string }{
 		{"nope", `there is no command "nope"`},
 		{"shad", "did you mean shard?"},
-		{"kv", "which one? put, get, del, scan"},
+		{"kv", "which one? put, get, del, cas, scan, del-range"},
 		{"kv frob", `there is no command "frob"`},
 		{"kv put a b --frob", "unknown flag: --frob"},
 		{"kv put a", "VALUE is missing"},
@@ -26,6 +26,34 @@ func TestWrongUsage(t *testing.T) {
 		{`kv get bad\q`, `a backslash is written \\, a byte \xNN`},
 		{"kv get", "KEY is missing"},
 		{"kv scan --limit -1", "--limit"},
+		{"kv get a --revision 0", `"--revision" flag: it is a number from 1`},
+		{"kv get a --revision -3", `"--revision" flag: it is a number from 1`},
+		{"kv get a --revision=-3", `"--revision" flag: it is a number from 1`},
+		{"kv get a --revision latest", `"--revision" flag: it is a number from 1`},
+		{"kv get a --revision 1.5", `"--revision" flag`},
+		{"kv get a --revision=", `"--revision" flag`},
+		{"kv get a --revision 18446744073709551615", `"--revision" flag: it is a number from 1`},
+		{"kv get a --revision 99999999999999999999", `"--revision" flag`},
+		{"kv scan --revision 0", `"--revision" flag: it is a number from 1`},
+		{"kv scan --revision x", `"--revision" flag`},
+		{"kv cas", "KEY and NEW is missing"},
+		{"kv cas a", "NEW is missing"},
+		{"kv cas a b", "a condition is missing: --if-value, --if-revision or --if-absent"},
+		{"kv cas a b --if-absent=false", "a condition is missing"},
+		{"kv cas a b --if-absent --if-value c", "give one condition"},
+		{"kv cas a b --if-revision 3 --if-value=", "give one condition"},
+		{"kv cas a b --if-revision 0", `"--if-revision" flag: it is a number from 1`},
+		{"kv cas a b c --if-absent", `"c" is one argument too many`},
+		{"kv del-range", "START and END is missing"},
+		{"kv del-range a", "END is missing"},
+		{"kv del-range a b c", "one argument too many"},
+		{`kv del-range a bad\q`, "a backslash is written"},
+		{"kv del-range b a", "END is before START"},
+		{"settings", "which one? list, set"},
+		{"settings list x", "one argument too many"},
+		{"settings set kv.retention", "VALUE is missing"},
+		{"debug", "which one? key"},
+		{"debug key", "KEY is missing"},
 		{"status -o yaml", "it is one of table, json"},
 		{"status --timeout 0s", "--timeout"},
 		{"status --timeout soon", "--timeout"},
@@ -77,8 +105,8 @@ func TestWrongUsage(t *testing.T) {
 
 // Help is a sentence, two examples, and flags by purpose; every command has it.
 func TestHelp(t *testing.T) {
-	for _, line := range []string{"", "kv", "kv put", "kv get", "kv del", "kv scan", "status", "node", "node list", "shard", "shard list", "shard show",
-		"shard transfer-leader", "bench", "start", "demo", "version"} {
+	for _, line := range []string{"", "kv", "kv put", "kv get", "kv del", "kv cas", "kv scan", "kv del-range", "status", "node", "node list", "shard", "shard list", "shard show",
+		"shard transfer-leader", "settings", "settings list", "settings set", "debug", "debug key", "bench", "start", "demo", "version"} {
 		t.Run(line, func(t *testing.T) {
 			r := command{}.run(t, append(strings.Fields(line), "--help")...)
 			if r.code != exitDone || r.stderr != "" {
@@ -93,7 +121,7 @@ func TestHelp(t *testing.T) {
 			if !ok || !ok2 || strings.Count(examples, "kiloraft ") < 1 {
 				t.Errorf("no examples before the usage in\n%s", r.stdout)
 			}
-			if line != "node" && strings.Count(examples, "\n") != 1 {
+			if line != "node" && line != "debug" && strings.Count(examples, "\n") != 1 {
 				t.Errorf("not two examples: %q", examples)
 			}
 			if !strings.Contains(rest, "Flags of all commands:") {
