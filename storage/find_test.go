@@ -129,3 +129,45 @@ func TestFindOpInSpan(t *testing.T) {
 		}
 	}
 }
+
+// A batch tells the versions that were written to it, and nothing else in it.
+func TestVersionsSince(t *testing.T) {
+	e := open(t, Config{})
+	b := e.NewBatch()
+	defer b.Close()
+	since := func(m Mark) string {
+		var s []string
+		b.VersionsSince(m, func(key []byte, rev shard.Revision, h VersionHeader, value []byte) {
+			s = append(s, fmt.Sprintf("%q@%d by %d %t %q", key[1:], rev, h.Op.Sequence, h.Tombstone, value))
+		})
+		return fmt.Sprint(s)
+	}
+	put := func(key string, rev shard.Revision, h VersionHeader, value string) string {
+		b.PutVersion(userKey(key), rev, h, []byte(value))
+		return fmt.Sprintf("%q@%d by %d %t %q", key, rev, h.Op.Sequence, h.Tombstone, value)
+	}
+	empty := b.Mark()
+	if got := since(empty); got != "[]" {
+		t.Errorf("of an empty batch: %s", got)
+	}
+	before := put("a", 1, VersionHeader{Op: opID(1)}, "one")
+	m := b.Mark()
+	if got := since(m); got != "[]" {
+		t.Errorf("nothing since: %s", got)
+	}
+	b.PutUnversioned([]byte{shard.SystemKeyspace, 'k'}, []byte("v"))
+	gone := put("b\x00", 2, VersionHeader{Op: opID(2), Tombstone: true}, "")
+	b.DeleteUnversioned([]byte{shard.SystemKeyspace, 'k'})
+	b.PutReplicaState(7, testState(7, userSpan("a", "b")))
+	large := put("c", shard.MaxRevision, VersionHeader{Op: opID(300)}, string(make([]byte, 1<<20)))
+	if got, want := since(m), fmt.Sprintf("[%s %s]", gone, large); got != want {
+		t.Errorf("since the mark: %d bytes, want %d", len(got), len(want))
+	}
+	if got, want := since(empty), fmt.Sprintf("[%s %s %s]", before, gone, large); got != want {
+		t.Errorf("all: %d bytes, want %d", len(got), len(want))
+	}
+	b.RollBack(m)
+	if got, want := since(empty), fmt.Sprintf("[%s]", before); got != want {
+		t.Errorf("after it was rolled back: %s, want %s", got, want)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/storage"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -31,6 +32,11 @@ func TestGoldenOperations(t *testing.T) {
 		{"put at revision 300 in epoch 2", Header{300, 2}, shard.Command{Kind: shard.KindPut, Op: op, Key: []byte("\x02k"), Value: []byte("v")}},
 		{"delete at the last revision", Header{shard.MaxRevision, 1 << 40}, shard.Command{Kind: shard.KindDelete, Op: op, Key: []byte("\x02k")}},
 		{"increment without a revision", Header{0, 1}, shard.Command{Kind: shard.KindIncrement, Op: op, Delta: 5, Key: []byte("\x01k")}},
+		{"later attempt of a batch", Header{300, 2}, shard.Command{Kind: shard.KindBatch, Op: op, Retry: true, Birth: 299,
+			Compares: []shard.Compare{{Kind: shard.CompareAbsent, Key: []byte("\x02k")}}, Then: batchOps("k=v -l ?m")}},
+		{"delete-range", Header{300, 2}, shard.Command{Kind: shard.KindDeleteRange, Op: op, Limit: 1000, Start: []byte("\x02a"), End: []byte("\x02b")}},
+		{"raise to revision 300", Header{300, 2}, shard.Command{Kind: shard.KindRaise, Op: op}},
+		{"floor at revision 200", Header{0, 2}, shard.Command{Kind: shard.KindFloor, Op: op, Revision: 200}},
 	} {
 		b := operation(s.h.Revision, s.h.Version, s.c)
 		fmt.Fprintf(&text, "%s\n  %s\n", s.name, hex.EncodeToString(b))
@@ -57,10 +63,54 @@ func TestHeaderFitsItsBound(t *testing.T) {
 	}
 }
 
+// seeds are commands of all kinds for keys with versions.
+func seeds() []shard.Command {
+	return []shard.Command{
+		put("k", "v"), remove("k"), again(put("k", "one"), 4), again(remove("k"), 4), deleteRange("b", "y", 3), again(deleteRange("c", "l", 1), 4),
+		batch("k=one k@5 -l +k", "k=two -l ?m", "?k l=3"), again(batch("-k", "k=two", "k=one"), 4), batch("", "?k", ""),
+		{Kind: shard.KindRaise}, {Kind: shard.KindFloor, Revision: 5},
+	}
+}
+
+// Whatever rests in a log, a machine applies it, refuses it or says that it is
+// corrupt. It neither panics nor changes anything but by what it applies.
+func FuzzApply(f *testing.F) {
+	for _, c := range seeds() {
+		f.Add(versioned(6, 1, c))
+	}
+	f.Add(system(shard.Command{Kind: shard.KindIncrement, Key: []byte("\x01k"), Delta: 1}))
+	f.Add(operation(6, 2, shard.Command{Kind: shard.KindDeleteRange, Start: key("y"), End: key("b")}))
+	f.Add(operation(6, 2, shard.Command{Kind: shard.KindDeleteRange, Start: key("c"), End: key("d")}))
+	f.Add(operation(6, 2, shard.Command{Kind: shard.KindBatch, Then: []shard.BatchOp{{Kind: shard.KindPut}}}))
+	f.Fuzz(func(t *testing.T, op []byte) {
+		for _, state := range []*storage.ReplicaState{userState(), systemState()} {
+			b := newBench(t, state)
+			if state.Descriptor.ID != shard.MetaID {
+				b.must(versioned(5, 1, put("k", "one")))
+			}
+			before := *b.m.State()
+			res, err := b.apply(op)
+			switch {
+			case err != nil && !errors.Is(err, shard.ErrMalformed):
+				t.Fatal(err)
+			case err != nil || res.Err != nil:
+				if s := *b.m.State(); s.LastRevision != before.LastRevision || s.Floor != before.Floor || s.Versions != before.Versions || s.Bytes != before.Bytes {
+					t.Fatalf("%+v became %+v", before, s)
+				}
+			}
+			b.end()
+			b.close()
+		}
+	})
+}
+
 func FuzzDecodeOperation(f *testing.F) {
 	b := operation(300, 2, shard.Command{Kind: shard.KindPut, Op: shard.OpID{Session: 1, Sequence: 2}, Key: []byte("\x02k"), Value: []byte("v")})
 	f.Add(b)
 	f.Add(b[:3])
+	for _, c := range seeds() {
+		f.Add(operation(300, 2, c))
+	}
 	f.Add([]byte{})
 	f.Add(bytes.Repeat([]byte{0xff}, 30))
 	f.Add([]byte{operationFormat, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0})
