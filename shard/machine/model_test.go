@@ -208,8 +208,11 @@ func TestCommandsAgainstAModel(t *testing.T) {
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			c, op := drawCommand(t, m, &made)
 			rev := m.last + shard.Revision(rapid.SampledFrom([]int{1, 1, 1, 1, 2, 0}).Draw(t, "revision"))
-			if c.Kind == shard.KindFloor {
+			switch c.Kind {
+			case shard.KindFloor:
 				rev = 0
+			case shard.KindRaise:
+				rev -= min(rev, shard.Revision(rapid.IntRange(0, 3).Draw(t, "late")))
 			}
 			want := m.apply(rev, op, c)
 			entry := versioned(rev, op, c)

@@ -163,15 +163,16 @@ func TestRaise(t *testing.T) {
 	b := newBench(t, userState())
 	defer func() { b.close() }()
 	b.must(user(5, shard.KindPut, "k", "one"))
-	raise := func(rev shard.Revision) {
+	raise := func(rev, want shard.Revision) {
 		t.Helper()
-		if got := told(b.must(operation(rev, 2, shard.Command{Kind: shard.KindRaise}))); got != "at 0" {
-			t.Error(got)
+		got := told(b.must(operation(rev, 2, shard.Command{Kind: shard.KindRaise})))
+		if last := b.m.State().LastRevision; got != "at 0" || last != want {
+			t.Errorf("to %d: %s, to %d; want %d", rev, got, last, want)
 		}
 	}
-	raise(9)
-	raise(7) // one that comes too late is no mistake
-	raise(9)
+	raise(9, 9)
+	raise(7, 9) // one that comes too late is no mistake
+	raise(0, 9)
 	if res := b.must(user(9, shard.KindPut, "k", "below")); res.Err != ErrStaleRevision {
 		t.Errorf("a write at a revision that may have been read at: %+v", res)
 	}
