@@ -21,6 +21,15 @@
 // opened, and is served again if the generation is odd, or another one
 // afterwards: then the descriptor was changing or a snapshot was being installed.
 //
+// A read at a revision needs nobody to confirm anything: any replica whose last
+// revision is not below it has all that can be read there. For one that has not come
+// as far the leader raises its shard, with an entry that writes nothing.
+//
+// # The floor
+//
+// rises as time passes, by what the leader proposes of its own samples (floor.go);
+// every replica drops the versions below it for itself, in the background (sweep.go).
+//
 // # A stream
 //
 // Requests come on the streams of sessions (Stream). The newest stream of a session
@@ -36,7 +45,7 @@
 //
 // # What it never does
 //
-// It never retries a write that may have been proposed, never serves a read that
-// its group did not confirm, never waits, and never keeps a request past its
-// reply.
+// It never retries a write that may have been proposed, never serves a read of
+// the latest state that its group did not confirm, never waits, and never keeps a
+// request past its reply.
 package replica

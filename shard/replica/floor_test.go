@@ -24,7 +24,9 @@ func (h *home) settle(d time.Duration, groups ...*fakeGroup) {
 			if work > 0 {
 				g.turn(h.t)
 			}
-			g.drops()
+			for g.drops() > 0 {
+				h.steps.run()
+			}
 		}
 	}
 	h.steps.run()

@@ -62,6 +62,8 @@ type node struct {
 	host   *raftgroup.Host
 	store  *Store
 	leads  chan shard.ID // a shard for each gain of leadership
+
+	retention time.Duration
 }
 
 const shards = 4
@@ -93,7 +95,7 @@ func (n *node) start() {
 			n.t.Fatal(err)
 		}
 	}
-	n.store = NewStore(Config{Node: 1, Env: n.env, Engine: n.engine, Revisions: &counting{}, Reads: n.env.NewPool("reads", 2),
+	n.store = NewStore(Config{Node: 1, Env: n.env, Engine: n.engine, Revisions: &counting{}, Reads: n.env.NewPool("reads", 2), Retention: n.retention, DropRate: 1 << 30,
 		DescriptorChanged: func(d shard.Descriptor, leading bool, _ uint64) {
 			if leading {
 				n.leads <- d.ID
@@ -228,5 +230,54 @@ func TestOverRealGroups(t *testing.T) {
 	n.env.Close()
 	if err := n.engine.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Over real groups and a real engine, versions are dropped while their keys are
+// written and read, as fast as the floor rises.
+func TestDroppingOverRealGroups(t *testing.T) {
+	n := &node{t: t, fs: vfs.NewMem(), retention: time.Hour}
+	n.start()
+	defer n.stop()
+	const each, keys = 150, 10
+	key := func(i, k int) string { return fmt.Sprintf("\x02%c key %d", 'a'+i, k%keys) }
+	rise := func(round int) { // the floor comes up to what is written
+		n.store.SetRetention(time.Duration(round % 2))
+		looked := make(chan struct{})
+		n.store.upkeep.queue.Submit(func() { close(looked) })
+		<-looked
+	}
+	var left atomic.Int64
+	left.Store(shards)
+	var wg sync.WaitGroup
+	for i := range shards {
+		wg.Go(func() {
+			defer left.Add(-1)
+			for k := range each {
+				value := fmt.Sprint("value ", k)
+				p := n.call(i, put(key(i, k), value))
+				got := n.call(i, get(key(i, k)))
+				page := n.call(i, shard.Command{Kind: shard.KindScan, Start: bounds(i).Start, End: bounds(i).End})
+				if p.Err != nil || string(got.Result.Value) != value || page.Err != nil || len(page.Result.Rows) != min(k+1, keys) || page.Result.Revision != p.Result.Revision {
+					t.Errorf("%+v, %+v, %d rows, %v", p, got, len(page.Result.Rows), page.Err)
+					return
+				}
+			}
+		})
+	}
+	round := 0
+	for ; left.Load() > 0; round++ {
+		rise(round)
+	}
+	wg.Wait()
+	// A rest that is small beside what must stay is left.
+	for ; n.store.Stats().VersionsDropped < shards*(each-2*keys); round++ {
+		rise(round)
+	}
+	for i := range shards {
+		x, err := n.store.InspectKey([]byte(key(i, 0)))
+		if err != nil || len(x.Versions) > keys || x.Floor > x.LastRevision {
+			t.Errorf("%+v, %v", x, err)
+		}
 	}
 }

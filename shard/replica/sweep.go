@@ -40,10 +40,10 @@ type sweeper struct {
 // what the rate allows in partTime.
 const (
 	partDropsMax  = 1024
-	partVisitsMax = 4096
+	partVisitsMax = 2048
 	partTime      = 100 * time.Millisecond
 	// visitsPerDrop is how many versions may be looked at in the time of one drop.
-	visitsPerDrop = 8
+	visitsPerDrop = 4
 )
 
 // sweepRun is one sweep of a replica. While a part is under way it is that part's.

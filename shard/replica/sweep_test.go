@@ -140,6 +140,31 @@ func TestSnapshotBetweenASweepsViewAndItsBatch(t *testing.T) {
 	}
 }
 
+// A snapshot may bring back what was dropped, on a shard that nobody writes any more.
+func TestSweepAfterASnapshot(t *testing.T) {
+	h := newHome(t, retained(time.Second))
+	r, g := h.shard(7, "\x02b", "\x02m")
+	for range 3 {
+		h.write(g, "\x02k", "value")
+	}
+	h.settle(5*time.Second, g)
+	if got := h.stored("\x02k"); len(got) != 1 {
+		t.Fatalf("left are %q", got)
+	}
+	g.machine.InstallBegin()
+	b := h.engine.NewBatch()
+	b.PutVersion([]byte("\x02k"), 1, storage.VersionHeader{}, []byte("value"))
+	if err := h.engine.Commit(b); err != nil {
+		t.Fatal(err)
+	}
+	state, _ := r.State()
+	g.machine.InstallEnd(&state)
+	h.settle(time.Second, g)
+	if got := h.stored("\x02k"); len(got) != 1 {
+		t.Errorf("left are %q", got)
+	}
+}
+
 // overwrite writes n versions in one turn, over some keys.
 func (h *home) overwrite(g *fakeGroup, n, keys int) {
 	h.t.Helper()
