@@ -374,6 +374,8 @@ func TestErrorsThatProveThatNothingHappenedAreRepeated(t *testing.T) {
 			p.ok()
 			if s := w.core.Stats(); s.RetriesUnanswered != 0 {
 				t.Errorf("%d attempts were marked", s.RetriesUnanswered)
+			} else if c.err == shard.ErrNoRevision && s.RetriesNotLeader > 0 {
+				t.Error("another replica was asked, though the leader is well")
 			}
 			if p.took < c.from || p.took > c.upTo {
 				t.Errorf("took %v, want %v to %v", p.took, c.from, c.upTo)

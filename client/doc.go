@@ -1,7 +1,8 @@
 // Package client is Kiloraft's smart routing client library.
 //
 // Client is the blocking facade that programs use: Open, Get, Put, Delete, Scan
-// and their multi-key forms, all with a context. It is safe for concurrent use,
+// and their multi-key forms, CompareAndSwap, Batch and DeleteRange, all with a
+// context, and with options for one call (CallOption). It is safe for concurrent use,
 // and many concurrent callers are what it is made for: their operations are
 // packed onto one stream per node.
 //
@@ -15,21 +16,37 @@
 // # What happens to a write
 //
 // A write has an ID (session, sequence) and a birth, and its bytes are encoded
-// once. It is handed to a stream at most once at a time, and again only after an
-// answer which proves that the attempt before did not and will not take effect:
-// that it reached the wrong replica, term, epoch or shard, that the node was busy
-// or cannot serve, or that it was dropped. Such attempts do not count, so the
-// next one carries no retry mark (shard.Command.Retry), and no server needs to
-// look for the write's ID. When an attempt may have been sent and its answer is
-// lost, because the stream broke, the caller gave up or the server cannot tell,
-// the caller gets shard.ErrUndetermined; the core never proposes a write twice.
-// Reads are repeated elsewhere.
+// once. It is handed to a stream at most once at a time. Most answers that are no
+// result prove that the attempt did not and will not take effect: it reached the
+// wrong replica, term, epoch or shard, the node was busy or cannot serve, no
+// revision could be drawn, or it was dropped. The write is then sent again as it is,
+// and no server looks for its ID.
+//
+// When the answer is lost, because the stream broke or the server cannot tell, the
+// write carries the retry mark (shard.Command.Retry) from then on, and is sent again
+// up to MaxRetries times: the shard looks for what an earlier attempt wrote, and
+// answers with that attempt's outcome. What this rests on is written in retry.go.
+// If no answer comes that tells, before the retries are used up, the deadline passes
+// or the caller gives up, the caller gets shard.ErrUndetermined; and so does one
+// whose write is older than the retention, or lies on both sides of a split by now.
+// Writes to the system keyspace are not sent again after a lost answer. Reads are
+// repeated elsewhere.
+//
+// A caller who wants to repeat a write after a restart of its own chooses the
+// operation (WithOperation), and keeps it with what it is about to write.
+//
+// # Reads
+//
+// A Get reads the latest state, or that of a revision (AtRevision). A Scan is of one
+// revision from end to end: that of the shard's state if it needs one shard only, or
+// one that is drawn first. Reads at a revision may go to any replica (AnyReplica).
 //
 // # What the caller must do
 //
 // Close what was opened. Bound what is outstanding: past QueueBytesMax or
 // QueueOpsMax calls end with shard.ErrBusy. Give deadlines: without one an
-// operation waits until the cluster can serve it. Callbacks of a Core are called
+// operation waits until the cluster can serve it. Read and write within the
+// retention. Callbacks of a Core are called
 // from a step and must not block.
 //
 // The package never reads a clock, starts a goroutine or opens a connection

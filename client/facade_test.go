@@ -56,8 +56,14 @@ func TestSuiteWhileLeadersMoveAndShardsSplit(t *testing.T) {
 	splits := 0
 	clienttest.Run(t, func(t *testing.T) *client.Client {
 		splits++
+		c := openDirect(t, cluster)
+		// The client learns the shards, and then they are others.
+		if _, err := c.MultiGet(context.Background(), [][]byte{{'A'}, {0xff}}); err != nil {
+			t.Fatal(err)
+		}
 		cluster.Split(shard.UserKey([]byte{byte('A' + splits), byte(splits)}))
-		return openDirect(t, cluster)
+		cluster.Publish()
+		return c
 	})
 }
 

@@ -43,7 +43,6 @@ type link struct {
 	// Under node.mu.
 	open        bool // false: given up; whatever it still says is ignored
 	helloed     bool
-	welcome     bool // the greeting has come: operations may go
 	filling     bool // a fill is pending
 	outstanding map[uint64]*op
 	bytes       int // of outstanding
@@ -153,9 +152,6 @@ func (c *Core) greeted(l *link, g shard.Greeting) {
 		return
 	}
 	l.greeted = true
-	n.mu.Lock()
-	l.welcome = true
-	n.mu.Unlock()
 	c.knows(g.Newest)
 	c.alarms.clear(&l.patience)
 	n.failures = 0

@@ -434,15 +434,18 @@ func TestTheFirstWriteOfASessionCanBeRepeated(t *testing.T) {
 	w.cluster.Change(func() { w.cluster.Floor = 1 })
 	lost := false
 	seen := w.watch(func(shard.NodeID, *shard.Command) (shard.Response, bool) {
-		if lost {
-			return shard.Response{}, false
+		if !lost {
+			lost, w.net.Deaf[w.leaderOf("a")] = true, true
 		}
-		lost = true
-		return shard.Response{Err: shard.ErrUndetermined}, true
+		return shard.Response{}, false
 	})
-	w.do(put("a", "v"), 0).ok()
-	if n := len(*seen); n != 2 || (*seen)[0].birth == 0 || (*seen)[0].birth != (*seen)[1].birth || (*seen)[0].id != (*seen)[1].id {
-		t.Errorf("attempts %+v", *seen)
+	p := w.do(put("a", "v"), 0)
+	w.env.Run(time.Second, func() bool { return lost })
+	clear(w.net.Deaf)
+	w.net.Break(w.leaderOf("a"))
+	p.ok()
+	if n := len(*seen); n != 2 || (*seen)[0].birth == 0 || (*seen)[0].birth != (*seen)[1].birth || (*seen)[0].id != (*seen)[1].id || w.effects() != 1 {
+		t.Errorf("attempts %+v, %d effects", *seen, w.effects())
 	}
 }
 

@@ -40,7 +40,7 @@ func (c *Core) flush() {
 		n.touched = false
 		l := n.link
 		if l == nil || !l.greeted {
-			continue
+			continue // see retry.go: no operation before the greeting
 		}
 		n.mu.Lock()
 		offer := l.open && !l.filling && l.moreLocked()
@@ -55,7 +55,7 @@ func (c *Core) flush() {
 
 // moreLocked tells whether there is something to send.
 func (l *link) moreLocked() bool {
-	return l.welcome && l.node.out.head != nil && l.windowLocked()
+	return l.node.out.head != nil && l.windowLocked()
 }
 
 func (l *link) windowLocked() bool {

@@ -31,6 +31,13 @@ func Run(t *testing.T, open func(t *testing.T) *client.Client) {
 		{"ScanLargeRows", scanLargeRows},
 		{"Multi", multi},
 		{"ManyCallers", manyCallers},
+		{"ReadsAtARevision", readsAtARevision},
+		{"SnapshotScans", snapshotScans},
+		{"CompareAndSwap", compareAndSwap},
+		{"Batches", batches},
+		{"BadBatches", badBatches},
+		{"DeleteRange", deleteRange},
+		{"Operations", operations},
 		{"EndedContexts", endedContexts},
 		{"Closed", closed},
 	}
