@@ -59,7 +59,7 @@ type stateMark struct {
 func NewWitness(loop *Loop, trace *Trace) *Witness {
 	return &Witness{loop: loop, trace: trace, leaders: make(map[shardTerm]shard.ReplicaID), logs: make(map[shard.ID]map[uint64]*appliedEntry),
 		states: make(map[shardIndex]stateMark), contents: make(map[shardIndex]stateMark), durable: make(map[replicaOn]uint64),
-		effects:  effects{byOp: make(map[shard.OpID]effect), byValue: make(map[written]effect), deletes: make(map[string][]shard.Revision)},
+		effects:  newEffects(),
 		promises: promises{votes: make(map[ballot]shard.ReplicaID), last: make(map[member]promised)}}
 }
 

@@ -85,7 +85,10 @@ func tighten(history []porcupine.Operation) error {
 
 func revOf(o *porcupine.Operation) shard.Revision { return o.Output.(seen).rev }
 
-func isWrite(o *porcupine.Operation) bool { return o.Input.(*Op).Kind != shard.KindGet }
+func isWrite(o *porcupine.Operation) bool {
+	k := o.Input.(*Op).Kind
+	return k == shard.KindPut || k == shard.KindDelete
+}
 
 // eachRevision calls f with each run of operations of one revision.
 func eachRevision(ops []*porcupine.Operation, f func([]*porcupine.Operation)) {
