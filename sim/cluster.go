@@ -147,6 +147,16 @@ func (c *Cluster) shardOf(key []byte) shard.ID {
 	panic(fmt.Sprintf("no shard covers key %x", key))
 }
 
+// spanOf is the span of a shard.
+func (c *Cluster) spanOf(id shard.ID) shard.Span {
+	for i := range c.descriptors {
+		if c.descriptors[i].ID == id {
+			return c.descriptors[i].Span
+		}
+	}
+	panic(fmt.Sprintf("no shard has the ID %d", id))
+}
+
 // Unsettled says what keeps the cluster from being settled, or nothing: every
 // shard has all its replicas as voters, exactly one leader, which all of them
 // follow, and all have applied the same.

@@ -11,7 +11,9 @@ import (
 )
 
 // oneOrder: revisions are drawn for the whole cluster, and not for each shard.
-const oneOrder = false
+const oneOrder = merged
+
+const merged = false
 
 // effects is what the logs say of every write to a user key. Clients see a part of
 // it only: a write that took effect although it was refused, or twice, may be

@@ -120,6 +120,19 @@ func (h *History) End(o *Op, how outcome) {
 	o.Outcome = how
 }
 
+// Saw notes a read at a revision that has returned.
+func (h *History) Saw(s *Snapshot) {
+	h.clock++
+	s.Return = h.clock
+	h.snapshots = append(h.snapshots, s)
+}
+
+// now is a logical time of its own, for a call that becomes several snapshots.
+func (h *History) now() int64 {
+	h.clock++
+	return h.clock
+}
+
 // Check tells whether the history could have happened on one copy of the data,
 // one operation at a time, and whether revisions follow real time.
 //

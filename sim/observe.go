@@ -21,7 +21,8 @@ type Witness struct {
 	durable  map[replicaOn]uint64
 	effects  effects
 	promises promises
-	installs int // of snapshots
+	installs int            // of snapshots
+	floorMax shard.Revision // the highest floor of any shard
 	failure  error
 }
 
@@ -188,6 +189,7 @@ type observer struct {
 
 	applied raftgroup.Position // of the last EndApply or install
 	last    shard.Revision
+	floor   shard.Revision
 	at      raftgroup.Position // of the entry whose operations are being applied
 	ops     int                // of that entry so far
 	term    uint64             // of the last leadership
@@ -276,8 +278,18 @@ func (o *observer) Published() {
 		o.witness.Fail("%s shard %d: last revision goes from %d back to %d", o.node, o.shard, o.last, s.LastRevision)
 	}
 	o.last = s.LastRevision
+	o.raised(s.Floor)
 	o.witness.state(o.node, &s, stateText(&s))
 	o.event("applied %d/%d revision %d", s.Applied, s.AppliedTerm, s.LastRevision)
+}
+
+// raised checks that a floor never falls, and stays at or below what was written.
+func (o *observer) raised(floor shard.Revision) {
+	if floor < o.floor || floor > o.last {
+		o.witness.Fail("%s shard %d: the floor goes from %d to %d, with last revision %d", o.node, o.shard, o.floor, floor, o.last)
+	}
+	o.floor = floor
+	o.witness.floorMax = max(o.witness.floorMax, floor)
 }
 
 func (o *observer) InstallBegin() {
@@ -295,6 +307,7 @@ func (o *observer) InstallEnd(s *storage.ReplicaState) {
 		o.witness.Fail("%s shard %d: a snapshot at %d replaced the state at %d", o.node, o.shard, s.Applied, o.applied.Index)
 	}
 	o.applied, o.last = raftgroup.Position{Index: s.Applied, Term: s.AppliedTerm}, s.LastRevision
+	o.raised(s.Floor)
 	o.witness.state(o.node, s, stateText(s))
 	o.witness.installs++
 	o.event("installed %d/%d revision %d", s.Applied, s.AppliedTerm, s.LastRevision)

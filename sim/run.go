@@ -57,13 +57,14 @@ type Report struct {
 	Faults       Faults
 
 	Acked, Undetermined, Refused, Reads int // operations
+	Calls, ReadsAt, Compacted           int // see Workload
 	Crashes, Partitions, Pauses         int
 	Snapshots                           int // installed
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused; %d reads; %d crashes, %d partitions, %d pauses; %d snapshots; grown %v; faults %v",
-		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Reads, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Grown, r.Faults)
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d crashes, %d partitions, %d pauses; %d snapshots; grown %v; faults %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Grown, r.Faults)
 }
 
 // Failure is a run that broke a promise.
@@ -180,7 +181,8 @@ func drawWorkload(l *Loop) WorkloadConfig {
 		// Long values make snapshots that are ingested as files.
 		ValueBytes: []int{300, 300, 300, 8 << 10}[l.rand.IntN(4)],
 		Think:      []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 60 * time.Millisecond, time.Second}[l.rand.IntN(4)],
-		Scout:      []time.Duration{10 * time.Millisecond, 30 * time.Millisecond}[l.rand.IntN(2)]}
+		Scout:      []time.Duration{10 * time.Millisecond, 30 * time.Millisecond}[l.rand.IntN(2)],
+		Plain:      !merged}
 }
 
 // until runs the loop until done, a violation, or d of virtual time; it tells
@@ -232,10 +234,17 @@ func (r *run) settle() error {
 	}
 }
 
-// readBack reads every key once more: what was acknowledged must be there.
+// readBack reads every key once more: what was acknowledged must be there. And it
+// asks again, at every replica, what was read at older revisions.
 func (r *run) readBack() error {
 	read := false
-	r.load.ReadAll(func() { read = true })
+	r.load.ReadAll(func() {
+		if r.load.cfg.Plain {
+			read = true
+			return
+		}
+		r.load.lookBackEverywhere(func() { read = true })
+	})
 	ok, err := r.until(settleWithin, func() bool { return read })
 	if err == nil && !ok {
 		err = fmt.Errorf("not all keys could be read within %v", settleWithin)
@@ -255,6 +264,7 @@ func (r *run) check() error {
 func (r *run) report() Report {
 	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Faults: r.nemesis.faults,
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
+		Calls: r.load.Calls, ReadsAt: r.load.ReadsAt, Compacted: r.load.Compacted,
 		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses,
 		Snapshots: r.witness.installs}
 }
