@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"hash/fnv"
+	"maps"
 
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
@@ -20,10 +21,12 @@ type Witness struct {
 	contents map[shardIndex]stateMark
 	durable  map[replicaOn]uint64
 	effects  effects
-	promises promises
-	installs int            // of snapshots
-	floorMax shard.Revision // the highest floor of any shard
-	failure  error
+	// installing: the replicas whose data is being replaced by a snapshot.
+	installing map[shardOn]bool
+	promises   promises
+	installs   int            // of snapshots
+	floorMax   shard.Revision // the highest floor of any shard
+	failure    error
 }
 
 type shardTerm struct {
@@ -56,11 +59,17 @@ type stateMark struct {
 	by   string
 }
 
+// shardOn is a shard's replica on a node of a name.
+type shardOn struct {
+	node  string
+	shard shard.ID
+}
+
 // NewWitness makes a witness that has seen nothing.
 func NewWitness(loop *Loop, trace *Trace) *Witness {
 	return &Witness{loop: loop, trace: trace, leaders: make(map[shardTerm]shard.ReplicaID), logs: make(map[shard.ID]map[uint64]*appliedEntry),
 		states: make(map[shardIndex]stateMark), contents: make(map[shardIndex]stateMark), durable: make(map[replicaOn]uint64),
-		effects:  newEffects(),
+		effects: newEffects(), installing: make(map[shardOn]bool),
 		promises: promises{votes: make(map[ballot]shard.ReplicaID), last: make(map[member]promised)}}
 }
 
@@ -294,11 +303,13 @@ func (o *observer) raised(floor shard.Revision) {
 
 func (o *observer) InstallBegin() {
 	o.event("install begins")
+	o.witness.installing[shardOn{o.node, o.shard}] = true
 	o.Machine.InstallBegin()
 }
 
 func (o *observer) InstallEnd(s *storage.ReplicaState) {
 	o.Machine.InstallEnd(s)
+	delete(o.witness.installing, shardOn{o.node, o.shard})
 	if s == nil {
 		o.event("install abandoned")
 		return
@@ -331,4 +342,9 @@ func (o *observer) Stopped(err error) {
 func stateText(s *storage.ReplicaState) string {
 	return fmt.Sprintf("applied %d/%d revision %d floor %d versions %d bytes %d descriptor %x",
 		s.Applied, s.AppliedTerm, s.LastRevision, s.Floor, s.Versions, s.Bytes, shard.AppendDescriptor(nil, &s.Descriptor))
+}
+
+// crashed forgets what a node was in the middle of.
+func (w *Witness) crashed(node string) {
+	maps.DeleteFunc(w.installing, func(on shardOn, _ bool) bool { return on.node == node })
 }
