@@ -6,6 +6,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -61,6 +62,8 @@ func travels(t raftpb.MessageType) bool {
 		raftpb.MsgPreVote, raftpb.MsgPreVoteResp, raftpb.MsgSnap,
 		raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgTimeoutNow:
 		return true
+	case raftpb.MsgReadIndex, raftpb.MsgReadIndexResp:
+		return planted.On(planted.ReadIndexBySuccessor)
 	}
 	return false
 }
