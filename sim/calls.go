@@ -12,15 +12,16 @@ import (
 // Call is a batch or a delete-range, as its client saw it. Before the check it
 // becomes one Op for every key that it concerns.
 type Call struct {
-	Client  int
-	Name    string // see callName
-	Shard   shard.ID
-	Command shard.Command
-	Result  shard.Result
-	Call    int64
-	Return  int64
-	Outcome outcome
-	At      time.Duration // virtual time of the call
+	Client   int
+	Name     string // see callName
+	Shard    shard.ID
+	ShardEnd []byte // where the shard's span ends
+	Command  shard.Command
+	Result   shard.Result
+	Call     int64
+	Return   int64
+	Outcome  outcome
+	At       time.Duration // virtual time of the call
 }
 
 func (c *Call) String() string {
@@ -65,7 +66,10 @@ func (h *History) EndCall(c *Call, how outcome) {
 // operations in the order of their calls. A call whose outcome its client does not know
 // counts as what the logs say that it did.
 func (h *History) expand() []*Op {
-	ops := slices.Clone(h.ops)
+	ops := make([]*Op, 0, len(h.ops))
+	for _, o := range h.ops {
+		ops = append(ops, h.settlePut(o))
+	}
 	keys := h.keys()
 	for _, c := range h.calls {
 		if c.Command.Kind == shard.KindDeleteRange {
@@ -76,6 +80,21 @@ func (h *History) expand() []*Op {
 	}
 	slices.SortStableFunc(ops, func(a, b *Op) int { return int(a.Call - b.Call) })
 	return ops
+}
+
+// settlePut gives a put whose outcome is unknown the revision that the logs say it
+// had: though nobody read its value, a compare may have met it.
+func (h *History) settlePut(o *Op) *Op {
+	if o.Kind != shard.KindPut || o.Outcome != pending && o.Outcome != undetermined {
+		return o
+	}
+	e := h.puts[written{o.Key, o.Value}]
+	if e == nil {
+		return o
+	}
+	settled := *o
+	settled.Rev = e.rev
+	return &settled
 }
 
 // keys are all that operations on one key, and batches, name.

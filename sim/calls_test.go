@@ -69,6 +69,12 @@ func logged(h *History, res shard.Result, removed ...string) *History {
 	return h
 }
 
+// tookEffect adds what the logs say of a put.
+func tookEffect(h *History, w written, rev shard.Revision) *History {
+	h.puts = map[written]*effect{w: {shard: 2, rev: rev, kind: shard.KindPut}}
+	return h
+}
+
 func swap(key, from, to string) shard.Command {
 	return batch(compares(ifValue(key, from)), ops(toPut(key, to)), ops(toGet(key)))
 }
@@ -96,6 +102,10 @@ func TestCallVerdicts(t *testing.T) {
 		{"swap goes on against its own get", calling(one(), batch(compares(ifValue("a", "1")), ops(toGet("a"), toPut("b", "2")), nil), held(2, saw("3", 1), wrote(2)), 3, 4, done), "although a compare"},
 		{"swap of unknown outcome took effect", logged(calling(script(put("a", "1", 1, 1, 2), get("a", "2", 2, 5, 6)), swap("a", "1", "2"), shard.Result{}, 3, 4, undetermined), held(2, wrote(2))), ""},
 		{"swap of unknown outcome could not", logged(calling(script(put("a", "9", 1, 1, 2), get("a", "2", 2, 5, 6)), swap("a", "1", "2"), shard.Result{}, 3, 4, undetermined), held(2, wrote(2))), "not linearizable"},
+		{"a compare met a write of unknown outcome that nobody read", tookEffect(calling(script(with(put("a", "1", 0, 1, 2), undetermined), get("a", "2", 5, 5, 6)),
+			batch(compares(shard.Compare{Kind: shard.ComparePresent, Key: []byte("a")}), ops(toPut("a", "2")), nil), held(5, wrote(5)), 3, 4, done), written{"a", "1"}, 4), ""},
+		{"a compare met nothing", calling(script(with(put("a", "1", 0, 1, 2), undetermined), get("a", "2", 5, 5, 6)),
+			batch(compares(shard.Compare{Kind: shard.ComparePresent, Key: []byte("a")}), ops(toPut("a", "2")), nil), held(5, wrote(5)), 3, 4, done), "not linearizable"},
 		{"swap of unknown outcome did nothing", calling(script(put("a", "1", 1, 1, 2), get("a", "1", 1, 5, 6)), swap("a", "1", "2"), shard.Result{}, 3, 4, undetermined), ""},
 		{"swap was refused and is seen", calling(script(put("a", "1", 1, 1, 2), get("a", "2", 2, 5, 6)), swap("a", "1", "2"), shard.Result{}, 3, 4, refused), "refused"},
 		{"the other list is seen", calling(script(put("a", "1", 1, 1, 2), get("b", "y", 2, 5, 6)),

@@ -101,8 +101,9 @@ type History struct {
 	// deletes are the revisions of every delete that took effect, by key, if the
 	// logs were watched; nil: nobody knows.
 	deletes map[string][]shard.Revision
-	// effects of calls by name, if the logs were watched.
+	// effects of calls by name, and puts by what they wrote, if the logs were watched.
 	effects map[string]*effect
+	puts    map[written]*effect
 }
 
 // Begin notes the call of an operation.

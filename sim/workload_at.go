@@ -14,7 +14,7 @@ func (k *worker) lookBack(key []byte, timeout time.Duration, then func()) {
 	anyReplica := l.rand.IntN(3) > 0
 	switch l.rand.IntN(8) {
 	case 0:
-		k.draw(shard.Revision(1+l.rand.IntN(3)), timeout, func(shard.Revision) { then() })
+		k.draw(timeout, func(shard.Revision) { then() })
 	case 1, 2:
 		k.snapshot(anyReplica, timeout, then)
 	case 3:
@@ -42,18 +42,18 @@ func (m *memory) asked(l *Loop) shard.Revision {
 	return m.revs[l.rand.IntN(len(m.revs))]
 }
 
-// draw draws revisions as a client does that will read at the first one.
-func (k *worker) draw(count shard.Revision, timeout time.Duration, then func(shard.Revision)) {
+// draw draws a revision as a client does that will read at it.
+func (k *worker) draw(timeout time.Duration, then func(shard.Revision)) {
 	cluster := k.load.cluster
-	o := k.load.history.Begin(&Op{Client: k.id, Kind: shard.KindDraw, Shard: shard.MetaID, Count: count, At: cluster.loop.now})
-	k.do(shard.Command{Kind: shard.KindDraw, Limit: uint64(count)}, timeout, 0, func(res shard.Result, err error) {
+	o := k.load.history.Begin(&Op{Client: k.id, Kind: shard.KindDraw, Shard: shard.MetaID, Count: 1, At: cluster.loop.now})
+	k.do(shard.Command{Kind: shard.KindDraw, Limit: 1}, timeout, 0, func(res shard.Result, err error) {
 		how := refused
 		if err == nil {
 			how = done
 			o.Rev = res.Revision
 			k.load.memory.revision(res.Revision)
-			if res.Revision == 0 || res.Count != uint64(count) {
-				cluster.witness.Fail("a draw of %d revisions gave %d from %d on", count, res.Count, res.Revision)
+			if res.Revision == 0 || res.Count != 1 {
+				cluster.witness.Fail("a draw of a revision gave %d from %d on", res.Count, res.Revision)
 			}
 		}
 		k.load.history.End(o, how)
@@ -64,7 +64,7 @@ func (k *worker) draw(count shard.Revision, timeout time.Duration, then func(sha
 
 // snapshot reads all keys at one revision, which it draws first.
 func (k *worker) snapshot(anyReplica bool, timeout time.Duration, then func()) {
-	k.draw(1, timeout, func(rev shard.Revision) {
+	k.draw(timeout, func(rev shard.Revision) {
 		if rev == 0 {
 			then()
 			return

@@ -125,7 +125,9 @@ func (w *Workload) marker(key []byte) []byte {
 func (k *worker) call(cmd shard.Command, timeout, cancelAt time.Duration, then func()) {
 	cluster := k.load.cluster
 	c := k.load.history.BeginCall(&Call{Client: k.id, Shard: cluster.shardOf(cmd.Anchor()), Command: cmd, At: cluster.loop.now})
-	within := cmd.Kind == shard.KindDeleteRange || cmd.Within(cluster.spanOf(c.Shard))
+	span := cluster.spanOf(c.Shard)
+	c.ShardEnd = span.End
+	within := cmd.Kind == shard.KindDeleteRange || cmd.Within(span)
 	k.do(cmd, timeout, cancelAt, func(res shard.Result, err error) {
 		how := classify(err)
 		switch how {
