@@ -25,6 +25,14 @@ type Config struct {
 	Faults     *Faults         // nil: drawn from the seed
 	Grown      *bool           // see ClusterConfig; nil: drawn from the seed
 
+	// Direct takes the place of the faults: it is called once, when the clients
+	// begin, and arranges what is to happen. nil: faults strike.
+	Direct func(*Stage)
+
+	// Overlook tells which violations do not count, so that it shows what else
+	// finds a bug; nil: all count.
+	Overlook func(error) bool
+
 	TraceAll io.Writer // every line of the trace; nil: none
 }
 
@@ -141,7 +149,11 @@ func newRun(cfg Config) (*run, error) {
 	r := &run{cfg: cfg, trace: NewTrace(cfg.TraceAll)}
 	r.loop = NewLoop(cfg.Seed, r.trace)
 	r.witness = NewWitness(r.loop, r.trace)
+	r.witness.overlook = cfg.Overlook
 	faults := drawFaults(r.loop)
+	if cfg.Direct != nil {
+		faults = Faults{}
+	}
 	if cfg.Faults != nil {
 		faults = *cfg.Faults
 	}
@@ -202,7 +214,11 @@ func (r *run) start() error {
 
 func (r *run) work() error {
 	r.load.Start()
-	r.nemesis.Start()
+	if r.cfg.Direct != nil {
+		r.cfg.Direct(&Stage{r})
+	} else {
+		r.nemesis.Start()
+	}
 	_, err := r.until(r.cfg.Work, nil)
 	return err
 }
