@@ -24,6 +24,7 @@ type Cluster struct {
 	peers       *transport.Network
 	nodes       []*Node
 	raft        node.RaftConfig
+	keep        Keep
 	grown       bool               // one node founds the cluster and the others join
 	descriptors []shard.Descriptor // that the cluster starts with, in order of ID and of span
 }

@@ -10,11 +10,6 @@ import (
 	"github.com/kiloraft/kiloraft/shard/machine"
 )
 
-// oneOrder: revisions are drawn for the whole cluster, and not for each shard.
-const oneOrder = merged
-
-const merged = false
-
 // effects is what the logs say of every write to a user key. Clients see a part of
 // it only: a write that took effect although it was refused, or twice, may be
 // overwritten before anybody reads it.
@@ -30,14 +25,14 @@ type effects struct {
 
 	next     map[shard.ID]opAt           // of each log: what was applied last by whoever came first
 	last     map[shard.ID]shard.Revision // of the last write in each log
-	byRev    map[revisionIn]*effect      // every revision that was written
+	byRev    map[shard.Revision]*effect  // every revision that was written
 	answered map[opInLog]string          // what the first replica made of it, where that may differ
 }
 
 func newEffects() effects {
 	return effects{model: newModel(), byOp: make(map[shard.OpID]*effect), byValue: make(map[written]*effect), deletes: make(map[string][]shard.Revision),
 		byName: make(map[string]*effect), idle: make(map[string][]*shard.Result), next: make(map[shard.ID]opAt), last: make(map[shard.ID]shard.Revision),
-		byRev: make(map[revisionIn]*effect), answered: make(map[opInLog]string)}
+		byRev: make(map[shard.Revision]*effect), answered: make(map[opInLog]string)}
 }
 
 // opAt is the position of an operation in a log: entries hold several.
@@ -49,19 +44,6 @@ type opAt struct {
 type opInLog struct {
 	shard shard.ID
 	opAt
-}
-
-// revisionIn is a revision, and the shard whose number it is if each has its own.
-type revisionIn struct {
-	shard shard.ID
-	rev   shard.Revision
-}
-
-func inOrder(id shard.ID, rev shard.Revision) revisionIn {
-	if oneOrder {
-		id = 0
-	}
-	return revisionIn{id, rev}
 }
 
 // effect is one write as it was first applied.
@@ -204,13 +186,13 @@ func (e *effects) evaluate(rev shard.Revision, c *shard.Command) modelResult {
 // add notes an effect. Its revision is nobody else's, and above those of all
 // writes before it in its log.
 func (e *effects) add(now *effect, c *shard.Command, changes map[string]version) error {
-	if other := e.byRev[inOrder(now.shard, now.rev)]; other != nil {
+	if other := e.byRev[now.rev]; other != nil {
 		return fmt.Errorf("two writes have one revision: %v and %v", other, now)
 	}
 	if before := e.last[now.shard]; now.rev <= before {
 		return fmt.Errorf("%v comes after revision %d in its log", now, before)
 	}
-	e.byRev[inOrder(now.shard, now.rev)] = now
+	e.byRev[now.rev] = now
 	e.last[now.shard] = now.rev
 	e.byOp[c.Op] = now
 	switch c.Kind {

@@ -125,9 +125,6 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := log().w
-			if c.name == "a draw of a write's revision" && !oneOrder {
-				t.Skip("draws are of no shard")
-			}
 			w.judge(c.h)
 			verdict(t, w.Err(), c.want)
 		})

@@ -292,7 +292,7 @@ func checkKey(key string, ops []*Op, revs map[written]shard.Revision, timeout ti
 		}
 		rev, ret := o.Rev, o.Return
 		if o.Outcome != done {
-			ret = int64(1) << 60
+			ret = never
 			if o.Kind == shard.KindPut && rev == 0 {
 				r, read := revs[written{o.Key, o.Value}]
 				if !read {

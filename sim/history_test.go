@@ -68,6 +68,16 @@ func TestHistoryVerdicts(t *testing.T) {
 	}
 }
 
+// TestManyWritesAtOnce: what waited while a process was stopped takes effect
+// between two events.
+func TestManyWritesAtOnce(t *testing.T) {
+	h := script(get("a", "", 0, 50, 51))
+	for i := int64(0); i < 40; i++ {
+		h.ops = append(h.ops, script(put("a", fmt.Sprint(i), shard.Revision(100-i), 1+i, 53+i)).ops...)
+	}
+	verdict(t, h.Check(time.Minute), "")
+}
+
 func TestClassify(t *testing.T) {
 	for _, c := range []struct {
 		err  error

@@ -48,7 +48,7 @@ func (w *Witness) judgeDraw(o *Op) {
 		return
 	}
 	for r := o.Rev; r < o.Rev+o.Count; r++ {
-		if e := w.effects.byRev[inOrder(0, r)]; e != nil {
+		if e := w.effects.byRev[r]; e != nil {
 			w.Fail("revision %d was drawn and is that of %v: %v", r, e, o)
 		}
 	}

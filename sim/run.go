@@ -20,6 +20,7 @@ type Config struct {
 
 	Nodes      int             // 0: 3
 	UserShards int             // 0: 3
+	Keep       *Keep           // nil: drawn from the seed
 	Work       time.Duration   // virtual time during which clients work and faults strike; 0: 15 s
 	Workload   *WorkloadConfig // nil: drawn from the seed
 	Faults     *Faults         // nil: drawn from the seed
@@ -62,6 +63,7 @@ type Report struct {
 	Steps, Lines uint64
 	Virtual      time.Duration
 	Grown        bool
+	Keep         Keep
 	Faults       Faults
 
 	Acked, Undetermined, Refused, Reads int // operations
@@ -71,8 +73,8 @@ type Report struct {
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d crashes, %d partitions, %d pauses; %d snapshots; grown %v; faults %v",
-		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Grown, r.Faults)
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d crashes, %d partitions, %d pauses; %d snapshots; grown %v; %v; faults %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Grown, r.Keep, r.Faults)
 }
 
 // Failure is a run that broke a promise.
@@ -166,6 +168,10 @@ func newRun(cfg Config) (*run, error) {
 		Raft: drawRaft(r.loop)}); err != nil {
 		return nil, err
 	}
+	r.cluster.keep = drawKeep(r.loop)
+	if cfg.Keep != nil {
+		r.cluster.keep = *cfg.Keep
+	}
 	load := drawWorkload(r.loop)
 	if cfg.Workload != nil {
 		load = *cfg.Workload
@@ -193,8 +199,7 @@ func drawWorkload(l *Loop) WorkloadConfig {
 		// Long values make snapshots that are ingested as files.
 		ValueBytes: []int{300, 300, 300, 8 << 10}[l.rand.IntN(4)],
 		Think:      []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 60 * time.Millisecond, time.Second}[l.rand.IntN(4)],
-		Scout:      []time.Duration{10 * time.Millisecond, 30 * time.Millisecond}[l.rand.IntN(2)],
-		Plain:      !merged}
+		Scout:      []time.Duration{10 * time.Millisecond, 30 * time.Millisecond}[l.rand.IntN(2)]}
 }
 
 // until runs the loop until done, a violation, or d of virtual time; it tells
@@ -278,7 +283,7 @@ func (r *run) check() error {
 }
 
 func (r *run) report() Report {
-	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Faults: r.nemesis.faults,
+	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Keep: r.cluster.keep, Faults: r.nemesis.faults,
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
 		Calls: r.load.Calls, ReadsAt: r.load.ReadsAt, Compacted: r.load.Compacted,
 		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses,

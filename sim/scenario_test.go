@@ -1,10 +1,16 @@
 package sim
 
 import (
+	"cmp"
+	"errors"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/shard/machine"
 )
 
 // scenarios are directed runs, by name: the interleavings that some rules are for.
@@ -24,7 +30,7 @@ func directed(t *testing.T, seed uint64, scenario string) Config {
 	cfg := config(t, seed)
 	cfg.Grown = grownNot()
 	cfg.Direct = scenarios[scenario]
-	cfg.Workload = &WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 6, ValueBytes: 40, Think: 20 * time.Millisecond, Scout: 10 * time.Millisecond, Plain: !merged}
+	cfg.Workload = &WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 6, ValueBytes: 40, Think: 20 * time.Millisecond, Scout: 10 * time.Millisecond}
 	cfg.Work = 10 * time.Second
 	return cfg
 }
@@ -33,7 +39,7 @@ func TestScenarios(t *testing.T) {
 	if raceDetector {
 		t.Skip("finds little on one goroutine")
 	}
-	for name := range scenarios {
+	for _, name := range slices.Sorted(maps.Keys(scenarios)) {
 		t.Run(name, func(t *testing.T) {
 			for seed := uint64(1); seed <= 2; seed++ {
 				runSeed(t, directed(t, seed, name))
@@ -98,4 +104,35 @@ func lateAttempts(s *Stage) {
 
 // staleProposals puts writes with revisions of long ago into the logs, as a leader
 // would that kept a draw over the end of its term.
-func staleProposals(s *Stage) {}
+func staleProposals(s *Stage) {
+	load, scout := s.run.load, NewScout(s.run.load, 0)
+	s.Every(100*time.Millisecond, func() {
+		key := load.keys[s.run.loop.rand.IntN(len(load.keys))]
+		n := s.Leader(s.run.cluster.shardOf(key))
+		if n == nil {
+			return
+		}
+		r, _ := s.replica(n, s.run.cluster.shardOf(key))
+		state, _ := r.State()
+		rev := load.memory.asked()
+		if rev == 0 || rev > state.LastRevision {
+			return
+		}
+		o := scout.begin(shard.KindPut, key, load.value(0))
+		scout.sequence++
+		p := &raftgroup.Proposal{Term: r.Leadership().Term,
+			Header: machine.AppendHeader(nil, machine.Header{Revision: rev, Version: state.Descriptor.Epoch.Version}),
+			Body: shard.AppendCommand(nil, &shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(o.Value),
+				Op: shard.OpID{Session: scout.session, Sequence: scout.sequence}})}
+		p.Done = func(res raftgroup.Result, err error) {
+			how := refused
+			if err == nil && res.Err == nil || errors.Is(err, shard.ErrUndetermined) {
+				how = undetermined
+			}
+			scout.end(n, o, how, cmp.Or(err, res.Err))
+		}
+		if err := r.Group().Propose(p); err != nil {
+			scout.end(n, o, refused, err)
+		}
+	})
+}

@@ -161,7 +161,7 @@ func (s *Scout) draw() {
 
 // getAt asks every node for what a key held at one revision.
 func (s *Scout) getAt(key []byte) {
-	rev := s.load.memory.asked(s.load.cluster.loop)
+	rev := s.load.memory.asked()
 	if rev == 0 {
 		return
 	}

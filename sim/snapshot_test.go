@@ -48,9 +48,6 @@ func in(h *History, id shard.ID) *History {
 }
 
 func TestOneOrderOverAllShards(t *testing.T) {
-	if !oneOrder {
-		t.Skip("each shard has revisions of its own")
-	}
 	for _, c := range []struct {
 		name string
 		h    *History

@@ -56,7 +56,7 @@ type WorkloadConfig struct {
 
 // NewWorkload makes the clients. Start sets them to work.
 func NewWorkload(c *Cluster, cfg WorkloadConfig) *Workload {
-	w := &Workload{cluster: c, cfg: cfg, history: &History{}}
+	w := &Workload{cluster: c, cfg: cfg, history: &History{}, memory: memory{loop: c.loop, seen: make(map[string]version)}}
 	for i := range cfg.Keys {
 		w.keys = append(w.keys, shard.UserKey(fmt.Appendf([]byte{byte(i * 256 / cfg.Keys)}, "key%d", i)))
 	}

@@ -20,7 +20,7 @@ func (k *worker) lookBack(key []byte, timeout time.Duration, then func()) {
 	case 3:
 		k.future(key, anyReplica, timeout, then)
 	default:
-		rev := k.load.memory.asked(l)
+		rev := k.load.memory.asked()
 		switch {
 		case rev == 0:
 			then()
@@ -35,11 +35,11 @@ func (k *worker) lookBack(key []byte, timeout time.Duration, then func()) {
 
 // asked draws a revision to read at, among those that are remembered; 0: there is
 // none yet.
-func (m *memory) asked(l *Loop) shard.Revision {
-	if l.rand.IntN(2) == 0 {
-		return m.old[l.rand.IntN(len(m.old))]
+func (m *memory) asked() shard.Revision {
+	if m.loop.rand.IntN(2) == 0 {
+		return m.old[m.loop.rand.IntN(len(m.old))]
 	}
-	return m.revs[l.rand.IntN(len(m.revs))]
+	return m.revs[m.loop.rand.IntN(len(m.revs))]
 }
 
 // draw draws a revision as a client does that will read at it.

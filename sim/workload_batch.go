@@ -11,26 +11,32 @@ import (
 // memory is what clients tell one another, so that compares hold now and then, and
 // reads ask for revisions that there were.
 type memory struct {
+	loop *Loop
 	seen map[string]version // the last answer of a get, by key
 	revs [8]shard.Revision  // the last ones that anybody was given
 	next int
-	old  [4]shard.Revision // some that were kept for longer
+	old  [4]shard.Revision // some that are kept for up to oldMax, each until its time
+	til  [4]time.Duration
 }
 
+// oldMax is longer than the longest retention that is drawn: what is asked for then
+// is refused.
+const oldMax = 8 * time.Second
+
 func (m *memory) saw(key string, v version) {
-	if m.seen == nil {
-		m.seen = make(map[string]version)
-	}
 	m.seen[key] = v
 }
 
-// revision remembers a revision; one in thirty is kept for longer.
+// revision remembers a revision.
 func (m *memory) revision(r shard.Revision) {
 	m.revs[m.next%len(m.revs)] = r
-	if m.next%30 == 0 {
-		m.old[m.next/30%len(m.old)] = r
-	}
 	m.next++
+	for i := range m.old {
+		if m.til[i] <= m.loop.now {
+			m.old[i], m.til[i] = r, m.loop.now+m.loop.between(oldMax/16, oldMax)
+			return
+		}
+	}
 }
 
 // newest is the largest revision of those remembered.
