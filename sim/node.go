@@ -180,7 +180,6 @@ func (n *Node) serve(id storage.Identity) {
 		return
 	}
 	n.node = started
-	n.tune()
 	n.event("serves as node %d, incarnation %d", id.Node, id.Incarnation)
 }
 

@@ -218,6 +218,7 @@ func (r *run) start() error {
 }
 
 func (r *run) work() error {
+	r.cluster.administer(r.cfg.Work)
 	r.load.Start()
 	if r.cfg.Direct != nil {
 		r.cfg.Direct(&Stage{r})

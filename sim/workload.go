@@ -39,6 +39,8 @@ type worker struct {
 	running int // operations in flight
 
 	writePercent int
+	retries      int           // see client.CoreConfig
+	chosen       []*chosen     // writes in flight whose operation is the caller's own
 	plain        bool          // no batches, delete-ranges or reads at a revision
 	patience     time.Duration // longest time-out
 }
@@ -75,6 +77,7 @@ func (w *Workload) client() *worker {
 		core: client.NewCore(client.CoreConfig{Env: e, Dialer: &Dialer{net: w.cluster.net, name: name, env: e},
 			Endpoints: w.cluster.addresses(), Cluster: w.cluster.ID, Logger: w.cluster.logger(name)}),
 		writePercent: []int{5, 50, 90}[l.rand.IntN(3)],
+		retries:      []int{0, 0, 1, -1}[l.rand.IntN(4)],
 		plain:        w.cfg.Plain || l.rand.IntN(4) == 0,
 		patience:     []time.Duration{300 * time.Millisecond, time.Second, 4 * time.Second}[l.rand.IntN(3)]}
 }
@@ -89,7 +92,8 @@ func (w *Workload) Start() {
 }
 
 // Replace ends a client as a crash does, and lets a new one take its place.
-// What it had in flight never returns.
+// What it had in flight never returns, but for the writes that it had noted down
+// before it sent them.
 func (w *Workload) Replace(i int) {
 	old := w.clients[i]
 	old.env.Close()
@@ -97,6 +101,7 @@ func (w *Workload) Replace(i int) {
 	w.clients[i] = w.client()
 	if w.started && !w.stopped {
 		w.clients[i].start()
+		w.clients[i].takeUp(old.chosen)
 	}
 }
 
@@ -187,7 +192,16 @@ func (w *Workload) value(id int) string {
 
 func (k *worker) write(o *Op, cmd shard.Command, timeout, cancelAt time.Duration, then func()) {
 	k.begin(o, cmd.Key)
-	k.do(cmd, timeout, cancelAt, func(res shard.Result, err error) {
+	if birth := k.load.memory.newest(); birth != 0 && !k.plain && k.load.cluster.loop.rand.IntN(8) == 0 {
+		k.choose(o, cmd, birth, timeout, then)
+		return
+	}
+	k.do(cmd, client.DoOptions{Timeout: timeout}, cancelAt, k.wrote(o, then))
+}
+
+// wrote is what becomes of a write's answer.
+func (k *worker) wrote(o *Op, then func()) func(shard.Result, error) {
+	return func(res shard.Result, err error) {
 		how := classify(err)
 		switch how {
 		case done:
@@ -205,12 +219,12 @@ func (k *worker) write(o *Op, cmd shard.Command, timeout, cancelAt time.Duration
 		k.load.history.End(o, how)
 		k.event(o, err)
 		then()
-	})
+	}
 }
 
 func (k *worker) get(key []byte, timeout time.Duration, then func(error)) {
 	o := k.begin(&Op{Kind: shard.KindGet}, key)
-	k.do(shard.Command{Kind: shard.KindGet, Key: key}, timeout, 0, func(res shard.Result, err error) {
+	k.do(shard.Command{Kind: shard.KindGet, Key: key}, client.DoOptions{Timeout: timeout}, 0, func(res shard.Result, err error) {
 		o.Found, o.Value, o.Rev = res.Found, string(res.Value), res.Revision
 		how := refused
 		if err == nil {
@@ -242,7 +256,7 @@ func (k *worker) scan(cmd shard.Command, timeout time.Duration, then func()) {
 			ops = append(ops, k.begin(&Op{Kind: shard.KindGet}, key))
 		}
 	}
-	k.do(cmd, timeout, 0, func(res shard.Result, err error) {
+	k.do(cmd, client.DoOptions{Timeout: timeout}, 0, func(res shard.Result, err error) {
 		page := span
 		if err == nil {
 			k.load.Reads++
@@ -313,10 +327,11 @@ func (k *worker) begin(o *Op, key []byte) *Op {
 }
 
 // do hands a command to the core, and cancels it at cancelAt if that is not 0.
-func (k *worker) do(cmd shard.Command, timeout, cancelAt time.Duration, finish func(shard.Result, error)) {
+func (k *worker) do(cmd shard.Command, options client.DoOptions, cancelAt time.Duration, finish func(shard.Result, error)) {
 	returned := false
 	k.running++
-	cancel := k.core.Do(cmd, timeout, func(res shard.Result, err error) {
+	options.MaxRetries = k.retries
+	cancel := k.core.DoWith(cmd, options, func(res shard.Result, err error) {
 		if returned {
 			k.load.cluster.witness.Fail("an operation of client %d returned twice: %+v", k.id, cmd)
 			return

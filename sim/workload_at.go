@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/kiloraft/kiloraft/client"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -46,7 +47,7 @@ func (m *memory) asked() shard.Revision {
 func (k *worker) draw(timeout time.Duration, then func(shard.Revision)) {
 	cluster := k.load.cluster
 	o := k.load.history.Begin(&Op{Client: k.id, Kind: shard.KindDraw, Shard: shard.MetaID, Count: 1, At: cluster.loop.now})
-	k.do(shard.Command{Kind: shard.KindDraw, Limit: 1}, timeout, 0, func(res shard.Result, err error) {
+	k.do(shard.Command{Kind: shard.KindDraw, Limit: 1}, client.DoOptions{Timeout: timeout}, 0, func(res shard.Result, err error) {
 		how := refused
 		if err == nil {
 			how = done
@@ -86,7 +87,7 @@ func (k *worker) snapshot(anyReplica bool, timeout time.Duration, then func()) {
 func (k *worker) getAt(key []byte, rev shard.Revision, anyReplica bool, timeout time.Duration, then func()) {
 	cluster, call := k.load.cluster, k.load.history.now()
 	began := cluster.loop.now
-	k.do(shard.Command{Kind: shard.KindGet, Key: key, Revision: rev, AnyReplica: anyReplica}, timeout, 0, func(res shard.Result, err error) {
+	k.do(shard.Command{Kind: shard.KindGet, Key: key, Revision: rev, AnyReplica: anyReplica}, client.DoOptions{Timeout: timeout}, 0, func(res shard.Result, err error) {
 		s := &Snapshot{At: rev, Shard: cluster.shardOf(key), Key: string(key), Found: res.Found, Value: string(res.Value), Rev: res.Revision, Asked: true, Client: k.id, Call: call, Time: began}
 		if !s.Found {
 			s.Value, s.Rev = "", 0
@@ -106,7 +107,7 @@ func (k *worker) getAt(key []byte, rev shard.Revision, anyReplica bool, timeout 
 func (k *worker) scanAt(cmd shard.Command, timeout time.Duration, then func(shard.Result, error)) {
 	cluster, call := k.load.cluster, k.load.history.now()
 	began := cluster.loop.now
-	k.do(cmd, timeout, 0, func(res shard.Result, err error) {
+	k.do(cmd, client.DoOptions{Timeout: timeout}, 0, func(res shard.Result, err error) {
 		if err == nil {
 			k.load.Reads++
 			k.load.ReadsAt++
@@ -162,7 +163,7 @@ func (w *Workload) refusedAt(rev shard.Revision, err error) {
 func (k *worker) future(key []byte, anyReplica bool, timeout time.Duration, then func()) {
 	cluster := k.load.cluster
 	rev := shard.MaxRevision - shard.Revision(cluster.loop.rand.IntN(2))
-	k.do(shard.Command{Kind: shard.KindGet, Key: bytes.Clone(key), Revision: rev, AnyReplica: anyReplica}, timeout, 0, func(_ shard.Result, err error) {
+	k.do(shard.Command{Kind: shard.KindGet, Key: bytes.Clone(key), Revision: rev, AnyReplica: anyReplica}, client.DoOptions{Timeout: timeout}, 0, func(_ shard.Result, err error) {
 		if err == nil {
 			cluster.witness.Fail("a read at revision %d, which nobody was given, was answered", rev)
 		}

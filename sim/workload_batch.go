@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/kiloraft/kiloraft/client"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -134,7 +135,7 @@ func (k *worker) call(cmd shard.Command, timeout, cancelAt time.Duration, then f
 	span := cluster.spanOf(c.Shard)
 	c.ShardEnd = span.End
 	within := cmd.Kind == shard.KindDeleteRange || cmd.Within(span)
-	k.do(cmd, timeout, cancelAt, func(res shard.Result, err error) {
+	k.do(cmd, client.DoOptions{Timeout: timeout}, cancelAt, func(res shard.Result, err error) {
 		how := classify(err)
 		switch how {
 		case done:
