@@ -6,6 +6,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -61,6 +62,8 @@ func travels(t raftpb.MessageType) bool {
 		raftpb.MsgPreVote, raftpb.MsgPreVoteResp, raftpb.MsgSnap,
 		raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgTimeoutNow:
 		return true
+	case raftpb.MsgReadIndex, raftpb.MsgReadIndexResp:
+		return planted.On(planted.ReadIndexBySuccessor)
 	}
 	return false
 }
@@ -257,7 +260,7 @@ func (d *decoder) envelope(e *envelope) {
 	m.Reject = fields&fieldReject != 0
 	m.Term, m.LogTerm, m.Index = d.position(), d.position(), d.position()
 	m.Commit, m.RejectHint = d.position(), d.position()
-	if d.err == nil && m.Term == 0 {
+	if d.err == nil && m.Term == 0 && m.Type != raftpb.MsgReadIndex {
 		d.fail("term 0") // raft takes it for a local message
 	}
 	e.bytes = 128
@@ -265,7 +268,7 @@ func (d *decoder) envelope(e *envelope) {
 		m.Context = append([]byte(nil), d.bytes(contextBytesMax)...)
 	}
 	if fields&fieldEntries != 0 {
-		if m.Type != raftpb.MsgApp {
+		if m.Type != raftpb.MsgApp && m.Type != raftpb.MsgReadIndex && m.Type != raftpb.MsgReadIndexResp {
 			d.fail("entries in a message of type %d", m.Type)
 		}
 		e.bytes += d.entries(m)

@@ -5,6 +5,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -64,7 +65,7 @@ func (g *Group) requestReadIndex() {
 		return
 	}
 	term, leads := g.leads()
-	if !leads {
+	if !leads && !planted.On(planted.ReadIndexBySuccessor) {
 		g.abandonReads(g.notLeader())
 		return
 	}
@@ -131,7 +132,7 @@ func (g *Group) confirmReads() {
 	n := 0
 	for _, b := range s.confirmed {
 		switch {
-		case !leads || b.term != term:
+		case (!leads || b.term != term) && !planted.On(planted.ReadIndexBySuccessor):
 			g.handBack(b.reads, g.notLeader())
 		case g.applied.Index >= b.index && g.applied.Term == term:
 			g.handBack(b.reads, nil)

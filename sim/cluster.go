@@ -24,6 +24,7 @@ type Cluster struct {
 	peers       *transport.Network
 	nodes       []*Node
 	raft        node.RaftConfig
+	keep        Keep
 	grown       bool               // one node founds the cluster and the others join
 	descriptors []shard.Descriptor // that the cluster starts with, in order of ID and of span
 }
@@ -145,6 +146,16 @@ func (c *Cluster) shardOf(key []byte) shard.ID {
 		}
 	}
 	panic(fmt.Sprintf("no shard covers key %x", key))
+}
+
+// spanOf is the span of a shard.
+func (c *Cluster) spanOf(id shard.ID) shard.Span {
+	for i := range c.descriptors {
+		if c.descriptors[i].ID == id {
+			return c.descriptors[i].Span
+		}
+	}
+	panic(fmt.Sprintf("no shard has the ID %d", id))
 }
 
 // Unsettled says what keeps the cluster from being settled, or nothing: every

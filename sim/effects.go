@@ -1,6 +1,10 @@
 package sim
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/shard/machine"
@@ -10,55 +14,237 @@ import (
 // it only: a write that took effect although it was refused, or twice, may be
 // overwritten before anybody reads it.
 type effects struct {
-	byOp    map[shard.OpID]effect
-	byValue map[written]effect          // of puts
+	model   *model
+	byOp    map[shard.OpID]*effect
+	byValue map[written]*effect         // of puts
 	deletes map[string][]shard.Revision // by key, in the order in which logs were first applied
+	// byName are the effects of batches and delete-ranges, by callName. A batch that
+	// wrote nothing has none; what it was answered is in idle, each time.
+	byName map[string]*effect
+	idle   map[string][]*shard.Result
+
+	next     map[shard.ID]opAt           // of each log: what was applied last by whoever came first
+	last     map[shard.ID]shard.Revision // of the last write in each log
+	byRev    map[shard.Revision]*effect  // every revision that was written
+	answered map[opInLog]string          // what the first replica made of it, where that may differ
 }
 
-// effect is one write as it was applied.
-type effect struct {
-	shard shard.ID
+func newEffects() effects {
+	return effects{model: newModel(), byOp: make(map[shard.OpID]*effect), byValue: make(map[written]*effect), deletes: make(map[string][]shard.Revision),
+		byName: make(map[string]*effect), idle: make(map[string][]*shard.Result), next: make(map[shard.ID]opAt), last: make(map[shard.ID]shard.Revision),
+		byRev: make(map[shard.Revision]*effect), answered: make(map[opInLog]string)}
+}
+
+// opAt is the position of an operation in a log: entries hold several.
+type opAt struct {
 	index uint64
-	rev   shard.Revision
+	op    int
 }
 
-// took notes that an operation was applied and had the given result. Replicas
-// apply alike (Witness.entry), so that any of them may be the first to say so.
+type opInLog struct {
+	shard shard.ID
+	opAt
+}
+
+// effect is one write as it was first applied.
+type effect struct {
+	shard   shard.ID
+	index   uint64
+	op      shard.OpID
+	rev     shard.Revision
+	kind    shard.Kind
+	result  *shard.Result // of a batch or delete-range
+	removed []string      // keys, of a delete-range
+}
+
+func (e *effect) String() string {
+	return fmt.Sprintf("operation %x.%d of kind %d at index %d of shard %d with revision %d", e.op.Session, e.op.Sequence, e.kind, e.index, e.shard, e.rev)
+}
+
+// callName names a batch or a delete-range by what is in no other one: a value
+// that it writes, which is unique in a run; else the key of its last compare, or
+// the start of its range, which the workload makes unique.
+func callName(c *shard.Command) string {
+	if c.Kind == shard.KindDeleteRange {
+		return "range " + string(c.Start)
+	}
+	for _, ops := range [...][]shard.BatchOp{c.Then, c.Else} {
+		for i := range ops {
+			if ops[i].Kind == shard.KindPut {
+				return "value " + string(ops[i].Value)
+			}
+		}
+	}
+	if len(c.Compares) == 0 {
+		return ""
+	}
+	return "marker " + string(c.Compares[len(c.Compares)-1].Key)
+}
+
+// took notes that a replica applied an operation, and what it made of it. The
+// replica that gets there first decides what the effect is; no replica applies an
+// entry before another one has applied those before it, so that the first ones
+// come in the order of the log.
 func (w *Witness) took(o *observer, at raftgroup.Position, op []byte, res raftgroup.Result) {
 	var h machine.Header
 	var c shard.Command
-	if res.Err != nil || machine.DecodeOperation(op, &h, &c) != nil || c.Key[0] != shard.UserKeyspace {
+	if machine.DecodeOperation(op, &h, &c) != nil || !inUserKeyspace(&c) {
 		return
 	}
-	now := effect{o.shard, at.Index, res.Revision}
-	if first, known := w.effects.byOp[c.Op]; known && first != now {
-		w.Fail("a write took effect twice: operation %x.%d on key %q, as %+v and as %+v", c.Op.Session, c.Op.Sequence, c.Key, first, now)
+	here := opInLog{o.shard, opAt{at.Index, o.ops}}
+	if next := w.effects.next[o.shard]; here.index < next.index || here.index == next.index && here.op <= next.op {
+		if first, known := w.effects.answered[here]; known && first != answerText(&res) {
+			w.Fail("%s shard %d: operation %d of entry %d came out as %s, elsewhere as %s", o.node, o.shard, here.op, here.index, answerText(&res), first)
+		}
+		return
 	}
-	_, known := w.effects.byOp[c.Op]
-	w.effects.byOp[c.Op] = now
-	switch {
-	case c.Kind == shard.KindPut:
-		w.effects.byValue[written{string(c.Key), string(c.Value)}] = now
-	case !known:
-		w.effects.deletes[string(c.Key)] = append(w.effects.deletes[string(c.Key)], res.Revision)
+	w.effects.next[o.shard] = here.opAt
+	if c.Retry || res.Err != nil || res.Detail != nil {
+		w.effects.answered[here] = answerText(&res)
+	}
+	if res.Err != nil {
+		if errors.Is(res.Err, shard.ErrUndetermined) && !c.Retry {
+			w.Fail("the first attempt of operation %x.%d was called undetermined when it was applied", c.Op.Session, c.Op.Sequence)
+		}
+		return
+	}
+	if err := w.effects.apply(here, &h, &c, &res); err != nil {
+		w.Fail("%w", err)
 	}
 }
 
-// judge compares what clients were told with what the logs say.
-func (w *Witness) judge(h *History) {
-	for _, o := range h.ops {
-		if o.Kind != shard.KindPut {
-			continue
+// inUserKeyspace: a leader's own commands are about no key.
+func inUserKeyspace(c *shard.Command) bool {
+	anchor := c.Anchor()
+	return len(anchor) > 0 && anchor[0] == shard.UserKeyspace
+}
+
+func answerText(res *raftgroup.Result) string {
+	d, _ := res.Detail.(*shard.Result)
+	if d == nil {
+		d = &shard.Result{}
+	}
+	return fmt.Sprintf("revision %d, error %v, %d %v %d %x rows %x", res.Revision, res.Err, d.Revision, d.Found, d.Count, d.Resume, d.Rows)
+}
+
+// apply compares the result of an operation with what the rules say it must be,
+// and adds its effect to the model.
+func (e *effects) apply(at opInLog, h *machine.Header, c *shard.Command, res *raftgroup.Result) error {
+	got := &shard.Result{Revision: res.Revision}
+	if c.Kind == shard.KindBatch || c.Kind == shard.KindDeleteRange {
+		d, _ := res.Detail.(*shard.Result)
+		if d == nil {
+			return fmt.Errorf("a command of kind %d was applied and has no result: %+v", c.Kind, res)
 		}
-		e, took := w.effects.byValue[written{o.Key, o.Value}]
-		switch {
-		case o.Outcome == refused && took:
-			w.Fail("a write that was refused took effect as %+v: %v", e, o)
-		case o.Outcome == done && !took:
-			w.Fail("a write was acknowledged and is in no log: %v", o)
-		case o.Outcome == done && e.rev != o.Rev:
-			w.Fail("a write was acknowledged with a revision that is not its own, which is %+v: %v", e, o)
+		got = cloneResult(d)
+	}
+	now := &effect{shard: at.shard, index: at.index, op: c.Op, rev: got.Revision, kind: c.Kind}
+	if first := e.byOp[c.Op]; first != nil {
+		return e.repeated(first, now, c, got)
+	}
+	want := e.evaluate(h.Revision, c)
+	if why := want.differs(c.Kind, got); why != "" {
+		return fmt.Errorf("%v, marked as retry: %v, came out otherwise than its log says: %s", now, c.Retry, why)
+	}
+	if c.Kind == shard.KindBatch || c.Kind == shard.KindDeleteRange {
+		now.result = got
+		if len(want.changes) == 0 {
+			e.idle[callName(c)] = append(e.idle[callName(c)], got)
+			return nil
+		}
+		e.byName[callName(c)] = now
+	}
+	return e.add(now, c, want.changes)
+}
+
+// repeated judges an attempt of an operation that took effect before: it must
+// say what the first one said, and do nothing. Only a marked one may come at all.
+func (e *effects) repeated(first, now *effect, c *shard.Command, got *shard.Result) error {
+	if now.rev != first.rev {
+		return fmt.Errorf("a write took effect twice: %v, and %v, marked as retry: %v", first, now, c.Retry)
+	}
+	if first.result == nil {
+		return nil
+	}
+	if f := first.result; got.Found != f.Found || got.Count != f.Count || !bytes.Equal(got.Resume, f.Resume) || !sameRows(got.Rows, f.Rows) {
+		return fmt.Errorf("a retry was answered otherwise than the first attempt, %v: %v and %v", first, resultText(f), resultText(got))
+	}
+	return nil
+}
+
+func (e *effects) evaluate(rev shard.Revision, c *shard.Command) modelResult {
+	switch c.Kind {
+	case shard.KindBatch:
+		return e.model.batch(c, rev)
+	case shard.KindDeleteRange:
+		return e.model.deleteRange(c, rev)
+	}
+	return modelResult{res: shard.Result{Revision: rev},
+		changes: map[string]version{string(c.Key): {rev, c.Kind == shard.KindPut, string(c.Value)}}}
+}
+
+// add notes an effect. Its revision is nobody else's, and above those of all
+// writes before it in its log.
+func (e *effects) add(now *effect, c *shard.Command, changes map[string]version) error {
+	if other := e.byRev[now.rev]; other != nil {
+		return fmt.Errorf("two writes have one revision: %v and %v", other, now)
+	}
+	if before := e.last[now.shard]; now.rev <= before {
+		return fmt.Errorf("%v comes after revision %d in its log", now, before)
+	}
+	e.byRev[now.rev] = now
+	e.last[now.shard] = now.rev
+	e.byOp[c.Op] = now
+	switch c.Kind {
+	case shard.KindDelete:
+		e.deletes[string(c.Key)] = append(e.deletes[string(c.Key)], now.rev)
+	case shard.KindDeleteRange:
+		for _, key := range e.model.keys {
+			if _, gone := changes[key]; gone {
+				now.removed = append(now.removed, key)
+			}
 		}
 	}
-	h.deletes = w.effects.deletes
+	for key, v := range changes {
+		if v.found {
+			e.byValue[written{key, v.value}] = now
+		}
+		e.model.write(key, v)
+	}
+	return nil
+}
+
+func cloneResult(r *shard.Result) *shard.Result {
+	c := *r
+	c.Rows = nil
+	for _, row := range r.Rows {
+		c.Rows = append(c.Rows, shard.Row{Key: bytes.Clone(row.Key), Value: bytes.Clone(row.Value), Revision: row.Revision})
+	}
+	c.Resume = bytes.Clone(r.Resume)
+	return &c
+}
+
+func sameRows(a, b []shard.Row) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].Revision != b[i].Revision || !bytes.Equal(a[i].Value, b[i].Value) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameResult compares two answers of a batch or a delete-range.
+func sameResult(a, b *shard.Result) bool {
+	return a.Revision == b.Revision && a.Found == b.Found && a.Count == b.Count && bytes.Equal(a.Resume, b.Resume) && sameRows(a.Rows, b.Rows)
+}
+
+func resultText(r *shard.Result) string {
+	s := fmt.Sprintf("revision %d, held %v, %d removed, resume %q", r.Revision, r.Found, r.Count, r.Resume)
+	for _, row := range r.Rows {
+		s += fmt.Sprintf(", %q@%d", short(string(row.Value)), row.Revision)
+	}
+	return s
 }

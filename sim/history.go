@@ -33,7 +33,11 @@ func classify(err error) outcome {
 	switch {
 	case err == nil:
 		return done
+	case errors.Is(err, shard.ErrUndetermined): // whatever else it says
+		return undetermined
 	case errors.Is(err, shard.ErrBusy), errors.Is(err, shard.ErrDropped), errors.Is(err, shard.ErrUnavailable),
+		errors.Is(err, shard.ErrNoRevision), errors.Is(err, shard.ErrSpansShards),
+		errors.Is(err, shard.ErrCompacted), errors.Is(err, shard.ErrFutureRevision),
 		errors.As(err, &invalid), errors.As(err, &notLeader), errors.As(err, &wrongShard),
 		errors.As(err, &gaveUp) && !gaveUp.Undetermined:
 		return refused
@@ -41,17 +45,21 @@ func classify(err error) outcome {
 	return undetermined
 }
 
-// Op is one operation on one key, as its client saw it. A page of a scan becomes
-// one Op, a get, for every key that the page covers.
+// Op is one operation on one key, as its client saw it. A page of a scan of the
+// latest state becomes one Op, a get, for every key that the page covers; so does
+// a Call. A draw is one without a key.
 type Op struct {
 	Client  int
-	Kind    shard.Kind // KindPut, KindDelete, KindGet
+	Kind    shard.Kind // KindPut, KindDelete, KindGet, KindDraw; KindBatch: nothing but Conds
 	Shard   shard.ID   // where the key lies
 	Key     string
 	Value   string // written, or found; every written value is unique in a run
 	Found   bool   // a get found a value
 	Rev     shard.Revision
-	Call    int64 // logical times: unique, in the order in which calls and returns happened
+	Count   shard.Revision  // of a draw
+	Conds   []shard.Compare // on the key: they held, just before
+	Unmet   bool            // they did not
+	Call    int64           // logical times: unique, in the order in which calls and returns happened
 	Return  int64
 	Outcome outcome
 	At      time.Duration // virtual time of the call
@@ -59,25 +67,43 @@ type Op struct {
 
 func (o *Op) String() string {
 	s := fmt.Sprintf("[%d,%d] client %d ", o.Call, o.Return, o.Client)
-	value, _, _ := strings.Cut(o.Value, "|") // the rest is padding
+	value := short(o.Value)
 	switch o.Kind {
 	case shard.KindPut:
 		s += fmt.Sprintf("put %q=%q", o.Key, value)
 	case shard.KindDelete:
 		s += fmt.Sprintf("delete %q", o.Key)
+	case shard.KindDraw:
+		s += fmt.Sprintf("draw %d", o.Count)
+	case shard.KindBatch:
+		s += fmt.Sprintf("compare %q unmet=%v", o.Key, o.Unmet)
 	default:
 		s += fmt.Sprintf("get %q found=%v %q", o.Key, o.Found, value)
+	}
+	if len(o.Conds) > 0 {
+		s += " if" + comparesText(o.Conds)
 	}
 	return s + fmt.Sprintf(" rev=%d outcome=%d at=%v", o.Rev, o.Outcome, o.At)
 }
 
+// short cuts the padding off a value.
+func short(value string) string {
+	value, _, _ = strings.Cut(value, "|")
+	return value
+}
+
 // History is all operations of a run, in the order of their calls.
 type History struct {
-	clock int64
-	ops   []*Op
+	clock     int64
+	ops       []*Op
+	calls     []*Call
+	snapshots []*Snapshot
 	// deletes are the revisions of every delete that took effect, by key, if the
 	// logs were watched; nil: nobody knows.
 	deletes map[string][]shard.Revision
+	// effects of calls by name, and puts by what they wrote, if the logs were watched.
+	effects map[string]*effect
+	puts    map[written]*effect
 }
 
 // Begin notes the call of an operation.
@@ -95,23 +121,39 @@ func (h *History) End(o *Op, how outcome) {
 	o.Outcome = how
 }
 
+// Saw notes a read at a revision that has returned.
+func (h *History) Saw(s *Snapshot) {
+	h.clock++
+	s.Return = h.clock
+	h.snapshots = append(h.snapshots, s)
+}
+
+// now is a logical time of its own, for a call that becomes several snapshots.
+func (h *History) now() int64 {
+	h.clock++
+	return h.clock
+}
+
 // Check tells whether the history could have happened on one copy of the data,
 // one operation at a time, and whether revisions follow real time.
 //
 // A write with an unknown outcome may take effect at any time after its call,
 // even after the end; a read that failed says nothing.
 func (h *History) Check(timeout time.Duration) error {
-	revs, err := h.observedRevisions()
+	if err := h.checkCalls(); err != nil {
+		return err
+	}
+	ops := h.expand()
+	revs, err := h.observedRevisions(ops)
 	if err != nil {
 		return err
 	}
-	if err := h.checkRefused(); err != nil {
-		return err
+	for _, check := range []func([]*Op) error{h.checkRefused, h.checkRevisionOrder, h.checkUnique, h.checkSnapshots} {
+		if err := check(ops); err != nil {
+			return err
+		}
 	}
-	if err := h.checkRevisionOrder(); err != nil {
-		return err
-	}
-	keys, byKey := h.byKey()
+	keys, byKey := byKey(ops)
 	for _, key := range keys {
 		if err := checkKey(key, h.settleDeletes(key, byKey[key]), revs, timeout); err != nil {
 			return err
@@ -132,7 +174,7 @@ func (h *History) settleDeletes(key string, ops []*Op) []*Op {
 	var unknown *Op // the first
 	for _, o := range ops {
 		switch {
-		case o.Kind != shard.KindDelete || o.Outcome == refused:
+		case o.Kind != shard.KindDelete || o.Outcome == refused, o.Outcome != done && o.Rev != 0:
 			kept = append(kept, o)
 		case o.Outcome == done:
 			kept = append(kept, o)
@@ -157,73 +199,75 @@ type written struct{ key, value string }
 
 // observedRevisions collects the revision of every value, as acknowledged and as
 // read, and refuses two revisions of one value: a write that took effect twice.
-func (h *History) observedRevisions() (map[written]shard.Revision, error) {
+func (h *History) observedRevisions(ops []*Op) (map[written]shard.Revision, error) {
 	revs := make(map[written]shard.Revision)
-	for _, o := range h.ops {
-		if o.Outcome != done || o.Kind == shard.KindDelete || o.Kind == shard.KindGet && !o.Found {
+	see := func(w written, rev shard.Revision, by fmt.Stringer) error {
+		if r, known := revs[w]; known && r != rev {
+			return fmt.Errorf("one write has two revisions, %d and another: %v", r, by)
+		}
+		revs[w] = rev
+		return nil
+	}
+	for _, o := range ops {
+		if o.Outcome != done || o.Kind != shard.KindPut && (o.Kind != shard.KindGet || !o.Found) {
 			continue
 		}
-		w := written{o.Key, o.Value}
-		if r, known := revs[w]; known && r != o.Rev {
-			return nil, fmt.Errorf("one write has two revisions, %d and another: %v", r, o)
+		if err := see(written{o.Key, o.Value}, o.Rev, o); err != nil {
+			return nil, err
 		}
-		revs[w] = o.Rev
+	}
+	for _, s := range h.snapshots {
+		if !s.Found {
+			continue
+		}
+		if err := see(written{s.Key, s.Value}, s.Rev, s); err != nil {
+			return nil, err
+		}
 	}
 	return revs, nil
 }
 
 // checkRefused refuses a value that was read although its write was refused, or
 // that nobody wrote.
-func (h *History) checkRefused() error {
+func (h *History) checkRefused(ops []*Op) error {
 	writes := make(map[written]*Op)
-	for _, o := range h.ops {
+	for _, o := range ops {
 		if o.Kind == shard.KindPut {
 			writes[written{o.Key, o.Value}] = o
 		}
 	}
-	for _, o := range h.ops {
-		if o.Kind != shard.KindGet || o.Outcome != done || !o.Found {
-			continue
-		}
-		switch w := writes[written{o.Key, o.Value}]; {
+	read := func(found written, by fmt.Stringer) error {
+		switch w := writes[found]; {
 		case w == nil:
-			return fmt.Errorf("a read found what nobody wrote: %v", o)
+			return fmt.Errorf("a read found what nobody wrote: %v", by)
 		case w.Outcome == refused:
-			return fmt.Errorf("a write that was refused took effect: %v, read by %v", w, o)
+			return fmt.Errorf("a write that was refused took effect: %v, read by %v", w, by)
 		}
+		return nil
 	}
-	return nil
-}
-
-// checkRevisionOrder refuses a write whose revision is not above those of all
-// writes to its shard that were acknowledged before it was called.
-func (h *History) checkRevisionOrder() error {
-	var writes []*Op
-	for _, o := range h.ops {
-		if o.Kind != shard.KindGet && o.Outcome == done {
-			writes = append(writes, o)
-		}
-	}
-	byReturn := slices.Clone(writes)
-	slices.SortFunc(byReturn, func(a, b *Op) int { return int(a.Return - b.Return) })
-	newest := make(map[shard.ID]*Op)
-	next := 0
-	for _, o := range writes { // in order of call
-		for ; next < len(byReturn) && byReturn[next].Return < o.Call; next++ {
-			if b := byReturn[next]; newest[b.Shard] == nil || newest[b.Shard].Rev < b.Rev {
-				newest[b.Shard] = b
+	for _, o := range ops {
+		if o.Kind == shard.KindGet && o.Outcome == done && o.Found {
+			if err := read(written{o.Key, o.Value}, o); err != nil {
+				return err
 			}
 		}
-		if b := newest[o.Shard]; b != nil && b.Rev >= o.Rev {
-			return fmt.Errorf("revisions do not follow real time: %v was acknowledged before %v was called", b, o)
+	}
+	for _, s := range h.snapshots {
+		if s.Found {
+			if err := read(written{s.Key, s.Value}, s); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (h *History) byKey() (keys []string, byKey map[string][]*Op) {
+func byKey(ops []*Op) (keys []string, byKey map[string][]*Op) {
 	byKey = make(map[string][]*Op)
-	for _, o := range h.ops {
+	for _, o := range ops {
+		if o.Kind == shard.KindDraw {
+			continue
+		}
 		if byKey[o.Key] == nil {
 			keys = append(keys, o.Key)
 		}
@@ -243,13 +287,13 @@ type register struct {
 func checkKey(key string, ops []*Op, revs map[written]shard.Revision, timeout time.Duration) error {
 	var history []porcupine.Operation
 	for _, o := range ops {
-		if o.Outcome == refused || o.Kind == shard.KindGet && o.Outcome != done {
+		if o.Outcome == refused || (o.Kind == shard.KindGet || o.Kind == shard.KindBatch) && o.Outcome != done {
 			continue
 		}
 		rev, ret := o.Rev, o.Return
 		if o.Outcome != done {
-			ret = int64(1) << 60
-			if o.Kind == shard.KindPut {
+			ret = never
+			if o.Kind == shard.KindPut && rev == 0 {
 				r, read := revs[written{o.Key, o.Value}]
 				if !read {
 					continue // nobody saw it: it may as well have happened last
@@ -282,6 +326,14 @@ var registerModel = porcupine.Model{
 	Init: func() any { return register{} },
 	Step: func(state, input, output any) (bool, any) {
 		s, o, out := state.(register), input.(*Op), output.(seen)
+		for i := range o.Conds {
+			if holds(&o.Conds[i], version{s.rev, s.found, s.value}) == o.Unmet {
+				return false, s
+			}
+		}
+		if o.Kind == shard.KindBatch {
+			return true, s
+		}
 		if o.Kind == shard.KindGet {
 			return s.found == o.Found && s.value == o.Value && (!o.Found || s.rev == out.rev), s
 		}

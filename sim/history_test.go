@@ -1,7 +1,7 @@
 package sim
 
 import (
-	"strings"
+	"fmt"
 	"testing"
 	"time"
 
@@ -64,18 +64,18 @@ func TestHistoryVerdicts(t *testing.T) {
 		{"equal revisions", script(put("a", "1", 5, 1, 2), put("b", "2", 5, 3, 4)), "real time"},
 		{"concurrent writes in any order", script(put("a", "1", 5, 1, 4), put("b", "2", 4, 2, 3)), ""},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			err := c.h.Check(time.Minute)
-			switch {
-			case c.want == "" && err != nil:
-				t.Fatalf("refused: %v", err)
-			case c.want != "" && err == nil:
-				t.Fatal("accepted")
-			case c.want != "" && !strings.Contains(err.Error(), c.want):
-				t.Fatalf("refused for another reason: %v", err)
-			}
-		})
+		t.Run(c.name, func(t *testing.T) { verdict(t, c.h.Check(time.Minute), c.want) })
 	}
+}
+
+// TestManyWritesAtOnce: what waited while a process was stopped takes effect
+// between two events.
+func TestManyWritesAtOnce(t *testing.T) {
+	h := script(get("a", "", 0, 50, 51))
+	for i := int64(0); i < 40; i++ {
+		h.ops = append(h.ops, script(put("a", fmt.Sprint(i), shard.Revision(100-i), 1+i, 53+i)).ops...)
+	}
+	verdict(t, h.Check(time.Minute), "")
 }
 
 func TestClassify(t *testing.T) {
@@ -87,7 +87,10 @@ func TestClassify(t *testing.T) {
 		{shard.ErrBusy, refused},
 		{shard.ErrDropped, refused},
 		{&shard.NotLeaderError{}, refused},
+		{shard.ErrNoRevision, refused},
+		{shard.ErrSpansShards, refused},
 		{shard.ErrUndetermined, undetermined},
+		{fmt.Errorf("%w: %w", shard.ErrUndetermined, shard.ErrSpansShards), undetermined},
 		{&shard.InternalError{}, undetermined},
 	} {
 		if got := classify(c.err); got != c.want {

@@ -111,6 +111,7 @@ func (n *Nemesis) strikes() []strike {
 		{n.faults.SlowRounds, "slow rounds", 3 * time.Second, n.slowRounds},
 		{n.faults.Client, "client", 2 * time.Second, n.replaceClient},
 		{n.faults.Sync, "sync", 50 * time.Millisecond, n.sync},
+		{true, "look", 2 * time.Second, n.look},
 		{n.faults.Transfer, "transfer", 400 * time.Millisecond, n.transfer},
 	}
 }
@@ -323,6 +324,13 @@ func (n *Nemesis) breakStreams() {
 func (n *Nemesis) sync() {
 	if node := n.anyNode(); node.Up() {
 		node.Sync()
+	}
+}
+
+// look compares what a node holds with what it should, which is no fault.
+func (n *Nemesis) look() {
+	if node := n.anyNode(); node.Serving() {
+		n.cluster.witness.content(node.Name, node.engine)
 	}
 }
 

@@ -200,6 +200,7 @@ func (n *Node) info() client.Info {
 // up to silence.
 func (n *Node) Crash(keep bool, silence time.Duration) {
 	n.event("crashes")
+	n.cluster.witness.crashed(n.Name)
 	if !keep {
 		n.disk.Lose()
 	}

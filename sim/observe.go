@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"hash/fnv"
+	"maps"
 
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
@@ -20,9 +21,13 @@ type Witness struct {
 	contents map[shardIndex]stateMark
 	durable  map[replicaOn]uint64
 	effects  effects
-	promises promises
-	installs int // of snapshots
-	failure  error
+	// installing: the replicas whose data is being replaced by a snapshot.
+	installing map[shardOn]bool
+	promises   promises
+	installs   int            // of snapshots
+	floorMax   shard.Revision // the highest floor of any shard
+	failure    error
+	overlook   func(error) bool // see Config.Overlook
 }
 
 type shardTerm struct {
@@ -55,18 +60,28 @@ type stateMark struct {
 	by   string
 }
 
+// shardOn is a shard's replica on a node of a name.
+type shardOn struct {
+	node  string
+	shard shard.ID
+}
+
 // NewWitness makes a witness that has seen nothing.
 func NewWitness(loop *Loop, trace *Trace) *Witness {
 	return &Witness{loop: loop, trace: trace, leaders: make(map[shardTerm]shard.ReplicaID), logs: make(map[shard.ID]map[uint64]*appliedEntry),
 		states: make(map[shardIndex]stateMark), contents: make(map[shardIndex]stateMark), durable: make(map[replicaOn]uint64),
-		effects:  effects{byOp: make(map[shard.OpID]effect), byValue: make(map[written]effect), deletes: make(map[string][]shard.Revision)},
+		effects: newEffects(), installing: make(map[shardOn]bool),
 		promises: promises{votes: make(map[ballot]shard.ReplicaID), last: make(map[member]promised)}}
 }
 
 // Fail notes a violation. Only the first one counts: the others follow from it.
 func (w *Witness) Fail(format string, args ...any) {
 	if w.failure == nil {
-		w.failure = fmt.Errorf(format, args...)
+		failure := fmt.Errorf(format, args...)
+		if w.overlook != nil && w.overlook(failure) {
+			return
+		}
+		w.failure = failure
 		w.trace.Event(w.loop.Now(), "world", "violation: %v", w.failure)
 	}
 }
@@ -188,6 +203,7 @@ type observer struct {
 
 	applied raftgroup.Position // of the last EndApply or install
 	last    shard.Revision
+	floor   shard.Revision
 	at      raftgroup.Position // of the entry whose operations are being applied
 	ops     int                // of that entry so far
 	term    uint64             // of the last leadership
@@ -276,17 +292,29 @@ func (o *observer) Published() {
 		o.witness.Fail("%s shard %d: last revision goes from %d back to %d", o.node, o.shard, o.last, s.LastRevision)
 	}
 	o.last = s.LastRevision
+	o.raised(s.Floor)
 	o.witness.state(o.node, &s, stateText(&s))
 	o.event("applied %d/%d revision %d", s.Applied, s.AppliedTerm, s.LastRevision)
 }
 
+// raised checks that a floor never falls, and stays at or below what was written.
+func (o *observer) raised(floor shard.Revision) {
+	if floor < o.floor || floor > o.last {
+		o.witness.Fail("%s shard %d: the floor goes from %d to %d, with last revision %d", o.node, o.shard, o.floor, floor, o.last)
+	}
+	o.floor = floor
+	o.witness.floorMax = max(o.witness.floorMax, floor)
+}
+
 func (o *observer) InstallBegin() {
 	o.event("install begins")
+	o.witness.installing[shardOn{o.node, o.shard}] = true
 	o.Machine.InstallBegin()
 }
 
 func (o *observer) InstallEnd(s *storage.ReplicaState) {
 	o.Machine.InstallEnd(s)
+	delete(o.witness.installing, shardOn{o.node, o.shard})
 	if s == nil {
 		o.event("install abandoned")
 		return
@@ -295,6 +323,7 @@ func (o *observer) InstallEnd(s *storage.ReplicaState) {
 		o.witness.Fail("%s shard %d: a snapshot at %d replaced the state at %d", o.node, o.shard, s.Applied, o.applied.Index)
 	}
 	o.applied, o.last = raftgroup.Position{Index: s.Applied, Term: s.AppliedTerm}, s.LastRevision
+	o.raised(s.Floor)
 	o.witness.state(o.node, s, stateText(s))
 	o.witness.installs++
 	o.event("installed %d/%d revision %d", s.Applied, s.AppliedTerm, s.LastRevision)
@@ -318,4 +347,9 @@ func (o *observer) Stopped(err error) {
 func stateText(s *storage.ReplicaState) string {
 	return fmt.Sprintf("applied %d/%d revision %d floor %d versions %d bytes %d descriptor %x",
 		s.Applied, s.AppliedTerm, s.LastRevision, s.Floor, s.Versions, s.Bytes, shard.AppendDescriptor(nil, &s.Descriptor))
+}
+
+// crashed forgets what a node was in the middle of.
+func (w *Witness) crashed(node string) {
+	maps.DeleteFunc(w.installing, func(on shardOn, _ bool) bool { return on.node == node })
 }

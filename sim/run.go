@@ -20,10 +20,19 @@ type Config struct {
 
 	Nodes      int             // 0: 3
 	UserShards int             // 0: 3
+	Keep       *Keep           // nil: drawn from the seed
 	Work       time.Duration   // virtual time during which clients work and faults strike; 0: 15 s
 	Workload   *WorkloadConfig // nil: drawn from the seed
 	Faults     *Faults         // nil: drawn from the seed
 	Grown      *bool           // see ClusterConfig; nil: drawn from the seed
+
+	// Direct takes the place of the faults: it is called once, when the clients
+	// begin, and arranges what is to happen. nil: faults strike.
+	Direct func(*Stage)
+
+	// Overlook tells which violations do not count, so that it shows what else
+	// finds a bug; nil: all count.
+	Overlook func(error) bool
 
 	TraceAll io.Writer // every line of the trace; nil: none
 }
@@ -54,16 +63,18 @@ type Report struct {
 	Steps, Lines uint64
 	Virtual      time.Duration
 	Grown        bool
+	Keep         Keep
 	Faults       Faults
 
 	Acked, Undetermined, Refused, Reads int // operations
+	Calls, ReadsAt, Compacted           int // see Workload
 	Crashes, Partitions, Pauses         int
 	Snapshots                           int // installed
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused; %d reads; %d crashes, %d partitions, %d pauses; %d snapshots; grown %v; faults %v",
-		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Reads, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Grown, r.Faults)
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d crashes, %d partitions, %d pauses; %d snapshots; grown %v; %v; faults %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Grown, r.Keep, r.Faults)
 }
 
 // Failure is a run that broke a promise.
@@ -140,7 +151,11 @@ func newRun(cfg Config) (*run, error) {
 	r := &run{cfg: cfg, trace: NewTrace(cfg.TraceAll)}
 	r.loop = NewLoop(cfg.Seed, r.trace)
 	r.witness = NewWitness(r.loop, r.trace)
+	r.witness.overlook = cfg.Overlook
 	faults := drawFaults(r.loop)
+	if cfg.Direct != nil {
+		faults = Faults{}
+	}
 	if cfg.Faults != nil {
 		faults = *cfg.Faults
 	}
@@ -152,6 +167,10 @@ func newRun(cfg Config) (*run, error) {
 	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, ClusterConfig{Nodes: cfg.Nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift,
 		Raft: drawRaft(r.loop)}); err != nil {
 		return nil, err
+	}
+	r.cluster.keep = drawKeep(r.loop)
+	if cfg.Keep != nil {
+		r.cluster.keep = *cfg.Keep
 	}
 	load := drawWorkload(r.loop)
 	if cfg.Workload != nil {
@@ -199,8 +218,13 @@ func (r *run) start() error {
 }
 
 func (r *run) work() error {
+	r.cluster.administer(r.cfg.Work)
 	r.load.Start()
-	r.nemesis.Start()
+	if r.cfg.Direct != nil {
+		r.cfg.Direct(&Stage{r})
+	} else {
+		r.nemesis.Start()
+	}
 	_, err := r.until(r.cfg.Work, nil)
 	return err
 }
@@ -232,10 +256,17 @@ func (r *run) settle() error {
 	}
 }
 
-// readBack reads every key once more: what was acknowledged must be there.
+// readBack reads every key once more: what was acknowledged must be there. And it
+// asks again, at every replica, what was read at older revisions.
 func (r *run) readBack() error {
 	read := false
-	r.load.ReadAll(func() { read = true })
+	r.load.ReadAll(func() {
+		if r.load.cfg.Plain {
+			read = true
+			return
+		}
+		r.load.lookBackEverywhere(func() { read = true })
+	})
 	ok, err := r.until(settleWithin, func() bool { return read })
 	if err == nil && !ok {
 		err = fmt.Errorf("not all keys could be read within %v", settleWithin)
@@ -253,8 +284,9 @@ func (r *run) check() error {
 }
 
 func (r *run) report() Report {
-	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Faults: r.nemesis.faults,
+	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Keep: r.cluster.keep, Faults: r.nemesis.faults,
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
+		Calls: r.load.Calls, ReadsAt: r.load.ReadsAt, Compacted: r.load.Compacted,
 		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses,
 		Snapshots: r.witness.installs}
 }

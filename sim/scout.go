@@ -32,10 +32,17 @@ func (s *Scout) Start() {
 			return
 		}
 		key := s.load.keys[l.rand.IntN(len(s.load.keys))]
-		if l.rand.IntN(3) == 0 {
+		switch kind := l.rand.IntN(9); {
+		case s.load.cfg.Plain && kind < 3, kind < 2:
 			s.put(key)
-		} else {
+		case s.load.cfg.Plain, kind < 5:
 			s.get(key)
+		case kind == 5:
+			s.putOften(key)
+		case kind == 6:
+			s.draw()
+		default:
+			s.getAt(key)
 		}
 		s.Start()
 	})
@@ -44,7 +51,7 @@ func (s *Scout) Start() {
 func (s *Scout) get(key []byte) {
 	for _, n := range s.load.cluster.nodes {
 		o := s.begin(shard.KindGet, key, "")
-		s.send(n, o, shard.Command{Kind: shard.KindGet, Key: key}, func(p shard.Response) {
+		s.send(n, o.Shard, shard.Command{Kind: shard.KindGet, Key: key}, func(p shard.Response) {
 			how := refused
 			if p.Err == nil {
 				how = done
@@ -60,25 +67,126 @@ func (s *Scout) get(key []byte) {
 
 // put hands a write of its own to each node that believes to lead.
 func (s *Scout) put(key []byte) {
-	c := s.load.cluster
-	for _, n := range c.nodes {
-		if !n.Serving() {
-			continue
-		}
-		r, here := n.store().Replica(c.shardOf(key))
-		if !here || !r.Leadership().Leading {
-			continue
-		}
+	for _, n := range s.leaders(s.load.cluster.shardOf(key)) {
 		o := s.begin(shard.KindPut, key, s.load.value(0))
-		s.send(n, o, shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(o.Value)}, func(p shard.Response) {
+		s.send(n, o.Shard, shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(o.Value)}, func(p shard.Response) {
 			how := classify(p.Err)
 			if how == done {
 				s.load.Acked++
 				o.Rev = p.Result.Revision
+				s.load.memory.revision(o.Rev)
 			}
 			s.end(n, o, how, p.Err)
 		})
 	}
+}
+
+// leaders are the nodes that believe to lead a shard.
+func (s *Scout) leaders(id shard.ID) (believers []*Node) {
+	for _, n := range s.load.cluster.nodes {
+		if !n.Serving() {
+			continue
+		}
+		if r, here := n.store().Replica(id); here && r.Leadership().Leading {
+			believers = append(believers, n)
+		}
+	}
+	return believers
+}
+
+// putOften hands several attempts of one write to whoever believes to lead, at
+// once and later: late ones of all kinds, after the write was answered. All are
+// marked, as those of a caller are who brings its own operation.
+func (s *Scout) putOften(key []byte) {
+	c := s.load.cluster
+	o := s.begin(shard.KindPut, key, s.load.value(0))
+	s.sequence++
+	cmd := shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(o.Value), Retry: true,
+		Op: shard.OpID{Session: s.session, Sequence: s.sequence}, Birth: s.load.memory.newest()}
+	waiting, how := 0, refused
+	attempt := func(n *Node) {
+		s.send(n, o.Shard, cmd, func(p shard.Response) {
+			waiting--
+			switch classify(p.Err) {
+			case done:
+				if how == done && o.Rev != p.Result.Revision {
+					c.witness.Fail("two attempts of one write were answered with revisions %d and %d: %v", o.Rev, p.Result.Revision, o)
+				}
+				if how != done {
+					how, o.Rev = done, p.Result.Revision
+					s.load.Acked++
+					s.load.memory.revision(o.Rev)
+					s.end(n, o, done, nil)
+				}
+			case undetermined:
+				how = max(how, undetermined)
+			}
+			if waiting == 0 && o.Outcome == pending {
+				s.end(n, o, how, p.Err)
+			}
+		})
+	}
+	for range 2 + c.loop.rand.IntN(2) {
+		waiting++
+		c.net.in(s.env, c.loop.between(0, 400*time.Millisecond), "attempt", func() {
+			believers := s.leaders(o.Shard)
+			if len(believers) == 0 {
+				waiting--
+			}
+			for i, n := range believers {
+				if i > 0 {
+					waiting++
+				}
+				attempt(n)
+			}
+		})
+	}
+}
+
+// draw asks every node for a revision, whether it leads the meta shard or not.
+func (s *Scout) draw() {
+	for _, n := range s.load.cluster.nodes {
+		o := s.load.history.Begin(&Op{Kind: shard.KindDraw, Shard: shard.MetaID, Count: 1, At: s.load.cluster.loop.now})
+		s.send(n, shard.MetaID, shard.Command{Kind: shard.KindDraw, Limit: 1}, func(p shard.Response) {
+			how := refused
+			if p.Err == nil {
+				how = done
+				o.Rev = p.Result.Revision
+				s.load.memory.revision(o.Rev)
+			}
+			s.end(n, o, how, p.Err)
+		})
+	}
+}
+
+// getAt asks every node for what a key held at one revision.
+func (s *Scout) getAt(key []byte) {
+	rev := s.load.memory.asked()
+	if rev == 0 {
+		return
+	}
+	for _, n := range s.load.cluster.nodes {
+		s.readAt(n, key, rev, func() {})
+	}
+}
+
+// readAt asks a node for what a key held at a revision; then runs when it has
+// answered.
+func (s *Scout) readAt(n *Node, key []byte, rev shard.Revision, then func()) {
+	c := s.load.cluster
+	seen := &Snapshot{At: rev, Shard: c.shardOf(key), Key: string(key), Asked: true, Call: s.load.history.now(), Time: c.loop.now}
+	s.send(n, seen.Shard, shard.Command{Kind: shard.KindGet, Key: key, Revision: rev, AnyReplica: true}, func(p shard.Response) {
+		if p.Err == nil {
+			s.load.ReadsAt++
+			if seen.Found = p.Result.Found; seen.Found {
+				seen.Value, seen.Rev = string(p.Result.Value), p.Result.Revision
+			}
+			s.load.history.Saw(seen)
+			c.trace.Event(c.loop.now, "scout", "at %s: %v", n.Name, seen)
+		}
+		s.load.refusedAt(rev, p.Err)
+		then()
+	})
 }
 
 func (s *Scout) begin(kind shard.Kind, key []byte, value string) *Op {
@@ -90,30 +198,32 @@ func (s *Scout) end(n *Node, o *Op, how outcome, err error) {
 	s.load.history.End(o, how)
 	if how != refused {
 		c := s.load.cluster
-		c.trace.Event(c.loop.now, "scout", "at %s kind %d of %s: revision %d, called at %v: %v", n.Name, o.Kind, shard.FormatKey([]byte(o.Key)), o.Rev, o.At, err)
+		c.trace.Event(c.loop.now, "scout", "at %s %v: %v", n.Name, o, err)
 	}
 }
 
-// send carries a command to a node and its answer back, unless either is lost;
-// the operation then never returns.
-func (s *Scout) send(n *Node, o *Op, cmd shard.Command, answer func(shard.Response)) {
+// send carries a command about a shard to a node and its answer back, unless
+// either is lost; there is no answer then. A command that has no ID is given one.
+func (s *Scout) send(n *Node, to shard.ID, cmd shard.Command, answer func(shard.Response)) {
 	net := s.load.cluster.net
 	there := n.env
 	if !n.Serving() || net.cut("scout", n.Name) {
 		return
 	}
 	s.sequence++
-	cmd.Op = shard.OpID{Session: s.session, Sequence: s.sequence}
 	id := s.sequence
+	if cmd.Op == (shard.OpID{}) {
+		cmd.Op = shard.OpID{Session: s.session, Sequence: id}
+	}
 	net.in(there, net.latency(), "scouted", func() {
-		r, here := n.store().Replica(o.Shard)
+		r, here := n.store().Replica(to)
 		if !here {
 			answer(shard.Response{Err: shard.ErrUnavailable})
 			return
 		}
 		state, _ := r.State()
 		q := shard.Request{ID: id, Command: shard.AppendCommand(nil, &cmd),
-			Target: shard.Target{Shard: o.Shard, Version: state.Descriptor.Epoch.Version, Replica: r.Group().Replica(), Term: r.Leadership().Term}}
+			Target: shard.Target{Shard: to, Version: state.Descriptor.Epoch.Version, Replica: r.Group().Replica(), Term: r.Leadership().Term}}
 		n.store().Execute(q, func(p shard.Response) {
 			// The response's slices are gone when this returns: it travels encoded.
 			frame := shard.AppendResponse(shard.BeginResponses(nil, 0), &p)

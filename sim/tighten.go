@@ -26,12 +26,15 @@ type seen struct {
 // their subsets.
 //
 // It refuses a history that leaves an operation no time at all. Deletes of unknown
-// revision and reads that found nothing keep their times. Times are doubled, so
-// that there is room between two.
+// revision and reads that found nothing keep their times. Times are stretched, so
+// that there is room between two for all writes of a key: what waited for long is
+// carried out at once.
 func tighten(history []porcupine.Operation) error {
 	for i := range history {
-		history[i].Call *= 2
-		history[i].Return *= 2
+		history[i].Call *= stretch
+		if history[i].Return < never {
+			history[i].Return *= stretch
+		}
 	}
 	byRev := make([]*porcupine.Operation, 0, len(history))
 	for i := range history {
@@ -83,9 +86,19 @@ func tighten(history []porcupine.Operation) error {
 	return nil
 }
 
+const (
+	// never is when an operation returns of which nobody knows when it took effect.
+	never = int64(1) << 60
+	// stretch is more than the writes of one key; times stay far below never.
+	stretch = int64(1) << 20
+)
+
 func revOf(o *porcupine.Operation) shard.Revision { return o.Output.(seen).rev }
 
-func isWrite(o *porcupine.Operation) bool { return o.Input.(*Op).Kind != shard.KindGet }
+func isWrite(o *porcupine.Operation) bool {
+	k := o.Input.(*Op).Kind
+	return k == shard.KindPut || k == shard.KindDelete
+}
 
 // eachRevision calls f with each run of operations of one revision.
 func eachRevision(ops []*porcupine.Operation, f func([]*porcupine.Operation)) {

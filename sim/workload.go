@@ -10,8 +10,8 @@ import (
 	"github.com/kiloraft/kiloraft/shard"
 )
 
-// Workload is a number of clients that put, get, delete and scan a few keys, each
-// with several operations at a time, and write down what they saw.
+// Workload is a number of clients that write and read a few keys in every way that
+// there is, each with several operations at a time, and write down what they saw.
 type Workload struct {
 	cluster *Cluster
 	cfg     WorkloadConfig
@@ -19,11 +19,14 @@ type Workload struct {
 	clients []*worker
 	made    int      // clients so far
 	keys    [][]byte // full keys, in order
-	written int      // values so far: each is unique
+	written int      // values and markers so far: each is unique
+	memory  memory
 	started bool
 	stopped bool
 
 	Acked, Undetermined, Refused, Reads int // operations by outcome
+	Calls                               int // of Acked: batches and delete-ranges
+	ReadsAt, Compacted                  int // reads at a revision: answered, and refused as below the floor
 }
 
 // worker is one client core and its operations in flight. Each has habits of its
@@ -36,6 +39,9 @@ type worker struct {
 	running int // operations in flight
 
 	writePercent int
+	retries      int           // see client.CoreConfig
+	chosen       []*chosen     // writes in flight whose operation is the caller's own
+	plain        bool          // no batches, delete-ranges or reads at a revision
 	patience     time.Duration // longest time-out
 }
 
@@ -47,11 +53,12 @@ type WorkloadConfig struct {
 	ValueBytes int           // longest value
 	Think      time.Duration // longest pause between two operations
 	Scout      time.Duration // mean pause between two operations of the scout
+	Plain      bool          // nothing but puts, deletes, gets and scans of the latest state
 }
 
 // NewWorkload makes the clients. Start sets them to work.
 func NewWorkload(c *Cluster, cfg WorkloadConfig) *Workload {
-	w := &Workload{cluster: c, cfg: cfg, history: &History{}}
+	w := &Workload{cluster: c, cfg: cfg, history: &History{}, memory: memory{loop: c.loop, seen: make(map[string]version)}}
 	for i := range cfg.Keys {
 		w.keys = append(w.keys, shard.UserKey(fmt.Appendf([]byte{byte(i * 256 / cfg.Keys)}, "key%d", i)))
 	}
@@ -70,6 +77,8 @@ func (w *Workload) client() *worker {
 		core: client.NewCore(client.CoreConfig{Env: e, Dialer: &Dialer{net: w.cluster.net, name: name, env: e},
 			Endpoints: w.cluster.addresses(), Cluster: w.cluster.ID, Logger: w.cluster.logger(name)}),
 		writePercent: []int{5, 50, 90}[l.rand.IntN(3)],
+		retries:      []int{0, 0, 1, -1}[l.rand.IntN(4)],
+		plain:        w.cfg.Plain || l.rand.IntN(4) == 0,
 		patience:     []time.Duration{300 * time.Millisecond, time.Second, 4 * time.Second}[l.rand.IntN(3)]}
 }
 
@@ -83,7 +92,8 @@ func (w *Workload) Start() {
 }
 
 // Replace ends a client as a crash does, and lets a new one take its place.
-// What it had in flight never returns.
+// What it had in flight never returns, but for the writes that it had noted down
+// before it sent them.
 func (w *Workload) Replace(i int) {
 	old := w.clients[i]
 	old.env.Close()
@@ -91,6 +101,7 @@ func (w *Workload) Replace(i int) {
 	w.clients[i] = w.client()
 	if w.started && !w.stopped {
 		w.clients[i].start()
+		w.clients[i].takeUp(old.chosen)
 	}
 }
 
@@ -138,24 +149,37 @@ func (k *worker) operate(then func()) {
 		cancelAt = l.between(0, 20*time.Millisecond)
 	}
 	if l.rand.IntN(100) < k.writePercent {
-		if l.rand.IntN(8) == 0 {
-			k.write(&Op{Kind: shard.KindDelete}, shard.Command{Kind: shard.KindDelete, Key: key}, timeout, cancelAt, then)
-			return
-		}
-		value := k.load.value(k.id)
-		k.write(&Op{Kind: shard.KindPut, Value: value}, shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(value)}, timeout, cancelAt, then)
+		k.change(key, timeout, cancelAt, then)
+		return
+	}
+	if !k.plain && l.rand.IntN(3) == 0 {
+		k.lookBack(key, timeout, then)
 		return
 	}
 	if l.rand.IntN(6) > 0 {
 		k.get(key, timeout, func(error) { then() })
 		return
 	}
-	other := k.load.keys[l.rand.IntN(len(k.load.keys))]
-	start, end := key, append(bytes.Clone(other), 0)
-	if bytes.Compare(start, end) >= 0 {
-		start, end = other, append(bytes.Clone(key), 0)
+	k.scan(shard.Command{Kind: shard.KindScan, Start: key, Reverse: l.rand.IntN(2) == 0, Limit: uint64(l.rand.IntN(5))}, timeout, then)
+}
+
+// change draws one write of a key and carries it out.
+func (k *worker) change(key []byte, timeout, cancelAt time.Duration, then func()) {
+	l := k.load.cluster.loop
+	kind := l.rand.IntN(16)
+	switch {
+	case kind < 2:
+		k.write(&Op{Kind: shard.KindDelete}, shard.Command{Kind: shard.KindDelete, Key: key}, timeout, cancelAt, then)
+	case kind < 6 && !k.plain:
+		k.call(k.swap(key), timeout, cancelAt, then)
+	case kind < 8 && !k.plain:
+		k.call(k.batch(key), timeout, cancelAt, then)
+	case kind < 9 && !k.plain:
+		k.call(k.deleteRange(key), timeout, cancelAt, then)
+	default:
+		value := k.load.value(k.id)
+		k.write(&Op{Kind: shard.KindPut, Value: value}, shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(value)}, timeout, cancelAt, then)
 	}
-	k.scan(shard.Span{Start: start, End: end}, l.rand.IntN(2) == 0, uint64(l.rand.IntN(5)), timeout, then)
 }
 
 // value is a new value: unique, and of a drawn length.
@@ -167,12 +191,23 @@ func (w *Workload) value(id int) string {
 }
 
 func (k *worker) write(o *Op, cmd shard.Command, timeout, cancelAt time.Duration, then func()) {
-	k.do(cmd, timeout, cancelAt, []*Op{k.begin(o, cmd.Key)}, func(res shard.Result, err error) {
+	k.begin(o, cmd.Key)
+	if birth := k.load.memory.newest(); birth != 0 && !k.plain && k.load.cluster.loop.rand.IntN(8) == 0 {
+		k.choose(o, cmd, birth, timeout, then)
+		return
+	}
+	k.do(cmd, client.DoOptions{Timeout: timeout}, cancelAt, k.wrote(o, then))
+}
+
+// wrote is what becomes of a write's answer.
+func (k *worker) wrote(o *Op, then func()) func(shard.Result, error) {
+	return func(res shard.Result, err error) {
 		how := classify(err)
 		switch how {
 		case done:
 			k.load.Acked++
 			o.Rev = res.Revision
+			k.load.memory.revision(res.Revision)
 			if res.Revision == 0 {
 				k.load.cluster.witness.Fail("a write was acknowledged without a revision: %v", o)
 			}
@@ -184,12 +219,12 @@ func (k *worker) write(o *Op, cmd shard.Command, timeout, cancelAt time.Duration
 		k.load.history.End(o, how)
 		k.event(o, err)
 		then()
-	})
+	}
 }
 
 func (k *worker) get(key []byte, timeout time.Duration, then func(error)) {
 	o := k.begin(&Op{Kind: shard.KindGet}, key)
-	k.do(shard.Command{Kind: shard.KindGet, Key: key}, timeout, 0, []*Op{o}, func(res shard.Result, err error) {
+	k.do(shard.Command{Kind: shard.KindGet, Key: key}, client.DoOptions{Timeout: timeout}, 0, func(res shard.Result, err error) {
 		o.Found, o.Value, o.Rev = res.Found, string(res.Value), res.Revision
 		how := refused
 		if err == nil {
@@ -198,6 +233,7 @@ func (k *worker) get(key []byte, timeout time.Duration, then func(error)) {
 			if !res.Found {
 				o.Value, o.Rev = "", 0
 			}
+			k.load.memory.saw(o.Key, version{o.Rev, o.Found, o.Value})
 		}
 		k.load.history.End(o, how)
 		k.event(o, err)
@@ -205,60 +241,84 @@ func (k *worker) get(key []byte, timeout time.Duration, then func(error)) {
 	})
 }
 
-// scan reads a page, which says of every key that it covers what its value is.
-func (k *worker) scan(span shard.Span, reverse bool, limit uint64, timeout time.Duration, then func()) {
+// scan reads a page between the command's Start and another drawn key, which says
+// of every key that it covers what its value is.
+func (k *worker) scan(cmd shard.Command, timeout time.Duration, then func()) {
+	other := k.load.keys[k.load.cluster.loop.rand.IntN(len(k.load.keys))]
+	span := shard.Span{Start: cmd.Start, End: append(bytes.Clone(other), 0)}
+	if bytes.Compare(span.Start, span.End) >= 0 {
+		span = shard.Span{Start: other, End: append(bytes.Clone(cmd.Start), 0)}
+	}
+	cmd.Start, cmd.End = span.Start, span.End
 	var ops []*Op
 	for _, key := range k.load.keys {
 		if span.Contains(key) {
 			ops = append(ops, k.begin(&Op{Kind: shard.KindGet}, key))
 		}
 	}
-	cmd := shard.Command{Kind: shard.KindScan, Start: span.Start, End: span.End, Reverse: reverse, Limit: limit}
-	k.do(cmd, timeout, 0, ops, func(res shard.Result, err error) {
+	k.do(cmd, client.DoOptions{Timeout: timeout}, 0, func(res shard.Result, err error) {
 		page := span
 		if err == nil {
 			k.load.Reads++
-			if res.Resume != nil && reverse {
-				page.Start = res.Resume
-			} else if res.Resume != nil {
-				page.End = res.Resume
-			}
-			k.checkPage(page, span, reverse, limit, &res)
+			page = k.checkPage(&cmd, &res)
 		}
-		rows := make(map[string]*shard.Row, len(res.Rows))
-		for i := range res.Rows {
-			rows[string(res.Rows[i].Key)] = &res.Rows[i]
-		}
+		rows := rowsByKey(&res)
 		for _, o := range ops {
 			how := refused
-			if err == nil && bytes.Compare(page.Start, []byte(o.Key)) <= 0 && bytes.Compare([]byte(o.Key), page.End) < 0 {
+			if err == nil && page.Contains([]byte(o.Key)) {
 				how = done
 				if row := rows[o.Key]; row != nil {
 					o.Found, o.Value, o.Rev = true, string(row.Value), row.Revision
 				}
 			}
 			k.load.history.End(o, how)
+			if how == done && res.Revision != 0 {
+				k.load.history.Saw(&Snapshot{At: res.Revision, Shard: o.Shard, Key: o.Key, Found: o.Found, Value: o.Value, Rev: o.Rev, Client: k.id, Call: o.Call, Time: o.At})
+			}
 		}
-		k.load.cluster.trace.Event(k.load.cluster.loop.now, k.env.name, "scan [%s, %s) reverse=%v: %d rows, resume %s, %v",
-			shard.FormatKey(span.Start), shard.FormatKey(span.End), reverse, len(res.Rows), shard.FormatKey(res.Resume), err)
+		if err == nil && res.Revision != 0 {
+			k.load.memory.revision(res.Revision)
+		}
+		k.scanned(&cmd, &res, err)
 		then()
 	})
 }
 
-// checkPage refuses rows out of order, outside the page, or more than asked for.
-func (k *worker) checkPage(page, span shard.Span, reverse bool, limit uint64, res *shard.Result) {
-	if limit > 0 && uint64(len(res.Rows)) > limit {
-		k.load.cluster.witness.Fail("a scan of at most %d rows gave %d", limit, len(res.Rows))
+func rowsByKey(res *shard.Result) map[string]*shard.Row {
+	rows := make(map[string]*shard.Row, len(res.Rows))
+	for i := range res.Rows {
+		rows[string(res.Rows[i].Key)] = &res.Rows[i]
+	}
+	return rows
+}
+
+func (k *worker) scanned(cmd *shard.Command, res *shard.Result, err error) {
+	k.load.cluster.trace.Event(k.load.cluster.loop.now, k.env.name, "scan [%s, %s) reverse=%v at %d: %d rows, revision %d, resume %s, %v",
+		shard.FormatKey(cmd.Start), shard.FormatKey(cmd.End), cmd.Reverse, cmd.Revision, len(res.Rows), res.Revision, shard.FormatKey(res.Resume), err)
+}
+
+// checkPage gives the part of a scan's span that its page covers, and refuses rows
+// out of order, outside the page, or more than asked for.
+func (k *worker) checkPage(cmd *shard.Command, res *shard.Result) shard.Span {
+	page := shard.Span{Start: cmd.Start, End: cmd.End}
+	if res.Resume != nil && cmd.Reverse {
+		page.Start = res.Resume
+	} else if res.Resume != nil {
+		page.End = res.Resume
+	}
+	if cmd.Limit > 0 && uint64(len(res.Rows)) > cmd.Limit {
+		k.load.cluster.witness.Fail("a scan of at most %d rows gave %d", cmd.Limit, len(res.Rows))
 	}
 	for i := range res.Rows {
 		row := &res.Rows[i]
 		if bytes.Compare(row.Key, page.Start) < 0 || bytes.Compare(row.Key, page.End) >= 0 {
-			k.load.cluster.witness.Fail("a scan of [%x, %x) gave row %x, outside its page [%x, %x)", span.Start, span.End, row.Key, page.Start, page.End)
+			k.load.cluster.witness.Fail("a scan of [%x, %x) gave row %x, outside its page [%x, %x)", cmd.Start, cmd.End, row.Key, page.Start, page.End)
 		}
-		if i > 0 && (bytes.Compare(res.Rows[i-1].Key, row.Key) < 0) == reverse {
-			k.load.cluster.witness.Fail("a scan's rows are out of order: %x, %x, reverse=%v", res.Rows[i-1].Key, row.Key, reverse)
+		if i > 0 && (bytes.Compare(res.Rows[i-1].Key, row.Key) < 0) == cmd.Reverse {
+			k.load.cluster.witness.Fail("a scan's rows are out of order: %x, %x, reverse=%v", res.Rows[i-1].Key, row.Key, cmd.Reverse)
 		}
 	}
+	return page
 }
 
 func (k *worker) begin(o *Op, key []byte) *Op {
@@ -267,12 +327,13 @@ func (k *worker) begin(o *Op, key []byte) *Op {
 }
 
 // do hands a command to the core, and cancels it at cancelAt if that is not 0.
-func (k *worker) do(cmd shard.Command, timeout, cancelAt time.Duration, ops []*Op, finish func(shard.Result, error)) {
+func (k *worker) do(cmd shard.Command, options client.DoOptions, cancelAt time.Duration, finish func(shard.Result, error)) {
 	returned := false
 	k.running++
-	cancel := k.core.Do(cmd, timeout, func(res shard.Result, err error) {
+	options.MaxRetries = k.retries
+	cancel := k.core.DoWith(cmd, options, func(res shard.Result, err error) {
 		if returned {
-			k.load.cluster.witness.Fail("an operation returned twice: %v", ops)
+			k.load.cluster.witness.Fail("an operation of client %d returned twice: %+v", k.id, cmd)
 			return
 		}
 		returned = true

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/shard/machine"
@@ -84,6 +85,9 @@ func (w *write) propose(rev shard.Revision) {
 	w.proposal.Header = machine.AppendHeader(w.header[:0], machine.Header{Revision: rev, Version: w.version})
 	w.proposal.Body = w.command
 	w.proposal.Term = w.term
+	if planted.On(planted.ProposedInALaterTerm) {
+		w.proposal.Term = w.r.Leadership().Term
+	}
 	if err := w.r.group.Propose(&w.proposal); err != nil {
 		w.finish(shard.Response{Err: w.r.hinted(err)})
 	}

@@ -1,0 +1,74 @@
+//go:build planted
+
+package sim
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/kiloraft/kiloraft/internal/planted"
+)
+
+// plantedBugs says in how many seeds each bug must be found, and by which check: a
+// part of its words. Checks that find it too, and before, are overlooked.
+var plantedBugs = []struct {
+	bug      planted.Bug
+	seeds    uint64
+	found    string
+	overlook string
+	scenario string // empty: drawn faults
+}{
+	{planted.RetryWithoutLookUp, 3, "took effect twice", "", ""},
+	{planted.RevisionFetchedAhead, 20, "do not follow real time", "one of the future", ""},
+	{planted.GrantWithoutConfirming, 40, "do not follow real time", "one of the future", ""},
+	{planted.ReadFromViewBelow, 20, "did not find what the logs say", "which nobody was given", ""},
+	{planted.ReadIndexBySuccessor, 20, "do not follow real time", "", "PausedMetaLeaderGrants"},
+	{planted.FloorIgnoredByReads, 40, "did not find what the logs say", "", ""},
+	{planted.StaleStreamNotDropped, 20, "took effect twice", "", "NewStreamOvertakesStalledOne"},
+	{planted.StaleRevisionApplied, 5, "revision", "", "StaleRevisionInTheLog"},
+	{planted.ProposedInALaterTerm, 20, "took effect twice", "", "LateAttemptInALaterTerm"},
+	{planted.DropWithoutItsShadow, 40, "shows at the floor", "", ""},
+}
+
+// TestPlantedBugs switches one bug on after the other, and runs seeds until one
+// fails. KILORAFT_PLANTED=part of a name runs only those.
+func TestPlantedBugs(t *testing.T) {
+	defer planted.Choose("")
+	for _, p := range plantedBugs {
+		if !strings.Contains(string(p.bug), os.Getenv("KILORAFT_PLANTED")) {
+			continue
+		}
+		t.Run(string(p.bug), func(t *testing.T) {
+			planted.Choose(p.bug)
+			for seed := uint64(seed0); seed < seed0+p.seeds; seed++ {
+				cfg := config(t, seed)
+				if p.scenario != "" {
+					cfg = directed(t, seed, p.scenario)
+				}
+				if p.overlook != "" {
+					cfg.Overlook = func(err error) bool { return strings.Contains(err.Error(), p.overlook) }
+				}
+				r, err := Run(cfg)
+				if err == nil {
+					continue
+				}
+				var f *Failure
+				if !errors.As(err, &f) {
+					t.Fatal(err)
+				}
+				what, more, _ := strings.Cut(f.Err.Error(), "\n")
+				if os.Getenv("KILORAFT_PLANTED_ALL") != "" {
+					t.Log(more)
+				}
+				t.Logf("seed %d, while %s, faults %v: %s", seed, f.Phase, r.Faults, what)
+				if !strings.Contains(what, p.found) {
+					t.Fatalf("found by another check than %q", p.found)
+				}
+				return
+			}
+			t.Fatalf("%d seeds did not find it", p.seeds)
+		})
+	}
+}

@@ -1,0 +1,138 @@
+package sim
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/kiloraft/kiloraft/raftgroup"
+	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/shard/machine"
+)
+
+// scenarios are directed runs, by name: the interleavings that some rules are for.
+// Every one of them holds, seed after seed; what each of them finds if its rule
+// is broken is shown by the planted bugs.
+var scenarios = map[string]func(*Stage){
+	"PausedMetaLeaderGrants":       pausedMetaLeader,
+	"NewStreamOvertakesStalledOne": stalledStreams,
+	"LateAttemptInALaterTerm":      lateAttempts,
+	"StaleRevisionInTheLog":        staleProposals,
+}
+
+func grownNot() *bool { return new(bool) }
+
+// directed is a run of a scenario.
+func directed(t *testing.T, seed uint64, scenario string) Config {
+	cfg := config(t, seed)
+	cfg.Grown = grownNot()
+	cfg.Direct = scenarios[scenario]
+	cfg.Workload = &WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 6, ValueBytes: 40, Think: 20 * time.Millisecond, Scout: 10 * time.Millisecond}
+	cfg.Work = 10 * time.Second
+	return cfg
+}
+
+func TestScenarios(t *testing.T) {
+	if raceDetector {
+		t.Skip("finds little on one goroutine")
+	}
+	for _, name := range slices.Sorted(maps.Keys(scenarios)) {
+		t.Run(name, func(t *testing.T) {
+			for seed := uint64(1); seed <= 2; seed++ {
+				runSeed(t, directed(t, seed, name))
+			}
+		})
+	}
+}
+
+// pausedMetaLeader stops the process of the meta shard's leader until another one
+// was elected and has granted revisions. When it goes on it finds draws in its
+// mail, and believes to lead.
+func pausedMetaLeader(s *Stage) {
+	s.Every(time.Second, func() {
+		if n := s.Leader(shard.MetaID); n != nil {
+			s.Pause(n, s.run.loop.between(500*time.Millisecond, 3*time.Second))
+		}
+	})
+}
+
+// stalledStreams breaks streams while frames on them take long: what a client sent
+// on its old stream arrives after what it sends on the new one.
+func stalledStreams(s *Stage) {
+	s.run.cluster.net.faults = NetFaults{SlowPerMille: 300, SlowMax: 300 * time.Millisecond}
+	s.Every(100*time.Millisecond, func() { s.run.cluster.net.Break(s.run.load.clients[s.run.loop.rand.IntN(3)].env.name) })
+}
+
+// lateAttempts cuts a shard's leader off from the meta shard's, so that writes wait
+// there for their revisions, hands the shard to another node, where clients send
+// them again, and back, before the way is open again.
+func lateAttempts(s *Stage) {
+	const id = shard.MetaID + 1
+	var again func()
+	again = func() {
+		s.When(func() bool {
+			meta, here := s.Leader(shard.MetaID), s.Leader(id)
+			if meta != nil && meta == here {
+				s.Transfer(id, s.other(meta))
+			}
+			return meta != nil && here != nil && meta != here
+		}, func() {
+			here, meta := s.Leader(id), s.Leader(shard.MetaID)
+			there := s.other(here, meta)
+			s.run.cluster.net.Block(here.Name, meta.Name)
+			s.run.cluster.net.Block(meta.Name, here.Name)
+			s.After(100*time.Millisecond, func() {
+				for _, k := range s.run.load.clients {
+					s.run.cluster.net.Break(k.env.name)
+					s.Cut(k.env.name, here.Name, time.Second)
+				}
+				s.Transfer(id, there)
+			})
+			s.After(700*time.Millisecond, func() { s.Transfer(id, here) })
+			s.After(900*time.Millisecond, func() {
+				s.run.cluster.net.Open(here.Name, meta.Name)
+				s.run.cluster.net.Open(meta.Name, here.Name)
+			})
+			s.After(1500*time.Millisecond, again)
+		})
+	}
+	again()
+}
+
+// staleProposals puts writes with revisions of long ago into the logs, as a leader
+// would that kept a draw over the end of its term.
+func staleProposals(s *Stage) {
+	load, scout := s.run.load, NewScout(s.run.load, 0)
+	s.Every(100*time.Millisecond, func() {
+		key := load.keys[s.run.loop.rand.IntN(len(load.keys))]
+		n := s.Leader(s.run.cluster.shardOf(key))
+		if n == nil {
+			return
+		}
+		r, _ := s.replica(n, s.run.cluster.shardOf(key))
+		state, _ := r.State()
+		rev := load.memory.asked()
+		if rev == 0 || rev > state.LastRevision {
+			return
+		}
+		o := scout.begin(shard.KindPut, key, load.value(0))
+		scout.sequence++
+		p := &raftgroup.Proposal{Term: r.Leadership().Term,
+			Header: machine.AppendHeader(nil, machine.Header{Revision: rev, Version: state.Descriptor.Epoch.Version}),
+			Body: shard.AppendCommand(nil, &shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(o.Value),
+				Op: shard.OpID{Session: scout.session, Sequence: scout.sequence}})}
+		p.Done = func(res raftgroup.Result, err error) {
+			how := refused
+			if err == nil && res.Err == nil || errors.Is(err, shard.ErrUndetermined) {
+				how = undetermined
+			}
+			scout.end(n, o, how, cmp.Or(err, res.Err))
+		}
+		if err := r.Group().Propose(p); err != nil {
+			scout.end(n, o, refused, err)
+		}
+	})
+}
