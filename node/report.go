@@ -45,6 +45,9 @@ func (n *Node) info() *pb.NodeInfo {
 	id := n.cfg.Identity
 	disk := n.cfg.Engine.Stats()
 	host := n.host.Stats()
+	replicas := n.store.Stats()
+	draws, drawn := n.draws.Drawn()
+	granted, grantRounds := n.grants.Granted()
 	info := &pb.NodeInfo{
 		Id: uint64(id.Node), Address: n.cfg.Advertise, HttpAddress: n.cfg.HTTPAddress, Live: true,
 		Bytes: uint64(max(0, disk.DiskBytes)), Incarnation: id.Incarnation, Version: n.cfg.Version,
@@ -59,14 +62,19 @@ func (n *Node) info() *pb.NodeInfo {
 			"operations_total":       float64(host.Operations),
 			"read_indexes_total":     float64(host.ReadIndexes),
 			"reads_total":            float64(host.Reads),
+
+			"revision_draws_total":        float64(draws),
+			"revisions_drawn_total":       float64(drawn),
+			"revisions_granted_total":     float64(granted),
+			"revision_grant_rounds_total": float64(grantRounds),
+			"revision_redraws_total":      float64(replicas.Redraws),
+
+			"shard_raises_total":     float64(replicas.Raises),
+			"floors_proposed_total":  float64(replicas.FloorsProposed),
+			"sweeps_total":           float64(replicas.Sweeps),
+			"versions_dropped_total": float64(replicas.VersionsDropped),
 		},
 	}
-	draws, drawn := n.draws.Drawn()
-	granted, rounds := n.grants.Granted()
-	info.Counters["revision_draws_total"] = float64(draws)
-	info.Counters["revisions_drawn_total"] = float64(drawn)
-	info.Counters["revisions_granted_total"] = float64(granted)
-	info.Counters["revision_grant_rounds_total"] = float64(rounds)
 	if n.cfg.CPUSeconds != nil {
 		info.Counters["process_cpu_seconds_total"] = n.cfg.CPUSeconds()
 	}

@@ -57,5 +57,10 @@ var counterHelp = map[string]string{
 	"revision_draws_total":        "Draws of revisions by this node.",
 	"revisions_drawn_total":       "Revisions that this node has drawn.",
 	"revisions_granted_total":     "Revisions granted by this node as the leader of the meta shard.",
-	"revision_grant_rounds_total": "Confirmed rounds in which this node granted revisions.",
+	"revision_grant_rounds_total": "Rounds of heartbeats that confirmed grants of this node.",
+	"revision_redraws_total":      "Writes that drew again because their revision came too late.",
+	"shard_raises_total":          "Raises of a shard's last revision, for reads at one.",
+	"floors_proposed_total":       "Floors proposed by this node as a leader.",
+	"sweeps_total":                "Sweeps of a replica's versions below its floor.",
+	"versions_dropped_total":      "Versions below the floor that this node has dropped.",
 }
