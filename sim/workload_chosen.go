@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -15,6 +16,7 @@ type chosen struct {
 	cmd       shard.Command
 	operation client.Operation
 	then      func()
+	again     bool // another client has sent it before
 }
 
 // choose carries out a write under an ID of its caller's.
@@ -28,7 +30,7 @@ func (k *worker) choose(o *Op, cmd shard.Command, birth shard.Revision, timeout 
 // operation to all: it began with the first attempt, and returns now.
 func (k *worker) takeUp(pending []*chosen) {
 	for _, c := range pending {
-		c.then = func() {}
+		c.then, c.again = func() {}, true
 		k.carryOut(c, k.patience)
 	}
 }
@@ -38,6 +40,10 @@ func (k *worker) carryOut(c *chosen, timeout time.Duration) {
 	finish := k.wrote(c.op, c.then)
 	k.do(c.cmd, client.DoOptions{Timeout: timeout, Operation: c.operation}, 0, func(res shard.Result, err error) {
 		k.chosen = slices.DeleteFunc(k.chosen, func(x *chosen) bool { return x == c })
+		if c.again && classify(err) == refused {
+			// So much for this client's attempts. Of earlier ones only a success tells.
+			err = fmt.Errorf("%w: %w", shard.ErrUndetermined, err)
+		}
 		finish(res, err)
 	})
 }
