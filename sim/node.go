@@ -135,13 +135,14 @@ func (n *Node) join() {
 	asked := n.cluster.nodes[n.cluster.loop.rand.IntN(len(n.cluster.nodes))]
 	n.ask(asked.Address, 5*time.Second, func(s *Node, answer func(func())) {
 		s.node.AllocateNode(func(id shard.NodeID, err error) {
+			cluster, addresses := s.node.Identity().Cluster, s.node.Addresses() // s may crash before the answer is there
 			answer(func() {
 				if err != nil {
 					n.cluster.net.in(n.env, joinPause, "join", n.join)
 					return
 				}
 				n.event("joins as node %d", id)
-				if err := node.Adopt(n.engine, s.node.Identity().Cluster, id, s.node.Addresses(), n.serve); err != nil {
+				if err := node.Adopt(n.engine, cluster, id, addresses, n.serve); err != nil {
 					n.fail("adopting an identity", err)
 				}
 			})
