@@ -14,7 +14,7 @@ func seeds() uint64 {
 	if raceDetector {
 		return 5
 	}
-	return 28
+	return 40
 }
 
 // seed0 is the first one.

@@ -47,12 +47,20 @@ func TestScenarios(t *testing.T) {
 }
 
 // pausedMetaLeader stops the process of the meta shard's leader until another one
-// was elected and has granted revisions. When it goes on it finds draws in its
-// mail, and believes to lead.
+// was elected and has granted revisions. When it goes on it believes to lead, and
+// finds draws in its mail, all of which were sent after that.
 func pausedMetaLeader(s *Stage) {
+	const late = 200 * time.Millisecond // before it goes on
 	s.Every(time.Second, func() {
-		if n := s.Leader(shard.MetaID); n != nil {
-			s.Pause(n, s.run.loop.between(500*time.Millisecond, 3*time.Second))
+		n := s.Leader(shard.MetaID)
+		if n == nil {
+			return
+		}
+		d := s.run.loop.between(time.Second, 3*time.Second)
+		s.Pause(n, d)
+		s.Cut("scout", n.Name, d-late)
+		for _, k := range s.run.load.clients {
+			s.Cut(k.env.name, n.Name, d-late)
 		}
 	})
 }
