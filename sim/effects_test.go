@@ -130,3 +130,44 @@ func TestJudge(t *testing.T) {
 		})
 	}
 }
+
+// TestFloorVerdicts: a floor never falls and is never above what was written, and
+// nothing at or above every floor is refused as compacted.
+func TestFloorVerdicts(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		run  func(o *observer, w *Workload)
+		want string
+	}{
+		{"rises", func(o *observer, w *Workload) { o.raised(3); o.raised(5) }, ""},
+		{"falls", func(o *observer, w *Workload) { o.raised(5); o.raised(3) }, "goes from 5 to 3"},
+		{"is above what was written", func(o *observer, w *Workload) { o.raised(9) }, "goes from 0 to 9"},
+		{"refuses below", func(o *observer, w *Workload) { o.raised(5); w.refusedAt(4, shard.ErrCompacted) }, ""},
+		{"refuses its own revision", func(o *observer, w *Workload) { o.raised(5); w.refusedAt(5, shard.ErrCompacted) }, "no floor is above"},
+		{"is not known to those who refuse", func(o *observer, w *Workload) { w.refusedAt(4, shard.ErrCompacted) }, "no floor is above"},
+		{"of the future", func(o *observer, w *Workload) { w.refusedAt(4, shard.ErrFutureRevision) }, "one of the future"},
+		{"unavailable", func(o *observer, w *Workload) { w.refusedAt(4, shard.ErrUnavailable) }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLog()
+			c.run(&observer{witness: l.w, node: "n1", shard: 2, last: 8}, &Workload{cluster: &Cluster{witness: l.w}})
+			verdict(t, l.w.Err(), c.want)
+		})
+	}
+}
+
+// TestRangeGoesOnInTheNextShard: where a shard ends, a client resumes though the
+// log says that the piece is done.
+func TestRangeGoesOnInTheNextShard(t *testing.T) {
+	c := &Call{ShardEnd: user("m"), Command: shard.Command{Kind: shard.KindDeleteRange, Start: user("a"), End: user("z")}}
+	for _, v := range []struct {
+		end    []byte
+		resume []byte
+		want   bool
+	}{{user("z"), user("m"), true}, {user("z"), nil, false}, {user("z"), user("n"), false}, {user("k"), nil, true}, {user("k"), user("m"), false}} {
+		c.Command.End, c.Result.Resume = v.end, v.resume
+		if got := c.answered(&shard.Result{}); got != v.want {
+			t.Errorf("to %q, resumed at %q: %v, want %v", v.end, v.resume, got, v.want)
+		}
+	}
+}

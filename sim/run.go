@@ -18,7 +18,7 @@ type Config struct {
 	// nil leaves it as it is, and runs then differ.
 	PinRandom func(seed uint64)
 
-	Nodes      int             // 0: 3
+	Nodes      int             // 0: 3, or drawn from the seed if the cluster is grown
 	UserShards int             // 0: 3
 	Keep       *Keep           // nil: drawn from the seed
 	Work       time.Duration   // virtual time during which clients work and faults strike; 0: 15 s
@@ -38,9 +38,6 @@ type Config struct {
 }
 
 func (c *Config) defaults() {
-	if c.Nodes == 0 {
-		c.Nodes = 3
-	}
 	if c.UserShards == 0 {
 		c.UserShards = 3
 	}
@@ -63,6 +60,7 @@ type Report struct {
 	Steps, Lines uint64
 	Virtual      time.Duration
 	Grown        bool
+	Nodes        int
 	Keep         Keep
 	Faults       Faults
 
@@ -73,8 +71,8 @@ type Report struct {
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d crashes, %d partitions, %d pauses; %d snapshots; grown %v; %v; faults %v",
-		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Grown, r.Keep, r.Faults)
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d crashes, %d partitions, %d pauses; %d snapshots; %d nodes, grown %v; %v; faults %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Nodes, r.Grown, r.Keep, r.Faults)
 }
 
 // Failure is a run that broke a promise.
@@ -163,8 +161,16 @@ func newRun(cfg Config) (*run, error) {
 	if cfg.Grown != nil {
 		grown = *cfg.Grown
 	}
+	nodes := cfg.Nodes
+	if nodes == 0 {
+		nodes = 3
+		// Nodes without a replica of the meta shard draw revisions too.
+		if grown && r.loop.rand.IntN(3) == 0 {
+			nodes += 1 + r.loop.rand.IntN(2)
+		}
+	}
 	var err error
-	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, ClusterConfig{Nodes: cfg.Nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift,
+	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, ClusterConfig{Nodes: nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift,
 		Raft: drawRaft(r.loop)}); err != nil {
 		return nil, err
 	}
@@ -284,7 +290,7 @@ func (r *run) check() error {
 }
 
 func (r *run) report() Report {
-	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Keep: r.cluster.keep, Faults: r.nemesis.faults,
+	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Nodes: len(r.cluster.nodes), Keep: r.cluster.keep, Faults: r.nemesis.faults,
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
 		Calls: r.load.Calls, ReadsAt: r.load.ReadsAt, Compacted: r.load.Compacted,
 		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses,
