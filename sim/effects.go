@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
@@ -205,7 +207,8 @@ func (e *effects) add(now *effect, c *shard.Command, changes map[string]version)
 			}
 		}
 	}
-	for key, v := range changes {
+	for _, key := range slices.Sorted(maps.Keys(changes)) {
+		v := changes[key]
 		if v.found {
 			e.byValue[written{key, v.value}] = now
 		}
