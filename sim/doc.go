@@ -9,8 +9,18 @@
 //
 // Run carries out one simulation: it starts the cluster, lets clients work while
 // faults strike, heals everything, waits for convergence, and checks what was
-// promised (check.go). The same Config gives the same run, step by step; the hash
+// promised. The same Config gives the same run, step by step; the hash
 // of its trace tells. A Failure names its seed and carries the trace's tail.
+//
+// What was promised is looked at from three sides. The witness replays every log on
+// a model of the data and compares what replicas make of it (effects.go), and what
+// they hold, version by version (content.go). What clients were told is compared with
+// that (judge.go). And their history must hold by itself, whatever the logs say: per
+// key (history.go), in one order over all shards (order.go), and at each revision
+// (snapshot.go). Checks are tested with histories that break them.
+//
+// A directed run (Config.Direct) brings about what drawn faults reach too rarely.
+// The planted bugs (build tag planted) show that each rule's check finds its bug.
 //
 // The caller pins the process's source of randomness (Config.PinRandom), because
 // raft draws its election jitter from it; two runs at a time in one process would
