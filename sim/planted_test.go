@@ -24,11 +24,11 @@ var plantedBugs = []struct {
 }{
 	{planted.RetryWithoutLookUp, 3, "took effect twice", "", ""},
 	{planted.RevisionFetchedAhead, 10, "do not follow real time|took effect twice", "one of the future", ""},
-	{planted.GrantWithoutConfirming, 20, "do not follow real time", "one of the future", ""},
+	{planted.GrantWithoutConfirming, 40, "do not follow real time", "one of the future", ""},
 	{planted.ReadFromViewBelow, 10, "did not find what the logs say", "which nobody was given", ""},
 	{planted.ReadIndexBySuccessor, 20, "do not follow real time", "", "PausedMetaLeaderGrants"},
 	{planted.FloorIgnoredByReads, 10, "did not find what the logs say", "", ""},
-	{planted.StaleStreamNotDropped, 20, "took effect twice", "", "NewStreamOvertakesStalledOne"},
+	{planted.StaleStreamNotDropped, 40, "took effect twice", "", "NewStreamOvertakesStalledOne"},
 	{planted.StaleRevisionApplied, 5, "revision", "", "StaleRevisionInTheLog"},
 	{planted.ProposedInALaterTerm, 20, "took effect twice", "", "LateAttemptInALaterTerm"},
 	{planted.DropWithoutItsShadow, 10, "shows at the floor", "", ""},
