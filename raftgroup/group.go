@@ -72,6 +72,9 @@ func newGroup(h *Host, id shard.ID, replica shard.ReplicaID, initialized bool) (
 	g := &Group{h: h, w: h.workers[uint64(id)%uint64(len(h.workers))], shard: id, replica: replica, initialized: initialized}
 	g.status.Store(&Status{Shard: id, Replica: replica})
 	g.nodes.Store(&[]peerNode{})
+	// Until create puts it into the run queue nobody else does: the machine is known
+	// to others before the rest of the group is there.
+	g.box.queued = true
 	var state *storage.ReplicaState
 	if initialized {
 		s, ok, err := h.engine.ReplicaState(id)

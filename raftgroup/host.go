@@ -184,7 +184,7 @@ func (h *Host) create(id shard.ID, replica shard.ReplicaID, initialized bool) (*
 	next := slices.Insert(slices.Clone(all), at, g)
 	h.sorted.Store(&next)
 	h.mu.Unlock()
-	g.wake()
+	g.w.enqueue(g)
 	return g, nil
 }
 

@@ -1,6 +1,8 @@
 package raftgroup
 
 import (
+	"slices"
+
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -75,6 +77,14 @@ func (g *Group) stageAppend(r *round, m *raftpb.Message) {
 		}
 		// Append deletes every entry above the last one in the same batch.
 		g.log.Append(r.batch(), m.Entries)
+		if slices.ContainsFunc(m.Entries, func(e raftpb.Entry) bool { return e.Type == raftpb.EntryConfChangeV2 }) {
+			// Whoever proposed it had applied the change before it, and its message said
+			// that this one is committed. A replica that held the second one after a
+			// crash and did not know that would stand for election by voters of before.
+			hs := g.saved
+			hs.Commit = g.rn.BasicStatus().Commit
+			g.log.SetHardState(r.batch(), hs)
+		}
 		g.markUncovered(r)
 	}
 	if len(m.Responses) > 0 && !g.parked {
