@@ -101,7 +101,7 @@ func New(cfg Config) (*Node, error) {
 	n.driver = driver.New(driver.Config{Env: cfg.Env, Cluster: (*drivenCluster)(n), Logger: cfg.Logger})
 	// The granter looks into the store, which is there before anybody draws.
 	n.grants = revision.NewGrants(func() (revision.Meta, bool) { return revision.MetaIn(n.store) })
-	n.draws = revision.NewDraws(revision.DrawsConfig{Env: cfg.Env, Queue: cfg.Env.NewQueue("draws"), KV: n.core, Grants: n.grants})
+	n.draws = revision.NewDraws(revision.DrawsConfig{Env: cfg.Env, Queue: cfg.Env.NewQueue("draws"), KV: n.core, Grants: n.grants, Notes: (*noteCarrier)(n)})
 	n.store = replica.NewStore(replica.Config{
 		Node: cfg.Identity.Node, Env: cfg.Env, Engine: cfg.Engine, Revisions: n.draws, Grants: n.grants,
 		Reads: cfg.Env.NewPool("reads", readWorkers), Address: n.addresses.Lookup,
@@ -110,7 +110,7 @@ func New(cfg Config) (*Node, error) {
 	n.chores.settings = newSettings(n.store, n.chores.catalog.ListSettings, n.later, cfg.Logger)
 	host, err := raftgroup.NewHost(raftgroup.Config{
 		Node: cfg.Identity.Node, Incarnation: cfg.Identity.Incarnation, Env: cfg.Env, Engine: cfg.Engine, Transport: cfg.Transport,
-		Logger: cfg.Logger, NewMachine: n.newMachine, ReserveSpan: n.store.ReserveSpan,
+		Logger: cfg.Logger, NewMachine: n.newMachine, ReserveSpan: n.store.ReserveSpan, Note: n.draws.Note,
 		Workers: cfg.Raft.Workers, Tick: cfg.Raft.Tick, ElectionTicks: cfg.Raft.ElectionTicks,
 		HeartbeatTicks: cfg.Raft.HeartbeatTicks, LogBytesMax: cfg.Raft.LogBytesMax,
 	})
@@ -205,3 +205,8 @@ func (n *Node) Meta() (d shard.Descriptor, leader shard.NodeID, ok bool) {
 	}
 	return n.core.Meta()
 }
+
+// noteCarrier sends notes through the host, which is there before anybody draws.
+type noteCarrier Node
+
+func (n *noteCarrier) Note(to shard.NodeID, note []byte) bool { return n.host.Note(to, note) }

@@ -16,7 +16,7 @@ import (
 // not use, and entries are contiguous by construction.
 //
 //	length    uvarint, of what follows
-//	flags     byte: flagStartKey, all other bits 0
+//	flags     byte: flagStartKey, or flagNote alone: a note's bytes follow instead
 //	shard, from replica, to replica   uvarints
 //	start key length and bytes, if flagged; reserved for appends that probe
 //	type      byte, raftpb's number
@@ -29,6 +29,7 @@ import (
 
 const (
 	flagStartKey byte = 1
+	flagNote     byte = 2
 
 	fieldReject   byte = 1
 	fieldContext  byte = 2
@@ -38,6 +39,8 @@ const (
 
 	// contextBytesMax bounds a message's context; raft's own and ours have at most 24.
 	contextBytesMax = 64
+	// noteBytesMax bounds a note.
+	noteBytesMax = 256
 	// membersMax bounds each list of a configuration.
 	membersMax = 64
 	// positionMax keeps arithmetic on indexes and terms from overflowing.
@@ -49,6 +52,7 @@ type envelope struct {
 	shard    shard.ID
 	from, to shard.ReplicaID
 	startKey []byte
+	note     []byte // not nil: there is nothing else; aliases the frame
 	msg      raftpb.Message
 	bytes    int64 // of memory, for the budget
 }
@@ -216,8 +220,15 @@ func (d *decoder) bytes(limit int) []byte {
 	return v
 }
 
+// appendNote appends a note with its length.
+func appendNote(b, note []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(1+len(note)))
+	b = append(b, flagNote)
+	return append(b, note...)
+}
+
 // nextMessage splits the first message off a frame and decodes it. The result
-// shares no memory with the frame.
+// shares no memory with the frame, but for a note.
 func nextMessage(frame []byte) (e envelope, rest []byte, err error) {
 	n, w := binary.Uvarint(frame)
 	if w <= 0 || n > uint64(len(frame)-w) {
@@ -234,6 +245,13 @@ func nextMessage(frame []byte) (e envelope, rest []byte, err error) {
 
 func (d *decoder) envelope(e *envelope) {
 	flags := d.byte()
+	if flags == flagNote {
+		if len(d.b) == 0 || len(d.b) > noteBytesMax {
+			d.fail("a note of %d bytes", len(d.b))
+		}
+		e.note, d.b = d.b, nil
+		return
+	}
 	if flags&^flagStartKey != 0 {
 		d.fail("flags %#x", flags)
 	}

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
 )
 
@@ -69,6 +70,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.ReserveSpan == nil {
 		c.ReserveSpan = func(*storage.ReplicaState) (func(), error) { return func() {}, nil }
+	}
+	if c.Note == nil {
+		c.Note = func(shard.NodeID, []byte) {}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -34,6 +34,10 @@ type Config struct {
 	// It is called outside the group's turn and must not block. nil: every span is free.
 	ReserveSpan func(state *storage.ReplicaState) (release func(), err error)
 
+	// Note takes what another node's Note has sent. It is called by the transport
+	// and must not block; note is valid during the call only. nil: notes are dropped.
+	Note func(from shard.NodeID, note []byte)
+
 	Workers        int           // default 1 for up to 4 cores, else cores/4
 	Tick           time.Duration // default 100 ms
 	ElectionTicks  int           // default 15

@@ -25,6 +25,10 @@ func Promises(frame []byte, each func(Promise)) error {
 		if err != nil {
 			return err
 		}
+		if e.note != nil {
+			frame = rest
+			continue
+		}
 		p := Promise{Shard: e.shard, Replica: e.from, Term: e.msg.Term}
 		switch {
 		case e.msg.Reject:

@@ -18,6 +18,13 @@ func (h *Host) Receive(from shard.NodeID, frame []byte) error {
 		if err != nil {
 			return err
 		}
+		if e.note != nil {
+			if h.loaded.Load() && !h.closed.Load() {
+				h.cfg.Note(from, e.note)
+			}
+			frame = rest
+			continue
+		}
 		if e.msg.Type == raftpb.MsgSnap {
 			return fmt.Errorf("%w: a snapshot's message came without the snapshot", shard.ErrMalformed)
 		}

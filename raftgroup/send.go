@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"fmt"
 	"sync"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -25,6 +26,17 @@ var frameEncoders = sync.Pool{New: func() any {
 
 func (e *frameEncoder) encode(frame []byte) []byte {
 	return appendMessage(frame, e.shard, e.msg, e.size)
+}
+
+// Note sends a few bytes to another node's host, in the frame that leaves next for
+// it, beside the groups' messages: what many nodes ask each other often then costs
+// next to nothing. It may be lost, as a message may; false: it was. note is not
+// kept. At most 256 bytes.
+func (h *Host) Note(to shard.NodeID, note []byte) bool {
+	if len(note) == 0 || len(note) > noteBytesMax {
+		panic(fmt.Sprintf("raftgroup: a note of %d bytes", len(note)))
+	}
+	return h.transport.Send(to, len(note)+1+lengthBytesMax, func(frame []byte) []byte { return appendNote(frame, note) })
 }
 
 // lengthBytesMax is what the length before a message may take.

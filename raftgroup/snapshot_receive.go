@@ -30,7 +30,7 @@ func (h *Host) ReceiveSnapshot(from shard.NodeID, header []byte) (SnapshotSink, 
 	if err != nil {
 		return nil, err
 	}
-	if len(rest) > 0 || e.msg.Type != raftpb.MsgSnap {
+	if len(rest) > 0 || e.note != nil || e.msg.Type != raftpb.MsgSnap {
 		return nil, fmt.Errorf("%w: the header of a snapshot is not one MsgSnap", shard.ErrMalformed)
 	}
 	g := h.addressee(&e)

@@ -23,12 +23,18 @@ type DrawsConfig struct {
 	Queue  env.Queue // on which draws are sent and time out
 	KV     KV        // reaches the meta shard's leader, wherever it is
 	Grants *Grants   // of this node: spares the message if the leader is here
+	Notes  Notes     // nil: all draws of other nodes' leaders go through KV
 	// Patience is how long writes wait for a revision; default 5 s, which is longer
 	// than the meta shard's next election takes.
 	Patience time.Duration
 }
 
-const defaultPatience = 5 * time.Second
+const (
+	defaultPatience = 5 * time.Second
+	// noteWait is how long the answer to a note may take before the draw goes
+	// through KV.
+	noteWait = 250 * time.Millisecond
+)
 
 // Draws is how a node's replicas get revisions: one draw at a time for all of them.
 // It is safe for concurrent use and never blocks.
@@ -45,6 +51,8 @@ type Draws struct {
 	sent    []request
 	last    uint64 // number of the last draw
 	timeout env.Timer
+	asked   int  // revisions that the draw in flight asks for
+	noting  bool // it went as a note, whose answer is waited for
 
 	newest       atomic.Uint64
 	draws, drawn atomic.Uint64
@@ -66,7 +74,9 @@ func NewDraws(cfg DrawsConfig) *Draws {
 	if cfg.Patience <= 0 {
 		cfg.Patience = defaultPatience
 	}
-	d := &Draws{cfg: cfg}
+	// Answers to the draws of an earlier start must not be taken for answers to this
+	// one's, so the numbers begin anywhere.
+	d := &Draws{cfg: cfg, last: cfg.Env.Uint64() >> 1}
 	d.beginStep = d.begin
 	return d
 }
@@ -139,23 +149,45 @@ func (d *Draws) send(number uint64, n int) {
 	if planted.On(planted.RevisionFetchedAhead) {
 		ask += 1000
 	}
-	timer := d.cfg.Env.AfterFunc(d.cfg.Patience, d.cfg.Queue, func() { d.answered(number, 0, shard.ErrNoRevision) })
-	d.mu.Lock()
-	if d.number == number {
-		d.timeout = timer
-	}
-	d.mu.Unlock()
+	d.waitFor(number, noteWait, func() {
+		d.noteLost(number)
+		d.waitFor(number, d.cfg.Patience, func() { d.answered(number, 0, shard.ErrNoRevision) })
+	})
 	d.cfg.Grants.Grant(ask, 0, func(first shard.Revision, _ uint64, err error) {
 		if err == nil {
 			d.answered(number, first, nil)
 			return
 		}
-		voter := shard.ReplicaID(0)
-		if meta, here := d.cfg.Grants.meta(); here {
-			voter = meta.Self()
+		d.mu.Lock()
+		d.asked, d.noting = ask, true
+		d.mu.Unlock()
+		if !d.sendNote(number, ask) {
+			d.noteLost(number)
 		}
-		d.ask(number, ask, voter)
 	})
+}
+
+// noteLost lets a draw go through KV whose note was not sent, or not answered.
+func (d *Draws) noteLost(number uint64) {
+	d.mu.Lock()
+	lost := d.number == number && d.noting
+	if lost {
+		d.noting = false
+	}
+	n := d.asked
+	d.mu.Unlock()
+	if lost {
+		d.ask(number, n, d.voter())
+	}
+}
+
+// waitFor arms the timer of the draw in flight.
+func (d *Draws) waitFor(number uint64, after time.Duration, step func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.number == number {
+		d.timeout = d.cfg.Env.AfterFunc(after, d.cfg.Queue, step)
+	}
 }
 
 // ask asks the leader of the meta shard, which is another node's replica. voter is
@@ -195,7 +227,7 @@ func (d *Draws) answered(number uint64, first shard.Revision, err error) {
 	}
 	// From here on answers to this draw are ignored; the next one is sent when all
 	// of this one's callers have their numbers.
-	d.number = 0
+	d.number, d.noting = 0, false
 	if d.timeout != nil {
 		d.timeout.Stop()
 		d.timeout = nil

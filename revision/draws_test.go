@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kiloraft/kiloraft/internal/env"
+	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -136,7 +137,11 @@ func TestSupersededDrawsAreIgnored(t *testing.T) {
 	w, d := elsewhere()
 	lost := draw(d, 1)
 	waits := draw(d, 1)
-	w.timers[0].step()
+	w.timers[0].step() // no note is waited for
+	if lost.calls != 0 {
+		t.Fatalf("%+v", lost)
+	}
+	w.timers[1].step()
 	if lost.calls != 1 || !errors.Is(lost.err, shard.ErrNoRevision) {
 		t.Errorf("%+v", lost)
 	}
@@ -146,8 +151,9 @@ func TestSupersededDrawsAreIgnored(t *testing.T) {
 	}
 	w.answer(1, 20)
 	granted(t, waits, 20)
-	w.timers[0].step()
-	w.timers[1].step() // both are late
+	for _, late := range w.timers {
+		late.step()
+	}
 	w.answer(0, 10)
 	third := draw(d, 1)
 	w.answer(2, 30)
@@ -242,6 +248,7 @@ func TestHandedOut(t *testing.T) {
 		}
 	})
 	w.timers[len(w.timers)-1].step()
+	w.timers[len(w.timers)-1].step()
 	if calls != 1 {
 		t.Error("no answer")
 	}
@@ -275,5 +282,102 @@ func TestDrawingVoterConfirms(t *testing.T) {
 	w.asked[3].done(shard.Result{Revision: 2000, Count: 1, Value: told(6)}, nil)
 	if r.calls != 0 || len(w.asked) != 5 || w.asked[4].voter != 0 {
 		t.Errorf("%+v, asked %+v", r, w.asked)
+	}
+}
+
+// post carries notes, or loses them.
+type post struct {
+	lost bool
+	sent []letter
+}
+
+type letter struct {
+	to   shard.NodeID
+	note []byte
+}
+
+func (p *post) Note(to shard.NodeID, note []byte) bool {
+	if p.lost {
+		return false
+	}
+	p.sent = append(p.sent, letter{to, note})
+	return true
+}
+
+// noted is a world in which node 3 leads the meta shard, and notes are carried.
+func noted() (*world, *post, *metaFake, *Draws) {
+	w, p := &world{}, &post{}
+	m := &metaFake{group: &metaGroup{}, id: 2, term: 5}
+	m.believes = raftgroup.Leadership{Term: 5, Leader: 1, Node: 3}
+	return w, p, m, NewDraws(DrawsConfig{Env: w, Queue: w, KV: w, Grants: m.grants(), Notes: p})
+}
+
+// A draw of another node's leader travels as a note, there and back.
+func TestDrawsTravelAsNotes(t *testing.T) {
+	w, p, m, d := noted()
+	leader := &metaFake{group: &metaGroup{}, id: 1}
+	leader.group.elect(leader)
+	back := &post{}
+	there := NewDraws(DrawsConfig{Env: w, Queue: w, KV: w, Grants: leader.grants(), Notes: back})
+	m.term = leader.group.term
+	for i, want := range []shard.Revision{1, 4} {
+		r := draw(d, 3)
+		if len(p.sent) != i+1 || p.sent[i].to != 3 || len(w.asked) != 0 {
+			t.Fatalf("sent %+v, asked %+v", p.sent, w.asked)
+		}
+		there.Note(2, p.sent[i].note)
+		leader.settle()
+		d.Note(3, back.sent[i].note)
+		granted(t, r, want)
+		d.Note(3, back.sent[i].note) // twice
+	}
+	if back.sent[1].to != 2 {
+		t.Errorf("answered to node %d", back.sent[1].to)
+	}
+	// What is no note of ours is dropped.
+	for _, bad := range [][]byte{{}, {noteDraw}, {9, 1, 1, 1}, {noteGrant, 1, 1}, {noteGrant, 1, 1, 1, 1}, appendNote(nil, noteDraw, 1, shard.DrawMax+1, 0)} {
+		d.Note(3, bad)
+	}
+}
+
+// A note that is lost, refused, or whose answer this node's voter cannot confirm
+// leaves the draw to the other way; its answer is then nobody's.
+func TestNotesThatDoNotServe(t *testing.T) {
+	answer := func(p *post, first shard.Revision, term uint64) []byte {
+		_, number, _, _, _ := decodeNote(p.sent[len(p.sent)-1].note)
+		return appendNote(nil, noteGrant, number, uint64(first), term)
+	}
+	for name, c := range map[string]struct {
+		fail  func(w *world, p *post, m *metaFake, d *Draws)
+		voter shard.ReplicaID // of the other way
+	}{
+		"lost":    {func(w *world, _ *post, _ *metaFake, _ *Draws) { w.timers[0].step() }, 2},
+		"refused": {func(_ *world, p *post, _ *metaFake, d *Draws) { d.Note(3, answer(p, 0, 0)) }, 0},
+		"not to be confirmed": {func(_ *world, p *post, m *metaFake, d *Draws) {
+			m.term = 6
+			d.Note(3, answer(p, 10, 5))
+		}, 0},
+	} {
+		w, p, m, d := noted()
+		r := draw(d, 2)
+		c.fail(w, p, m, d)
+		if r.calls != 0 || len(w.asked) != 1 || w.asked[0].n != 2 || w.asked[0].voter != c.voter {
+			t.Fatalf("%s: %+v, asked %+v", name, r, w.asked)
+		}
+		d.Note(3, answer(p, 20, 0)) // late
+		if r.calls != 0 {
+			t.Errorf("%s: the answer to a note that was given up was used", name)
+		}
+		w.answer(0, 30)
+		granted(t, r, 30)
+		if r := draw(d, 1); r.calls != 0 || len(p.sent) != 2 {
+			t.Errorf("%s: %+v, %d notes", name, r, len(p.sent))
+		}
+	}
+	w, p, _, d := noted()
+	p.lost = true
+	draw(d, 1)
+	if len(w.asked) != 1 {
+		t.Error("a note that was not sent left nothing")
 	}
 }
