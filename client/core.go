@@ -226,7 +226,10 @@ func (c *Core) prepare(o *op, cmd *shard.Command, options *DoOptions) {
 	o.core, o.kind = c, cmd.Kind
 	o.deadline.owner, o.rest.owner = o, o
 	o.system, o.marked, o.anywhere, o.whole = cmd.System(), cmd.Retry, cmd.AnyReplica, options.whole
-	o.infant = cmd.Birth == 0 && cmd.Kind.Write() && !o.system && !o.marked
+	o.birth = shard.MaxRevision // of those who look for no earlier attempt
+	if cmd.Kind.Write() && !o.system && !o.marked {
+		o.birth = cmd.Birth
+	}
 	if o.retries = options.MaxRetries; o.retries == 0 {
 		o.retries = c.cfg.MaxRetries
 	}

@@ -37,8 +37,11 @@ func WithRetries(n int) CallOption {
 // survive, before the first call; and uses it for that one write only. A use of it
 // for another key is another write; for the same key with another value it
 // is an InvalidError where the cluster can tell. An error says what became of this
-// call's attempts; of earlier ones only a success tells. An operation that is older
-// than the retention ends with shard.ErrUndetermined.
+// call's attempts; of earlier ones only a success that has written tells: while an
+// attempt of a program that has ended may still be on its way, a swap or batch whose
+// condition does not hold, and which so leaves no trace, may yet be carried out by
+// that one. An operation that is older than the retention ends with
+// shard.ErrUndetermined.
 func WithOperation(op Operation) CallOption {
 	return func(o *callOptions) { o.operation = &op }
 }

@@ -43,7 +43,8 @@ type link struct {
 	// Under node.mu.
 	open        bool // false: given up; whatever it still says is ignored
 	helloed     bool
-	filling     bool // a fill is pending
+	filling     bool           // a fill is pending
+	newest      shard.Revision // that the greeting told
 	outstanding map[uint64]*op
 	bytes       int // of outstanding
 	lastID      uint64
@@ -152,6 +153,9 @@ func (c *Core) greeted(l *link, g shard.Greeting) {
 		return
 	}
 	l.greeted = true
+	n.mu.Lock()
+	l.newest = g.Newest
+	n.mu.Unlock()
 	c.knows(g.Newest)
 	c.alarms.clear(&l.patience)
 	n.failures = 0

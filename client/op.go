@@ -38,10 +38,10 @@ type op struct {
 	attempts   int // how often it was put into a frame
 
 	// What is known of a write (retry.go).
-	retries int  // how often it may be sent again after an answer was lost
-	marked  bool // the next attempt carries the retry mark, and so does every later one
-	maybe   bool // an attempt may have taken effect, and its answer is lost
-	infant  bool // its birth is 0 because the session knew no revision
+	retries int            // how often it may be sent again after an answer was lost
+	marked  bool           // the next attempt carries the retry mark, and so does every later one
+	maybe   bool           // an attempt may have taken effect, and its answer is lost
+	birth   shard.Revision // of a user's write that is not marked; else MaxRevision
 
 	// The attempt.
 	target  shard.Target

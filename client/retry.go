@@ -38,7 +38,9 @@ import (
 //     still brings is refused. The core sends no operation before the greeting.
 //
 // A caller-chosen operation (DoOptions.Operation) is marked in all its attempts,
-// whoever makes them: the invariant has nothing to hold.
+// whoever makes them: each looks for what the others wrote. Of one that wrote
+// nothing, because its condition did not hold, there is nothing to find: that
+// answer is final only once no other attempt is under way (WithOperation).
 //
 // The look-up sees versions above the operation's birth. All that an attempt can
 // write is above it, because its revision was drawn after the attempt began.
@@ -102,8 +104,8 @@ func (c *Core) fits(o *op, r *router.Route) bool {
 var errSeveralShards = errors.New("the range is not within one shard")
 
 // rebirth gives an unmarked operation that was made before the session knew any
-// revision the newest that it knows now: a birth of 0 is below every floor, and no
-// attempt with it could ever be repeated. None of its attempts so far took effect.
+// revision, or had heard of one for long, the newest that it knows now: below the
+// floor no attempt could ever be repeated. None of its attempts so far took effect.
 func (c *Core) rebirth(o *op) {
 	newest := shard.Revision(c.newest.Load())
 	if o.marked || newest == 0 {
@@ -118,5 +120,5 @@ func (c *Core) rebirth(o *op) {
 	if o.scan != nil {
 		o.scan.Birth = newest
 	}
-	o.infant = false
+	o.birth = newest
 }

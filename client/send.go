@@ -101,7 +101,7 @@ func (l *link) packLocked(buf []byte) []byte {
 		l.lastID++
 		o.place, o.link, o.id = placeSent, l, l.lastID
 		o.attempts++
-		if o.infant {
+		if o.birth == 0 || o.birth < l.newest {
 			l.core.rebirth(o)
 		}
 		l.outstanding[o.id] = o

@@ -38,6 +38,7 @@ func newSettings(t tunable, list func(func([]catalog.SettingValue, error)), late
 		panic(err)
 	}
 	t.SetRetention(time.Duration(retention.Max))
+	t.SetDropRate(0) // what is below a floor that was reached before, too
 	return &settings{
 		list: list, later: later, log: log,
 		apply: map[string]func(int64){

@@ -77,7 +77,7 @@ func TestEverySettingReachesTheNode(t *testing.T) {
 // while the meta shard does not answer must not drop what a setting keeps.
 func TestNothingIsDroppedBeforeTheSettingsAreRead(t *testing.T) {
 	f := newFollower()
-	if want := []string{"retention 720h0m0s"}; !reflect.DeepEqual(f.calls, want) {
+	if want := []string{"retention 720h0m0s", "drop rate 0"}; !reflect.DeepEqual(f.calls, want) {
 		t.Fatalf("at the start: %v, want %v", f.calls, want)
 	}
 	if got := f.look(t, errors.New("the meta shard does not answer")); got != nil {

@@ -38,10 +38,16 @@ type readBatch struct {
 
 // Read submits a read; it comes back in Machine.Confirmed. An error as in Propose.
 func (g *Group) Read(r Read) error {
-	if g.h.readsWaiting.Add(1) > readsWaitingMax {
-		g.h.readsWaiting.Add(-1)
+	if g.h.readsWaiting.Load() >= readsWaitingMax {
 		return shard.ErrBusy
 	}
+	return g.Confirm(r)
+}
+
+// Confirm is Read for those of which the caller has a few at a time: however many
+// others wait, it is taken.
+func (g *Group) Confirm(r Read) error {
+	g.h.readsWaiting.Add(1)
 	g.box.mu.Lock()
 	if err := g.box.closed; err != nil {
 		g.box.mu.Unlock()

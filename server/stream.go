@@ -187,6 +187,9 @@ func (r *responses) add(p shard.Response) {
 	if r.closed {
 		return
 	}
+	if size := payload(&p); size > smallPayload && r.bytes+size > unreadBytesMax/2 {
+		p = shard.Response{ID: p.ID, Err: tooMuch(&p)}
+	}
 	before := len(r.frame)
 	if before == 0 {
 		r.frame = shard.BeginResponses(frames.Buffer(), r.newest())
@@ -203,6 +206,32 @@ func (r *responses) add(p shard.Response) {
 		close(r.overflown)
 	}
 	r.wake.Signal()
+}
+
+// smallPayload is what an answer may carry however much waits.
+const smallPayload = 1 << 10
+
+// payload is about what an answer carries of users' data.
+func payload(p *shard.Response) int {
+	n := len(p.Result.Value)
+	for i := range p.Result.Rows {
+		n += len(p.Result.Rows[i].Key) + len(p.Result.Rows[i].Value)
+	}
+	return n
+}
+
+// tooMuch is what an operation is answered instead of its result when the client
+// has not read enough of the ones before: many small requests that are answered at
+// the same moment may have large results, and a stream that is cut for them would
+// leave its writes without answers. Whatever wrote nothing may be asked for again. A
+// batch that has written, which is told by rows without keys and its revision, has
+// taken effect: its client is not told the outcome, and finds it out by a later attempt.
+func tooMuch(p *shard.Response) error {
+	rows := p.Result.Rows
+	if len(rows) > 0 && len(rows[0].Key) == 0 && p.Result.Revision != 0 {
+		return shard.ErrUndetermined
+	}
+	return shard.ErrBusy
 }
 
 func (r *responses) close() {

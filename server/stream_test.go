@@ -171,3 +171,45 @@ func TestClientStreamRefusesBadFrames(t *testing.T) {
 		t.Errorf("%v %v", got, err)
 	}
 }
+
+// A client that has much unread is not told large results any more, and keeps its
+// stream: what wrote nothing is busy, what has written is undetermined.
+func TestLargeAnswersToASlowReader(t *testing.T) {
+	r := newResponses(func() shard.Revision { return 7 })
+	value := make([]byte, 1<<20)
+	get := shard.Result{Found: true, Revision: 5, Value: value}
+	page := shard.Result{Revision: 5, Rows: []shard.Row{{Key: []byte("\x02k"), Value: value}}}
+	swap := shard.Result{Rows: []shard.Row{{Value: value, Revision: 3}}}
+	wrote := shard.Result{Found: true, Revision: 9, Rows: []shard.Row{{Value: value, Revision: 3}, {Revision: 9}}}
+	small := shard.Result{Revision: 10}
+	var id uint64
+	for range unreadBytesMax >> 20 {
+		for _, res := range []shard.Result{get, page, swap, wrote, small} {
+			id++
+			r.add(shard.Response{ID: id, Result: res})
+		}
+	}
+	if r.closed || r.bytes > unreadBytesMax {
+		t.Fatalf("closed %v, %d bytes wait", r.closed, r.bytes)
+	}
+	last := map[uint64]error{}
+	for range id {
+		if len(r.full) == 0 && len(r.frame) == 0 {
+			break
+		}
+		if _, err := shard.DecodeResponses(r.next(), func(p shard.Response) { last[p.ID] = p.Err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(last) != int(id) {
+		t.Fatalf("%d answers of %d", len(last), id)
+	}
+	for back, want := range []error{nil, shard.ErrUndetermined, shard.ErrBusy, shard.ErrBusy, shard.ErrBusy} {
+		if err := last[id-uint64(back)]; !errors.Is(err, want) {
+			t.Errorf("%d from the end: %v, want %v", back, err, want)
+		}
+	}
+	if last[1] != nil || last[4] != nil {
+		t.Errorf("the first ones: %v, %v", last[1], last[4])
+	}
+}

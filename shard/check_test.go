@@ -40,6 +40,7 @@ func TestCommandCheck(t *testing.T) {
 		{"delete range without a limit", Command{Kind: KindDeleteRange, Start: user(1), End: user(2)}, "limit"},
 		{"delete range of too many", Command{Kind: KindDeleteRange, Start: user(1), End: user(2), Limit: DeleteRangeMax + 1}, "limit"},
 		{"delete range of the system", Command{Kind: KindDeleteRange, Start: SystemSpan().Start, End: SystemSpan().End, Limit: 1}, "range"},
+		{"delete range in reverse", Command{Kind: KindDeleteRange, Start: user(1), End: user(2), Limit: 1, Reverse: true}, "range"},
 		{"draw", Command{Kind: KindDraw, Limit: DrawMax}, ""},
 		{"draw of nothing", Command{Kind: KindDraw}, "draw"},
 		{"draw of too many", Command{Kind: KindDraw, Limit: DrawMax + 1}, "draw"},

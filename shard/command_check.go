@@ -64,6 +64,8 @@ func (c *Command) checkSpan() error {
 	case c.Kind != KindDeleteRange:
 	case c.Start[0] != UserKeyspace:
 		return &InvalidError{Field: "range", Reason: "is outside the user keyspace, which this command is for"}
+	case c.Reverse || c.KeysOnly || c.AnyReplica:
+		return &InvalidError{Field: "range", Reason: "is to be deleted with options that scans have"}
 	case c.Limit == 0 || c.Limit > DeleteRangeMax:
 		return &InvalidError{Field: "limit", Reason: fmt.Sprintf("is %d keys, the limits are 1 and %s", c.Limit, group(DeleteRangeMax))}
 	}

@@ -17,6 +17,7 @@ func (instant) Propose(p *raftgroup.Proposal) error {
 }
 func (instant) Read(raftgroup.Read) error                                     { return nil }
 func (instant) ProposeMembership(uint64, shard.MembershipChange, func(error)) {}
+func (instant) Confirm(raftgroup.Read) error                                  { return nil }
 func (instant) Turn(func(), func(error))                                      {}
 
 // BenchmarkExecutePut is a write's way through this package, without its group.

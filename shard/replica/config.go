@@ -84,6 +84,7 @@ func (c *Config) setDefaults() {
 type group interface {
 	Propose(p *raftgroup.Proposal) error
 	Read(r raftgroup.Read) error
+	Confirm(r raftgroup.Read) error
 	ProposeMembership(term uint64, m shard.MembershipChange, done func(error))
 	Turn(run func(), abandoned func(error))
 }

@@ -29,7 +29,7 @@ type confirmation struct {
 // heartbeats, which all confirmations and reads that wait in the group share.
 // done is called once, from the group's turn, unless Confirm returns an error.
 func (r *Replica) Confirm(done func(term uint64, err error)) error {
-	if err := r.group.Read(&confirmation{done}); err != nil {
+	if err := r.group.Confirm(&confirmation{done}); err != nil {
 		return r.hinted(err)
 	}
 	return nil
@@ -49,15 +49,11 @@ func (t turn) confirmations(confirmed []raftgroup.Read, err error) (reads []raft
 	return reads
 }
 
-// draw serves a draw of revisions.
+// draw serves a draw of revisions. It takes no part in the budget for reads: the
+// granter bounds what waits for it, and all writes of the cluster wait for that.
 func (s *Store) draw(r *Replica, id uint64, c *shard.Command, reply func(shard.Response)) {
 	if r.id != shard.MetaID || s.cfg.Grants == nil {
 		s.refuse(id, &shard.InvalidError{Field: "draw", Reason: "is for the meta shard"}, reply)
-		return
-	}
-	size := drawBytes
-	if !s.readBudget.take(size) {
-		s.refuse(id, shard.ErrBusy, reply)
 		return
 	}
 	n := c.Limit
@@ -73,9 +69,5 @@ func (s *Store) draw(r *Replica, id uint64, c *shard.Command, reply func(shard.R
 			}
 		}
 		reply(p)
-		s.readBudget.give(size)
 	})
 }
-
-// drawBytes is what a waiting draw counts in the budget for reads.
-const drawBytes = 64

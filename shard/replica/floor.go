@@ -37,8 +37,8 @@ type sample struct {
 }
 
 // samplesMax bounds a history. They are a twentieth of the retention apart at least,
-// so that a full one comes from a longer retention before, or from a floor that does
-// not rise; then none are added until it does.
+// so that a full one comes from a retention that was shorter before, or from a floor
+// that does not rise; then the sample gives way that is closest to its neighbours.
 const samplesMax = 32
 
 func (h *history) init(r *Replica) {
@@ -58,9 +58,24 @@ func (h *history) sample(now, retention time.Duration) {
 	if n := len(h.samples); n > 0 {
 		last = h.samples[n-1]
 	}
-	if s.LastRevision > last.revision && now-last.at >= retention/20 && len(h.samples) < samplesMax {
+	if s.LastRevision > last.revision && now-last.at >= retention/20 {
+		if len(h.samples) == samplesMax {
+			h.thin()
+		}
 		h.samples = append(h.samples, sample{at: now, revision: s.LastRevision, versions: s.Versions, bytes: s.Bytes})
 	}
+}
+
+// thin drops the sample whose absence leaves the shortest gap. The oldest one stays:
+// it is what the floor rises to next.
+func (h *history) thin() {
+	drop := 1
+	for i := 2; i+1 < len(h.samples); i++ {
+		if h.samples[i+1].at-h.samples[i-1].at < h.samples[drop+1].at-h.samples[drop-1].at {
+			drop = i
+		}
+	}
+	h.samples = append(h.samples[:drop], h.samples[drop+1:]...)
 }
 
 // forget drops the samples up to the floor; the newest of them tells how much lies

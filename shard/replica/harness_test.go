@@ -201,6 +201,8 @@ func (g *fakeGroup) Propose(p *raftgroup.Proposal) error {
 	return nil
 }
 
+func (g *fakeGroup) Confirm(r raftgroup.Read) error { return g.Read(r) }
+
 func (g *fakeGroup) Read(r raftgroup.Read) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()

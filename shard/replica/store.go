@@ -2,6 +2,7 @@ package replica
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
@@ -13,6 +14,7 @@ type Store struct {
 	cfg      Config
 	replicas registry
 	reserved reservations
+	newest   atomic.Uint64 // revision that a replica has applied
 	sessions sessions
 	reads    readQueue
 	stats    counters

@@ -66,13 +66,24 @@ func (s *Store) OpenStream(session shard.Session, number uint64, trusted bool) (
 	return st, nil
 }
 
-// Newest is the newest revision that this node knows to have been handed out; 0:
-// none.
+// Newest is the newest revision that this node knows to have been handed out: it
+// has drawn it, or a replica of its has applied it. 0: none.
 func (s *Store) Newest() shard.Revision {
+	newest := shard.Revision(s.newest.Load())
 	if r, ok := s.cfg.Revisions.(interface{ Newest() shard.Revision }); ok {
-		return r.Newest()
+		newest = max(newest, r.Newest())
 	}
-	return 0
+	return newest
+}
+
+// applied notes a revision that a replica has applied.
+func (s *Store) applied(r shard.Revision) {
+	for {
+		now := s.newest.Load()
+		if uint64(r) <= now || s.newest.CompareAndSwap(now, uint64(r)) {
+			return
+		}
+	}
 }
 
 // Execute carries out one request of the stream; see Store.Execute. On a stream
@@ -105,12 +116,20 @@ func (st *Stream) supersede() {
 	}
 }
 
-// add takes a write in, and tells whether it may go on.
-func (st *Stream) add(w *write) bool {
+// add takes a write in, and tells whether it may go on. A later attempt cancels the
+// earlier ones of its operation on this stream: a caller may have given one up and
+// repeat it, and is to be told of no outcome that the earlier one can change. Later
+// attempts are rare, and so may look at all that is under way.
+func (st *Stream) add(w *write, later bool) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.closed {
 		return false
+	}
+	for o := st.writes; later && o != nil; o = o.next {
+		if o.op == w.op {
+			o.proposal.Cancelled.Store(true)
+		}
 	}
 	w.stream, w.prev, w.next = st, nil, st.writes
 	if w.next != nil {

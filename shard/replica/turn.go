@@ -26,7 +26,35 @@ func (t turn) Applied() raftgroup.Position { return t.machine.Applied() }
 
 // Apply applies one operation.
 func (t turn) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (raftgroup.Result, error) {
-	return t.machine.Apply(b, at, op)
+	res, err := t.machine.Apply(b, at, op)
+	if detail, ok := res.Detail.(*shard.Result); ok {
+		t.keep(&res, detail)
+	}
+	return res, err
+}
+
+// readBytesMax bounds what the batches of one turn have read, which is kept until
+// their replies. A few bytes of a batch may read megabytes.
+const readBytesMax = 32 << 20
+
+// keep counts what a batch has read, and leaves it away past the bound. One that
+// wrote nothing may be tried again. Of one that did the caller is not told the
+// outcome; a later attempt is, by the look-up.
+func (t turn) keep(res *raftgroup.Result, detail *shard.Result) {
+	bytes := 0
+	for i := range detail.Rows {
+		bytes += len(detail.Rows[i].Value)
+	}
+	switch {
+	case t.readBytes+bytes <= readBytesMax || bytes == 0:
+		t.readBytes += bytes
+		return
+	case detail.Revision == 0:
+		res.Err = shard.ErrBusy
+	default:
+		res.Err = shard.ErrUndetermined
+	}
+	res.Detail = nil
 }
 
 // ApplyMembership applies a membership change. The generation turns odd before
@@ -45,6 +73,7 @@ func (t turn) EndApply(b *storage.Batch, at raftgroup.Position) {
 	if err := t.machine.EndApply(b, at); err != nil {
 		panic(fmt.Sprintf("shard %d, replica %d: %v", t.id, t.self, err))
 	}
+	t.readBytes = 0
 }
 
 // Published makes the state of the last batch known outside the turn.
@@ -116,6 +145,7 @@ func (r *Replica) publish() {
 	r.publishedMu.Unlock()
 	r.floor.Store(uint64(s.Floor))
 	r.lastRevision.Store(uint64(s.LastRevision))
+	r.store.applied(s.LastRevision)
 }
 
 // publishDescriptor is called while the generation is odd.

@@ -20,7 +20,9 @@ type write struct {
 	id      uint64
 	reply   func(shard.Response)
 	command []byte
+	op      shard.OpID
 	bytes   int // of the budget
+	counted bool
 	version uint64
 	term    uint64 // that the attempt is meant for
 	draws   int    // 0: unversioned
@@ -41,16 +43,20 @@ func newWrite() any {
 
 func (s *Store) write(r *Replica, q *shard.Request, c *shard.Command, st *Stream, reply func(shard.Response)) {
 	bytes := writeBytes(q, c)
-	if !s.writeBudget.take(bytes) {
+	// The cluster's own records are written whatever waits: the writes that fill the
+	// budget may be waiting for revisions, and so for one of these.
+	counted := !c.System()
+	if counted && !s.writeBudget.take(bytes) {
 		s.refuse(q.ID, shard.ErrBusy, reply)
 		return
 	}
 	s.stats.write(c)
 	w := s.writePool.Get().(*write)
 	w.r, w.id, w.reply, w.command = r, q.ID, reply, q.Command
-	w.bytes, w.version, w.term, w.draws = bytes, q.Target.Version, q.Target.Term, 0
+	w.bytes, w.counted, w.version, w.term, w.draws = bytes, counted, q.Target.Version, q.Target.Term, 0
+	w.op = c.Op
 	w.proposal.Cancelled.Store(false)
-	if st != nil && !st.add(w) {
+	if st != nil && !st.add(w, c.Retry) {
 		w.finish(shard.Response{Err: shard.ErrDropped})
 		return
 	}
@@ -61,8 +67,10 @@ func (s *Store) write(r *Replica, q *shard.Request, c *shard.Command, st *Stream
 	r.draws.add(w)
 }
 
-// tombstoneBytes is about what one key of a delete-range takes at apply.
-const tombstoneBytes = 128
+// tombstoneBytes is what one key of a delete-range may take at apply. Few of them
+// are under way at once then; but many of the longest keys in one entry would make a
+// batch that no replica can commit.
+const tombstoneBytes = shard.KeyBytesMax + 64
 
 // writeBytes is what a write takes of the budget: its bytes, and those that a
 // delete-range, a few bytes itself, makes of them when it is applied.
@@ -138,7 +146,9 @@ func (w *write) finish(p shard.Response) {
 		s.stats.failed(p.Err)
 	}
 	w.reply(p)
-	s.writeBudget.give(w.bytes)
+	if w.counted {
+		s.writeBudget.give(w.bytes)
+	}
 	w.r, w.reply, w.command = nil, nil, nil
 	w.proposal.Header, w.proposal.Body = nil, nil
 	s.writePool.Put(w)
