@@ -113,16 +113,6 @@ func (g *Group) unlockAndWake() {
 	}
 }
 
-// wake schedules a turn.
-func (g *Group) wake() {
-	g.box.mu.Lock()
-	if g.box.closed != nil {
-		g.box.mu.Unlock()
-		return
-	}
-	g.unlockAndWake()
-}
-
 func (g *Group) pushTick() {
 	g.box.mu.Lock()
 	if g.box.closed != nil || g.box.ticks >= ticksPendingMax {
