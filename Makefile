@@ -1,7 +1,7 @@
 # Kiloraft's targets. A fresh machine needs Go and make, nothing else:
 # `make demo` and `make test` fetch and build all there is to fetch and build.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e race lint generate bench fuzz clean
+.PHONY: help build demo test e2e race planted lint generate bench fuzz clean
 
 GO        ?= go
 VERSION   ?= 0.1.0
@@ -33,6 +33,9 @@ e2e: ## run the tests with real processes alone
 
 race: ## run every test under the race detector (needs a C compiler)
 	$(GO) test -race $(ARGS) ./...
+
+planted: ## plant known bugs, one at a time, and show that the tests catch them
+	$(GO) test -tags planted -count=1 -v -run '^TestPlantedBugs$$' $(ARGS) ./sim ./shard/machine ./shard/replica | grep -v '^=== '
 
 lint: ## gofmt, go vet, staticcheck and the house rules
 	@unformatted="$$(gofmt -l .)" && \
