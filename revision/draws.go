@@ -90,7 +90,7 @@ func (d *Draws) Drawn() (draws, revisions uint64) { return d.draws.Load(), d.dra
 // Draw implements replica.Revisions. n is what the caller's own bounds allow, at
 // most shard.DrawMax; the error is ErrNoRevision. Callers' order is kept: of two
 // requests in one draw the earlier one gets the smaller revisions.
-func (d *Draws) Draw(_ shard.ID, _ shard.Revision, n int, done func(first shard.Revision, err error)) {
+func (d *Draws) Draw(n int, done func(first shard.Revision, err error)) {
 	d.mu.Lock()
 	if planted.On(planted.RevisionFetchedAhead) && uint64(n) <= uint64(d.ahead.last-d.ahead.first) {
 		first := d.ahead.first
@@ -269,5 +269,5 @@ func (d *Draws) HandedOut(r shard.Revision, done func(known bool, err error)) {
 		done(true, nil)
 		return
 	}
-	d.Draw(shard.MetaID, 0, 1, func(first shard.Revision, err error) { done(r <= first, err) })
+	d.Draw(1, func(first shard.Revision, err error) { done(r <= first, err) })
 }

@@ -70,7 +70,7 @@ func elsewhere() (*world, *Draws) {
 
 func draw(d *Draws, n int) *reply {
 	r := &reply{}
-	d.Draw(7, 0, n, r.take)
+	d.Draw(n, r.take)
 	return r
 }
 
@@ -122,7 +122,7 @@ func TestDrawsOfOneFrameAreOne(t *testing.T) {
 func TestDrawWithinAnAnswer(t *testing.T) {
 	w, d := elsewhere()
 	var second *reply
-	d.Draw(7, 0, 1, func(shard.Revision, error) { second = draw(d, 1) })
+	d.Draw(1, func(shard.Revision, error) { second = draw(d, 1) })
 	w.answer(0, 5)
 	if second == nil || second.calls != 0 || len(w.asked) != 2 {
 		t.Fatalf("%+v, %d questions", second, len(w.asked))

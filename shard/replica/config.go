@@ -13,13 +13,16 @@ import (
 // Revisions numbers writes.
 type Revisions interface {
 	// Draw hands out n revisions, first to first+n-1, each larger than every
-	// revision that was handed out for the shard before the call. done is called
-	// once, perhaps before Draw returns. floor is the shard's last applied revision.
-	Draw(id shard.ID, floor shard.Revision, n int, done func(first shard.Revision, err error))
+	// revision that was handed out in the cluster before the call. done is called
+	// once, perhaps before Draw returns; err is ErrNoRevision.
+	Draw(n int, done func(first shard.Revision, err error))
 	// HandedOut tells whether r was handed out before done is called, by any node
 	// and for any shard. done is called once, perhaps before HandedOut returns. err
-	// as of Draw: it is not known. Both are safe for concurrent use.
+	// as of Draw: it is not known.
 	HandedOut(r shard.Revision, done func(known bool, err error))
+	// Newest is the newest revision that Draw has handed out on this node; 0: none.
+	// All of this is safe for concurrent use.
+	Newest() shard.Revision
 }
 
 // Config of a node's replicas. Zero bounds take their defaults.

@@ -95,7 +95,7 @@ func (d *draws) send() bool {
 	d.mu.Lock()
 	d.calling, d.ready = true, false
 	d.mu.Unlock()
-	d.r.store.cfg.Revisions.Draw(d.r.id, shard.Revision(d.r.lastRevision.Load()), len(kept), d.drawn)
+	d.r.store.cfg.Revisions.Draw(len(kept), d.drawn)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.calling = false

@@ -106,15 +106,15 @@ type numbers struct {
 }
 
 type draw struct {
-	id    shard.ID
-	floor shard.Revision
-	n     int
-	done  func(shard.Revision, error)
+	n    int
+	done func(shard.Revision, error)
 }
 
-func (x *numbers) Draw(id shard.ID, floor shard.Revision, n int, done func(shard.Revision, error)) {
+func (x *numbers) Newest() shard.Revision { return 0 }
+
+func (x *numbers) Draw(n int, done func(shard.Revision, error)) {
 	x.mu.Lock()
-	d := draw{id, floor, n, done}
+	d := draw{n, done}
 	if x.held {
 		x.draws = append(x.draws, d)
 		x.mu.Unlock()

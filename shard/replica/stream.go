@@ -69,11 +69,7 @@ func (s *Store) OpenStream(session shard.Session, number uint64, trusted bool) (
 // Newest is the newest revision that this node knows to have been handed out: it
 // has drawn it, or a replica of its has applied it. 0: none.
 func (s *Store) Newest() shard.Revision {
-	newest := shard.Revision(s.newest.Load())
-	if r, ok := s.cfg.Revisions.(interface{ Newest() shard.Revision }); ok {
-		newest = max(newest, r.Newest())
-	}
-	return newest
+	return max(shard.Revision(s.newest.Load()), s.cfg.Revisions.Newest())
 }
 
 // applied notes a revision that a replica has applied.

@@ -48,19 +48,6 @@ func TestWritesWaitForADrawThatIsSentAfterThem(t *testing.T) {
 	h.idle()
 }
 
-// The floor of a draw is the last revision that is applied here.
-func TestDrawTellsTheFloor(t *testing.T) {
-	h := newHome(t)
-	h.numbers.next = 40
-	_, g := h.shard(7, "\x02b", "\x02m")
-	h.write(g, "\x02k", "1")
-	h.numbers.held = true
-	h.send(target(7), put("\x02k", "2"))
-	if d := h.numbers.draws[0]; d.id != 7 || d.floor != 41 {
-		t.Errorf("%+v", d)
-	}
-}
-
 // A write is proposed in the term in which its draw was sent, and in no other.
 func TestDrawOfAnEarlierTermIsNotUsed(t *testing.T) {
 	h := newHome(t)
