@@ -95,9 +95,9 @@ func (g *Group) stageAppend(r *round, m *raftpb.Message) {
 // changedHardState tells whether a MsgStorageAppend has a term or vote to save.
 //
 // A commit index that has moved is not worth a write: it is known again from
-// the applied index, or from the next leader. So the record never exceeds the
-// applied index, and in particular does not speak of a snapshot that is not
-// installed yet.
+// the applied index, or from the next leader. So the record exceeds the applied
+// index only where a membership change is appended (stageAppend), and in
+// particular does not speak of a snapshot that is not installed yet.
 func (g *Group) changedHardState(m *raftpb.Message) (hs raftpb.HardState, changed bool) {
 	hs = raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
 	if raft.IsEmptyHardState(hs) || hs.Term == g.saved.Term && hs.Vote == g.saved.Vote {
