@@ -282,3 +282,18 @@ func one(c shard.Command) shard.Command {
 	c.Op = shard.OpID{Session: 5, Sequence: 1}
 	return c
 }
+
+// What a node tells clients as the newest revision is what its replicas have
+// applied too: one that has just come to lead has drawn nothing itself.
+func TestNewestIsWhatWasApplied(t *testing.T) {
+	h := newHome(t)
+	h.numbers.next = 40
+	_, g := h.shard(7, "\x02b", "\x02m")
+	if n := h.store.Newest(); n != 0 {
+		t.Errorf("%d before any write", n)
+	}
+	h.write(g, "\x02k", "v")
+	if n := h.store.Newest(); n != 41 {
+		t.Errorf("%d, applied is 41", n)
+	}
+}

@@ -1,0 +1,43 @@
+package client_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/kiloraft/kiloraft/client"
+	"github.com/kiloraft/kiloraft/client/clienttest"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// A client that was idle for longer than the retention, without a connection, makes
+// its next write with a birth that is not below the floor: the greeting tells it
+// what it has missed.
+func TestAWriteAfterALongIdleTimeCanBeRepeated(t *testing.T) {
+	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+	w.warm()
+	core := client.NewCore(client.CoreConfig{Env: w.env, Dialer: w.net, Endpoints: []string{w.cluster.AddressOf(2)}, Logger: quiet()})
+	other := &world{t: t, env: w.env, net: w.net, cluster: w.cluster, core: core}
+	newest := shard.Revision(0)
+	for range 5 {
+		newest = other.do(put("b", "v"), 0).ok().Revision
+	}
+	w.net.Break(w.leaderOf("a")) // meanwhile
+	w.env.Pass(time.Hour)
+	w.cluster.Change(func() { w.cluster.Floor = newest })
+	lost := false
+	seen := w.watch(func(shard.NodeID, *shard.Command) (shard.Response, bool) {
+		if !lost {
+			lost, w.net.Deaf[w.leaderOf("a")] = true, true
+		}
+		return shard.Response{}, false
+	})
+	p := w.do(put("a", "v"), 0)
+	w.env.Run(time.Second, func() bool { return lost })
+	clear(w.net.Deaf)
+	w.net.Break(w.leaderOf("a"))
+	if p.wait(); p.err != nil {
+		t.Errorf("newest %d; %v; %d attempts, the first %+v", newest, p.err, len(*seen), (*seen)[0])
+	}
+	core.Close()
+	w.env.Pass(time.Second)
+}
