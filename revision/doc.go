@@ -22,14 +22,18 @@
 //
 // # What it costs
 //
-// One message to the meta shard's leader, none if it is this node, and one round
-// of heartbeats there, which all draws that wait share. A node has one draw in
-// flight, so that under load the writes of a whole round trip share it.
+// A note to the meta shard's leader and one back, which travel among the groups'
+// messages. A node with a voter of the meta shard confirms by itself what it was
+// granted: the leader and that voter are a quorum, whose terms are compared after
+// the counter was taken. Draws of the leader's own node, of nodes without a voter
+// and in larger or joint configurations cost a round of heartbeats instead, which
+// all that wait share. A node has one draw in flight, so that under load the writes
+// of a whole round trip share it.
 //
 // # Failures
 //
 // A draw is lost with its leader or connection; another one is sent, and numbers
 // that were granted to nobody are never used. Without a leader of the meta shard
-// writes wait, no longer than Config.Patience, and then get ErrNoRevision: nothing
+// writes wait, no longer than DrawsConfig.Patience, and then get ErrNoRevision: nothing
 // was proposed. Reads need no revision, but for snapshots over several shards.
 package revision
