@@ -14,6 +14,7 @@ import (
 // register is a Machine over the real engine: an operation "key=value" writes a
 // version, "corrupt" is corruption. It checks how it is called.
 type register struct {
+	expecting  bool
 	t          testing.TB
 	engine     *storage.Engine
 	g          *Group
@@ -126,6 +127,9 @@ func (m *register) Confirmed(reads []Read, err error) {
 		r.(*readRequest).done(m, err)
 	}
 }
+
+// Expecting is what the test says.
+func (m *register) Expecting() bool { return m.expecting }
 
 func (m *register) LeaderChanged(l Leadership) {
 	if l == m.leadership {

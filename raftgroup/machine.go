@@ -63,6 +63,10 @@ type Machine interface {
 	// machine's from here on.
 	Confirmed(reads []Read, err error)
 
+	// Expecting tells whether proposals are about to be handed in. Then a leader
+	// leaves it to the next entry's message to tell followers of a commit.
+	Expecting() bool
+
 	// LeaderChanged reports what this replica believes of its group's
 	// leadership, on every change of it.
 	LeaderChanged(l Leadership)

@@ -44,6 +44,7 @@ type pendingEntry struct {
 
 // Propose hands p to the group. An error (ErrBusy, ErrUnavailable, ErrStopped) means that
 // nothing was done and Done will not be called. The order of calls is the order in the log.
+// It may be called on the group's turn.
 func (g *Group) Propose(p *Proposal) error {
 	h := g.h
 	if n := h.proposalBytes.Add(p.cost()); n > h.cfg.ProposalBytesMax && n > p.cost() {

@@ -5,6 +5,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -30,7 +31,7 @@ func (g *Group) takeReady(r *round) {
 		case raftpb.MsgSnap:
 			g.sendSnapshot(m)
 		default:
-			if superseded(m, rd.Messages[i+1:]) {
+			if superseded(m, rd.Messages[i+1:]) || g.leftToNext(m) {
 				continue
 			}
 			// A leader's appends overtake its own fsync here. What must follow a
@@ -60,6 +61,20 @@ func superseded(m *raftpb.Message, later []raftpb.Message) bool {
 		}
 	}
 	return false
+}
+
+// leftToNext tells whether an append only tells of a commit, and the next entry,
+// which is about to be proposed, can do that as well. If it is not proposed after
+// all, the next heartbeat tells. A probe is no such append: raft waits for its answer.
+func (g *Group) leftToNext(m *raftpb.Message) bool {
+	if m.Type != raftpb.MsgApp || len(m.Entries) > 0 || !g.machine.Expecting() {
+		return false
+	}
+	replicating := false
+	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		replicating = replicating || id == m.To && pr.State == tracker.StateReplicate
+	})
+	return replicating
 }
 
 // stageAppend stages what a MsgStorageAppend writes. Its responses are decided

@@ -63,3 +63,62 @@ func TestCommitTravelsWithTheNextEntry(t *testing.T) {
 		t.Errorf("%d messages for %d entries, at most %d", sent, proposed, most)
 	}
 }
+
+// While proposals are about to come, followers hear of a commit with the next entry,
+// or with a heartbeat if none comes.
+func TestCommitIsLeftToTheNextEntry(t *testing.T) {
+	c := newCluster(t, 42, 3)
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	c.mustAgree(5)
+	l := c.waitLeader(5)
+	f := c.node(l.id%3 + 1)
+	empty := 0
+	c.sending = func(from *testNode, e *envelope) {
+		if from == l && e.msg.Type == raftpb.MsgApp && len(e.msg.Entries) == 0 {
+			empty++
+		}
+	}
+	l.machine(5).expecting = true
+	const entries = 20
+	for range entries {
+		c.put(5, "k=w")
+	}
+	if empty != 0 {
+		t.Errorf("%d appends that only tell of a commit", empty)
+	}
+	last := l.machine(5).Applied()
+	c.until("a heartbeat tells of the last one", func() bool { return f.machine(5).Applied() == last })
+
+	l.machine(5).expecting = false
+	c.put(5, "k=x")
+	c.mustAgree(5)
+	if empty == 0 {
+		t.Error("nothing else is expected, and nobody tells of the commit")
+	}
+}
+
+// What raft waits for the answer to is sent whatever is expected.
+func TestProbesAreNotLeftToTheNextEntry(t *testing.T) {
+	c := newCluster(t, 43, 3)
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	c.mustAgree(5)
+	l := c.waitLeader(5)
+	g := l.group(5)
+	l.machine(5).expecting = true
+	m := raftpb.Message{Type: raftpb.MsgApp, To: uint64(l.id%3 + 1), Term: l.machine(5).leadership.Term}
+	if !g.leftToNext(&m) {
+		t.Error("a follower that replicates")
+	}
+	g.rn.ReportUnreachable(m.To)
+	if g.leftToNext(&m) {
+		t.Error("a follower that is probed")
+	}
+	m.Type = raftpb.MsgHeartbeat
+	if g.leftToNext(&m) {
+		t.Error("a heartbeat")
+	}
+}

@@ -24,9 +24,11 @@ func TestWhatBatchesReadIsBounded(t *testing.T) {
 	swap := shard.Command{Kind: shard.KindBatch, Compares: []shard.Compare{{Kind: shard.CompareAbsent, Key: []byte("\x02k")}},
 		Then: []shard.BatchOp{{Kind: shard.KindPut, Key: []byte("\x02k")}}, Else: []shard.BatchOp{{Kind: shard.KindGet, Key: []byte("\x02k")}}}
 	var sent []*answer
-	for range 200 {
-		sent = append(sent, h.send(target(7), swap))
-	}
+	h.together(g, func() {
+		for range 200 {
+			sent = append(sent, h.send(target(7), swap))
+		}
+	})
 	g.turn(t) // all results exist before the first reply
 	held, busy := 0, 0
 	for _, a := range sent {

@@ -3,6 +3,7 @@ package replica
 import (
 	"sync"
 
+	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -12,7 +13,12 @@ import (
 // sent could be smaller than that of a write elsewhere which was acknowledged in
 // between, and the order of revisions would not be an order in real time.
 //
-// Whoever finds no draw in flight sends one, and goes on as long as there are
+// A draw is sent when all writes of the one before have their outcome, and not while
+// they are on their way through the log. Writes would have to wait for that in any
+// case; if they wait for it without a revision, then all that have come by then share
+// one entry, instead of being spread over those that have drawn and those that have not.
+//
+// Whoever finds nothing under way sends a draw, and goes on as long as there are
 // writes: proposals are made by one step at a time, in the order of revisions.
 type draws struct {
 	r     *Replica
@@ -24,6 +30,7 @@ type draws struct {
 	running bool     // a step sends a draw, or one is in flight
 	calling bool     // Draw has not returned yet
 	ready   bool     // and its answer was dealt with
+	logged  int      // writes that were drawn for and have no outcome yet
 
 	// sent are the writes of the draw in flight. It belongs to whoever owns that:
 	// send, then answered.
@@ -42,15 +49,64 @@ func (d *draws) init(r *Replica) {
 func (d *draws) add(w *write) {
 	d.mu.Lock()
 	d.waiting = append(d.waiting, w)
-	start := !d.running
-	d.running = true
+	start := d.startLocked()
 	d.mu.Unlock()
 	if start {
 		d.run()
 	}
 }
 
-// run sends draws until one does not answer at once or nothing waits.
+// left tells that a write that was drawn for has its outcome.
+func (d *draws) left() {
+	d.mu.Lock()
+	d.logged--
+	start := d.startLocked()
+	d.mu.Unlock()
+	if start {
+		d.run()
+	}
+}
+
+// startLocked tells whether the caller is to run: nobody else does, and there is
+// something to do.
+func (d *draws) startLocked() bool {
+	if d.running || d.logged > 0 || len(d.waiting) == 0 {
+		return false
+	}
+	d.running = true
+	return true
+}
+
+// expecting tells whether writes wait here for their revision.
+func (d *draws) expecting() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.running || len(d.waiting) > 0
+}
+
+// deposed refuses what waits and is not meant for the term of l. Without a draw
+// it would wait for the outcome of what an earlier leadership has in the log.
+func (d *draws) deposed(l *raftgroup.Leadership) {
+	d.mu.Lock()
+	var refused []*write
+	kept := d.waiting[:0]
+	for _, w := range d.waiting {
+		if l.Leading && w.term == l.Term {
+			kept = append(kept, w)
+		} else {
+			refused = append(refused, w)
+		}
+	}
+	clear(d.waiting[len(kept):])
+	d.waiting = kept
+	d.mu.Unlock()
+	for _, w := range refused {
+		w.finish(shard.Response{Err: d.r.notLeader()})
+	}
+}
+
+// run sends draws until one does not answer at once, or is on its way through the
+// log, or nothing waits.
 func (d *draws) run() {
 	for d.take() {
 		if !d.send() {
@@ -63,7 +119,7 @@ func (d *draws) run() {
 func (d *draws) take() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.waiting) == 0 {
+	if len(d.waiting) == 0 || d.logged > 0 {
 		d.running = false
 		return false
 	}
@@ -104,11 +160,17 @@ func (d *draws) send() bool {
 
 // answered is called with the draw's revisions, within Draw or later.
 func (d *draws) answered(first shard.Revision, err error) {
+	if err == nil {
+		d.mu.Lock()
+		d.logged = len(d.sent)
+		d.mu.Unlock()
+	}
 	for i, w := range d.sent {
 		if err != nil {
 			w.finish(shard.Response{Err: err})
 			continue
 		}
+		w.drawn = true
 		w.propose(first + shard.Revision(i))
 	}
 	clear(d.sent)

@@ -285,6 +285,13 @@ func (g *fakeGroup) turn(t testing.TB) int {
 	return len(proposals)
 }
 
+// turns turns until nothing more is proposed.
+func (g *fakeGroup) turns(t testing.TB) {
+	t.Helper()
+	for g.turn(t) > 0 {
+	}
+}
+
 // confirm hands back the reads that have come.
 func (g *fakeGroup) confirm(err error) {
 	g.mu.Lock()
@@ -400,6 +407,22 @@ func (h *home) send(t shard.Target, c shard.Command) *answer {
 	q := request(t, c)
 	h.store.ExecuteTrusted(q, a.to(h.t, q.ID))
 	return a
+}
+
+// together lets the writes that send sends share an entry, which the next turn
+// applies: they come while another write, which changes nothing, is in the log.
+func (h *home) together(g *fakeGroup, send func()) {
+	h.t.Helper()
+	first := h.send(target(g.id), shard.Command{Kind: shard.KindBatch,
+		Compares: []shard.Compare{{Kind: shard.CompareValue, Key: g.machine.(turn).descriptor.Load().Span.Start, Value: []byte("nothing has it")}},
+		Then:     []shard.BatchOp{{Kind: shard.KindDelete, Key: g.machine.(turn).descriptor.Load().Span.Start}}})
+	send()
+	if g.turn(h.t) != 1 {
+		h.t.Error("a write is proposed while another one is in the log")
+	}
+	if p := first.once(h.t); p.Err != nil || p.Result.Found {
+		h.t.Errorf("%+v", p)
+	}
 }
 
 // to takes the answer to a request.

@@ -91,42 +91,51 @@ func TestReadAtAFutureRevision(t *testing.T) {
 	h.idle()
 }
 
-// Writes drawn below R are in flight on the leader when a read at R comes: one is
-// in the log before the raise, the other one has not been proposed yet. What the
-// read gives stays so.
+// A write drawn below R is in flight on the leader when a read at R comes: in the
+// log before the raise, or drawn and not proposed yet. What the read gives stays so.
 func TestReadAtWithWritesBelowInFlight(t *testing.T) {
 	h := newHome(t)
 	_, g := h.shard(7, "\x02b", "\x02m")
 	first := h.send(target(7), put("\x02c", "proposed before")) // drawn 1
+	h.numbers.next = 10
+	a := h.send(target(7), at(10, scan("\x02b", "\x02m")))
+	h.steps.run()
+	a.waits(t)
+	g.turn(t)
+	h.steps.run()
+	if got := rows(a.once(t)); got != "at 10: c=proposed before@1" {
+		t.Error(got)
+	}
+	first.once(t)
+
 	h.numbers.held = true
-	second := h.send(target(7), put("\x02d", "proposed after")) // drawn 2, on its way
-	h.numbers.held, h.numbers.next = false, 10
-	a, b := h.send(target(7), at(10, scan("\x02b", "\x02m"))), h.send(target(7), at(9, get("\x02d")))
+	second := h.send(target(7), put("\x02d", "proposed after")) // drawn 11, on its way
+	h.numbers.held, h.numbers.next = false, 20
+	a, b := h.send(target(7), at(20, scan("\x02b", "\x02m"))), h.send(target(7), at(19, get("\x02d")))
 	h.steps.run()
 	a.waits(t)
 	b.waits(t)
-	h.numbers.draws[0].done(2, nil)
+	h.numbers.draws[0].done(11, nil)
 	g.turn(t)
 	h.steps.run() // draws again
-	if got := rows(a.once(t)); got != "at 10: c=proposed before@1" {
+	if got := rows(a.once(t)); got != "at 20: c=proposed before@1" {
 		t.Error(got)
 	}
 	if got := rows(b.once(t)); got != "at 0:" {
 		t.Error(got)
 	}
-	first.once(t)
 	second.waits(t)
 	g.turn(t)
-	if p := second.once(t); p.Err != nil || p.Result.Revision != 11 {
+	if p := second.once(t); p.Err != nil || p.Result.Revision != 21 {
 		t.Errorf("%+v", p)
 	}
-	if got := rows(h.read(g, at(10, scan("\x02b", "\x02m")))); got != "at 10: c=proposed before@1" {
+	if got := rows(h.read(g, at(20, scan("\x02b", "\x02m")))); got != "at 20: c=proposed before@1" {
 		t.Errorf("read again: %s", got)
 	}
-	if got := rows(h.read(g, at(11, scan("\x02b", "\x02m")))); got != "at 11: c=proposed before@1 d=proposed after@11" {
+	if got := rows(h.read(g, at(21, scan("\x02b", "\x02m")))); got != "at 21: c=proposed before@1 d=proposed after@21" {
 		t.Error(got)
 	}
-	if s := h.store.Stats(); s.Raises != 1 || s.Redraws != 1 {
+	if s := h.store.Stats(); s.Raises != 2 || s.Redraws != 1 {
 		t.Errorf("%+v", s)
 	}
 	h.idle()

@@ -165,14 +165,14 @@ func TestSweepAfterASnapshot(t *testing.T) {
 	}
 }
 
-// overwrite writes n versions in one turn, over some keys.
+// overwrite writes n versions, over some keys.
 func (h *home) overwrite(g *fakeGroup, n, keys int) {
 	h.t.Helper()
 	var answers []*answer
 	for i := range n {
 		answers = append(answers, h.send(target(g.id), put(fmt.Sprintf("\x02b key %05d", i%keys), "value")))
 	}
-	g.turn(h.t)
+	g.turns(h.t)
 	for _, a := range answers {
 		if p := a.once(h.t); p.Err != nil {
 			h.t.Fatal(p.Err)

@@ -103,12 +103,16 @@ func (t turn) InstallEnd(state *storage.ReplicaState) {
 	t.settle()
 }
 
-// LeaderChanged takes note of the group's leadership. Writes that wait for a
-// revision find out when their draw is sent.
+// Expecting tells whether writes are about to be proposed.
+func (t turn) Expecting() bool { return t.draws.expecting() }
+
+// LeaderChanged takes note of the group's leadership. Writes that have drawn find
+// out when they are proposed.
 func (t turn) LeaderChanged(l raftgroup.Leadership) {
 	gained := l.Leading && !t.leadership.Load().Leading
 	newTerm := l.Leading && t.leadership.Load().Term != l.Term
 	t.leadership.Store(&l)
+	t.draws.deposed(&l)
 	if d := t.descriptor.Load(); d != nil && (gained || newTerm) {
 		t.store.cfg.DescriptorChanged(*d, true, l.Term)
 	}
@@ -126,6 +130,7 @@ func (t turn) Stopped(err error) {
 		l.Leader, l.Node = 0, 0
 	}
 	t.leadership.Store(&l)
+	t.draws.deposed(&l)
 	t.deferredMu.Lock()
 	t.stopped = true
 	reads := t.deferred

@@ -26,6 +26,7 @@ type write struct {
 	version uint64
 	term    uint64 // that the attempt is meant for
 	draws   int    // 0: unversioned
+	drawn   bool   // has a revision, and no outcome yet
 
 	stream     *Stream // nil: none
 	prev, next *write  // on the stream; under its lock
@@ -124,20 +125,23 @@ func resultOf(res *raftgroup.Result) shard.Result {
 	return shard.Result{Revision: res.Revision, Found: res.Found, Value: res.Data}
 }
 
-// drawAgain leaves the group's turn first: what it does next calls the group.
+// drawAgain lets the write wait once more, by a step of its own: on the group's turn it
+// would draw before those that share its entry have come as far.
 func (w *write) drawAgain() {
-	s := w.r.store
+	s, r := w.r.store, w.r
 	if w.draws >= drawsMax {
 		w.finish(shard.Response{Err: shard.ErrDropped})
 		return
 	}
 	s.stats.redraws.Add(1)
-	s.cfg.Reads.Submit(func() { w.r.draws.add(w) })
+	w.drawn = false
+	s.cfg.Reads.Submit(func() { r.draws.add(w) })
+	r.draws.left()
 }
 
 // finish replies. w is somebody else's afterwards.
 func (w *write) finish(p shard.Response) {
-	s := w.r.store
+	r, s, drawn := w.r, w.r.store, w.drawn
 	if w.stream != nil {
 		w.stream.remove(w)
 	}
@@ -149,7 +153,10 @@ func (w *write) finish(p shard.Response) {
 	if w.counted {
 		s.writeBudget.give(w.bytes)
 	}
-	w.r, w.reply, w.command = nil, nil, nil
+	w.r, w.reply, w.command, w.drawn = nil, nil, nil, false
 	w.proposal.Header, w.proposal.Body = nil, nil
 	s.writePool.Put(w)
+	if drawn {
+		r.draws.left()
+	}
 }

@@ -23,6 +23,9 @@ func TestWritesWaitForADrawThatIsSentAfterThem(t *testing.T) {
 		t.Fatalf("draws in flight: %+v", h.numbers.draws)
 	}
 	h.numbers.release(t)
+	if len(h.numbers.draws) != 0 {
+		t.Error("a draw while writes are on their way through the log")
+	}
 	if g.turn(t) != 1 {
 		t.Fatal("more than the first write was proposed")
 	}
@@ -62,8 +65,8 @@ func TestDrawOfAnEarlierTermIsNotUsed(t *testing.T) {
 	if len(g.proposals) != 1 || g.proposals[0].Term != term {
 		t.Fatalf("%+v", g.proposals)
 	}
-	// The one that waited is refused before anything is drawn for it.
-	if got := describe(after.once(t).Err); got != "not leader 7: replica 1 on node 1 (node1:7400) in term 7" {
+	// The one that waited was refused when that term ended: nothing is drawn for it.
+	if got := describe(after.once(t).Err); got != "not leader 7: replica 2 on node 2 (node2:7400) in term 6" {
 		t.Error(got)
 	}
 	if len(h.numbers.draws) != 0 {
@@ -75,6 +78,33 @@ func TestDrawOfAnEarlierTermIsNotUsed(t *testing.T) {
 	}
 	if len(g.revisions) != 0 {
 		t.Error("applied")
+	}
+	h.idle()
+}
+
+// What waits for the outcome of earlier writes is told at once that the leader has
+// gone: that outcome may be unknown for long.
+func TestWaitingWritesHearOfANewLeader(t *testing.T) {
+	h := newHome(t)
+	_, g := h.shard(7, "\x02b", "\x02m")
+	logged := h.send(target(7), put("\x02k", "1"))
+	waits := h.send(target(7), put("\x02k", "2"))
+	waits.waits(t)
+	g.machine.LeaderChanged(raftgroup.Leadership{Term: term + 1, Leader: 2, Node: 2})
+	if got := describe(waits.once(t).Err); got != "not leader 7: replica 2 on node 2 (node2:7400) in term 6" {
+		t.Error(got)
+	}
+	logged.waits(t)
+	g.lead(term + 2)
+	again := h.send(shard.Target{Shard: 7, Version: 2, Replica: 1, Term: term + 2}, put("\x02k", "3"))
+	again.waits(t)
+	g.turn(t) // which tells of the old one, and that the new one may draw
+	if got := describe(logged.once(t).Err); got != "not leader 7: replica 1 on node 1 (node1:7400) in term 7" {
+		t.Error(got)
+	}
+	g.turn(t)
+	if p := again.once(t); p.Err != nil {
+		t.Errorf("%+v", p)
 	}
 	h.idle()
 }
@@ -216,6 +246,7 @@ func TestWritesAreBounded(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	h.numbers.release(t)
+	g.turn(t)
 	h.numbers.release(t)
 	g.turn(t)
 	for _, a := range kept {
@@ -251,7 +282,12 @@ func TestConcurrentWrites(t *testing.T) {
 			}
 			answered := make(chan struct{})
 			go func() { wg.Wait(); close(answered) }()
-			for {
+			for over, more := false, true; !over || more; {
+				select {
+				case <-answered:
+					over = true
+				default:
+				}
 				h.numbers.mu.Lock()
 				out := len(h.numbers.draws)
 				h.numbers.mu.Unlock()
@@ -261,19 +297,8 @@ func TestConcurrentWrites(t *testing.T) {
 				if out > 0 {
 					h.numbers.release(t)
 				}
-				select {
-				case <-answered:
-					h.numbers.mu.Lock()
-					out = len(h.numbers.draws)
-					h.numbers.mu.Unlock()
-				default:
-					out = 1
-				}
-				if out == 0 {
-					break
-				}
+				more = g.turn(t) > 0 || out > 0
 			}
-			g.turn(t)
 			var all []shard.Revision
 			for i := range callers {
 				last := shard.Revision(0)
