@@ -66,13 +66,15 @@ func superseded(m *raftpb.Message, later []raftpb.Message) bool {
 // leftToNext tells whether an append only tells of a commit, and the next entry,
 // which is about to be proposed, can do that as well. If it is not proposed after
 // all, the next heartbeat tells. A probe is no such append: raft waits for its answer.
+// Nor is one that begins above what the follower is known to have: by its refusal raft
+// learns that an append was lost, and nothing could be proposed until that is found out.
 func (g *Group) leftToNext(m *raftpb.Message) bool {
 	if m.Type != raftpb.MsgApp || len(m.Entries) > 0 || !g.machine.Expecting() {
 		return false
 	}
 	replicating := false
 	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		replicating = replicating || id == m.To && pr.State == tracker.StateReplicate
+		replicating = replicating || id == m.To && pr.State == tracker.StateReplicate && pr.Match >= m.Index
 	})
 	return replicating
 }

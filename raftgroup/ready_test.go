@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kiloraft/kiloraft/shard"
 )
 
 // Only an append that says nothing of its own is left out.
@@ -99,6 +101,31 @@ func TestCommitIsLeftToTheNextEntry(t *testing.T) {
 	}
 }
 
+// An append that is lost on its way to all followers is noticed and sent again,
+// whatever waits for it.
+func TestLostAppendWhileMoreIsExpected(t *testing.T) {
+	c := newCluster(t, 44, 3)
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	c.mustAgree(5)
+	l := c.waitLeader(5)
+	l.machine(5).expecting = true
+	lost := 0
+	c.filter = func(from, _ shard.NodeID, e *envelope) bool {
+		if from == l.id && len(e.msg.Entries) > 0 && lost < 2 {
+			lost++
+			return false
+		}
+		return true
+	}
+	w := l.propose(5, "k=w")
+	c.until("the entry is committed", w.done)
+	if lost != 2 {
+		t.Errorf("%d appends were lost", lost)
+	}
+}
+
 // What raft waits for the answer to is sent whatever is expected.
 func TestProbesAreNotLeftToTheNextEntry(t *testing.T) {
 	c := newCluster(t, 43, 3)
@@ -109,10 +136,15 @@ func TestProbesAreNotLeftToTheNextEntry(t *testing.T) {
 	l := c.waitLeader(5)
 	g := l.group(5)
 	l.machine(5).expecting = true
-	m := raftpb.Message{Type: raftpb.MsgApp, To: uint64(l.id%3 + 1), Term: l.machine(5).leadership.Term}
+	m := raftpb.Message{Type: raftpb.MsgApp, To: uint64(l.id%3 + 1), Term: l.machine(5).leadership.Term, Index: l.machine(5).Applied().Index}
 	if !g.leftToNext(&m) {
 		t.Error("a follower that replicates")
 	}
+	m.Index++
+	if g.leftToNext(&m) {
+		t.Error("a follower that may lack the entry before")
+	}
+	m.Index--
 	g.rn.ReportUnreachable(m.To)
 	if g.leftToNext(&m) {
 		t.Error("a follower that is probed")
