@@ -52,8 +52,9 @@ type Group struct {
 	uncovered bool
 	cover     *syncRecord
 
-	waiting []*Proposal // not proposed yet
-	pending []pendingEntry
+	waiting    []*Proposal // not proposed yet
+	commitSeen uint64      // commit index of the last Ready
+	pending    []pendingEntry
 	// confIndex: membership changes up to this index may be unapplied.
 	confIndex uint64
 

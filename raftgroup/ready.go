@@ -19,6 +19,9 @@ func (g *Group) takeReady(r *round) {
 	}
 	g.h.stats.readies.Add(1)
 	rd := g.rn.Ready()
+	commit := g.rn.BasicStatus().Commit
+	moved := commit > g.commitSeen
+	g.commitSeen = commit
 	for i := range rd.Messages {
 		m := &rd.Messages[i]
 		switch m.Type {
@@ -31,7 +34,7 @@ func (g *Group) takeReady(r *round) {
 		case raftpb.MsgSnap:
 			g.sendSnapshot(m)
 		default:
-			if superseded(m, rd.Messages[i+1:]) || g.leftToNext(m) {
+			if superseded(m, rd.Messages[i+1:]) || g.leftToNext(m, moved) {
 				continue
 			}
 			// A leader's appends overtake its own fsync here. What must follow a
@@ -63,18 +66,18 @@ func superseded(m *raftpb.Message, later []raftpb.Message) bool {
 	return false
 }
 
-// leftToNext tells whether an append only tells of a commit, and the next entry,
-// which is about to be proposed, can do that as well. If it is not proposed after
-// all, the next heartbeat tells. A probe is no such append: raft waits for its answer.
-// Nor is one that begins above what the follower is known to have: by its refusal raft
-// learns that an append was lost, and nothing could be proposed until that is found out.
-func (g *Group) leftToNext(m *raftpb.Message) bool {
-	if m.Type != raftpb.MsgApp || len(m.Entries) > 0 || !g.machine.Expecting() {
+// leftToNext tells whether an append only tells of a commit, of this Ready, and the
+// next entry, which is about to be proposed, can do that as well. If it is not proposed
+// after all, the next heartbeat tells. A probe is no such append: raft waits for its
+// answer. Nor is one that tells of no new commit: raft sends it to learn from its
+// refusal that an earlier one was lost, and what is expected may be waiting for that.
+func (g *Group) leftToNext(m *raftpb.Message, moved bool) bool {
+	if !moved || m.Type != raftpb.MsgApp || len(m.Entries) > 0 || !g.machine.Expecting() {
 		return false
 	}
 	replicating := false
 	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		replicating = replicating || id == m.To && pr.State == tracker.StateReplicate && pr.Match >= m.Index
+		replicating = replicating || id == m.To && pr.State == tracker.StateReplicate
 	})
 	return replicating
 }
