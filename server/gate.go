@@ -32,7 +32,7 @@ const (
 )
 
 func (a access) String() string {
-	return [...]string{"is for nobody", "needs the role client, admin or node", "needs the role admin", "needs the role node"}[a]
+	return [...]string{"is for nobody", "needs the role client, admin or node", "needs the role admin (kiloraft cert create-client NAME --admin)", "needs the role node"}[a]
 }
 
 func (a access) admits(r certs.Role) bool {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -202,7 +203,7 @@ func refusalOf(err error) string {
 	case errors.As(err, &alert) && alert.Op == "remote error":
 		return "it refuses this node: " + alert.Err.Error()
 	}
-	return err.Error()
+	return strings.TrimPrefix(err.Error(), "tls: ")
 }
 
 // explainPlaintext answers a caller that speaks plaintext in its own language: to
