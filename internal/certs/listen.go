@@ -22,9 +22,9 @@ const (
 	HandshakeTimeout = 10 * time.Second
 	// handshakesMax is how many may be at it at a time on one port.
 	handshakesMax = 512
-	// linger is how long a refused connection is read from: if it were closed with
+	// linger is how long a refused connection is read from at most: if it were closed with
 	// bytes unread, the other side might never see why.
-	linger           = time.Second
+	linger           = 3 * time.Second
 	lingerBytesLimit = 64 << 10
 )
 
