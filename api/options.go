@@ -13,6 +13,10 @@ import (
 // entry of the largest size.
 const PeerFrameBytesMax = 64 << 20
 
+// UnacknowledgedMax is how long a server lets what it has sent go unacknowledged,
+// before it gives the connection up: as long as gRPC waits for a ping.
+const UnacknowledgedMax = keepaliveTimeout
+
 const (
 	// Windows that hold several packed frames, so that throughput does not
 	// depend on the round trip time. Setting them switches gRPC's own

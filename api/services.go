@@ -13,6 +13,14 @@ const (
 	peerStreamService = "kiloraft.v1.PeerStream"
 )
 
+// Full names of the raw methods, as those of the generated services are called
+// KV_Get_FullMethodName.
+const (
+	OperationsStreamMethod = "/" + operationsService + "/Stream"
+	PeerMessagesMethod     = "/" + peerStreamService + "/Messages"
+	PeerSnapshotMethod     = "/" + peerStreamService + "/Snapshot"
+)
+
 // OperationsServer serves client streams: package shard's greeting, hello,
 // request and response frames, each of at most shard.FrameBytesMax.
 type OperationsServer interface {
@@ -33,7 +41,7 @@ func RegisterOperations(r grpc.ServiceRegistrar, server OperationsServer) {
 // OpenOperations opens a client stream. It lives until ctx ends, the server ends
 // it or the connection breaks.
 func OpenOperations(ctx context.Context, conn grpc.ClientConnInterface, opts ...grpc.CallOption) (*RawStream, error) {
-	return openRaw(ctx, conn, "/"+operationsService+"/Stream", opts)
+	return openRaw(ctx, conn, OperationsStreamMethod, opts)
 }
 
 // PeerStreamServer serves the streams of other nodes, see package
@@ -59,12 +67,12 @@ func RegisterPeerStream(r grpc.ServiceRegistrar, server PeerStreamServer) {
 
 // OpenPeerMessages opens a stream of raft messages.
 func OpenPeerMessages(ctx context.Context, conn grpc.ClientConnInterface, opts ...grpc.CallOption) (*RawStream, error) {
-	return openRaw(ctx, conn, "/"+peerStreamService+"/Messages", opts)
+	return openRaw(ctx, conn, PeerMessagesMethod, opts)
 }
 
 // OpenPeerSnapshot opens a stream for one snapshot.
 func OpenPeerSnapshot(ctx context.Context, conn grpc.ClientConnInterface, opts ...grpc.CallOption) (*RawStream, error) {
-	return openRaw(ctx, conn, "/"+peerStreamService+"/Snapshot", opts)
+	return openRaw(ctx, conn, PeerSnapshotMethod, opts)
 }
 
 // rawMethod describes a bidirectional raw stream that serve handles.

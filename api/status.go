@@ -53,11 +53,14 @@ func codeOf(err error) (code codes.Code, closed bool) {
 	var invalid *shard.InvalidError
 	var notLeader *shard.NotLeaderError
 	var wrongShard *shard.WrongShardError
+	var denied *shard.DeniedError
 	switch {
 	case errors.Is(err, shard.ErrUndetermined):
 		// Before all others: it may wrap what a later attempt was refused with,
 		// which says nothing about the earlier ones. Not to be repeated blindly.
 		return codes.Unknown, true
+	case errors.As(err, &denied):
+		return codes.PermissionDenied, true
 	case errors.As(err, &invalid), errors.Is(err, shard.ErrMalformed):
 		return codes.InvalidArgument, true
 	case errors.As(err, &notLeader), errors.Is(err, shard.ErrUnavailable), errors.Is(err, shard.ErrNoRevision):

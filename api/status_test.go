@@ -52,6 +52,7 @@ func closedSet() []struct {
 		{&shard.NotLeaderError{Shard: 7, Leader: shard.LeaderHint{Replica: 2, Node: 3, Term: 9, Address: "h:1"}}, codes.Unavailable},
 		{&shard.WrongShardError{Shard: 7, Descriptors: []shard.Descriptor{testDescriptor()}}, codes.Aborted},
 		{&shard.InternalError{Reason: "boom"}, codes.Internal},
+		{&shard.DeniedError{Reason: "an admin is needed"}, codes.PermissionDenied},
 	}
 }
 

@@ -18,6 +18,8 @@ type contact struct {
 	rotation  int             // where the next round starts among the candidates
 	asking    map[string]bool // addresses with a question out
 	news      bool            // the present round brought an answer
+	asked     int             // how many addresses the present round asks
+	denied    int             // how many of them denied it
 	failures  int             // rounds without an answer, since the last with one
 	notBefore time.Duration   // the next round
 	again     alarm
@@ -98,6 +100,7 @@ func (c *Core) round(count int) {
 		chosen = append(chosen, candidates[(k.rotation+i)%len(candidates)])
 	}
 	k.rotation += len(chosen)
+	k.asked, k.denied = len(chosen), 0
 	for _, address := range chosen {
 		k.asking[address] = true
 	}
@@ -125,6 +128,15 @@ func (c *Core) informed(address string, info Info, err error) {
 	}
 	k.news = k.news || err == nil
 	delete(k.asking, address)
+	var denied *shard.DeniedError
+	if errors.As(err, &denied) {
+		k.denied++
+	}
+	if c.cfg.DeniedIsFinal && !c.ready && k.denied == k.asked {
+		c.fatal = err
+		c.failAll()
+		return
+	}
 	if len(k.asking) == 0 {
 		c.roundEnded()
 	}

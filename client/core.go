@@ -28,6 +28,10 @@ type CoreConfig struct {
 	// MaxRetries is how often a write is sent again after an answer was lost; 0: 16;
 	// negative: never. Attempts that provably did not take effect do not count.
 	MaxRetries int
+
+	// DeniedIsFinal ends the core if at first contact every endpoint that is asked
+	// answers with a shard.DeniedError. Else it asks again: certificates may change.
+	DeniedIsFinal bool
 }
 
 const (

@@ -41,6 +41,13 @@
 // revision from end to end: that of the shard's state if it needs one shard only, or
 // one that is drawn first. Reads at a revision may go to any replica (AnyReplica).
 //
+// # Certificates
+//
+// With Options.CertsDir connections are mutual TLS with a client's certificate, as
+// `kiloraft cert create-client` makes it; nodes must show a node's for the host that was
+// dialled. Without it they are plaintext, and to loopback addresses only. A side that
+// does not accept the other makes calls fail with a shard.DeniedError.
+//
 // # What the caller must do
 //
 // Close what was opened. Bound what is outstanding: past QueueBytesMax or

@@ -17,8 +17,14 @@ type Options struct {
 	Logger      *slog.Logger  // nil: slog.Default
 	CacheShards int           // router cache bound, default 65,536
 
-	// Dialer reaches the nodes; nil: gRPC in plaintext, to loopback addresses
-	// only. Close closes it if it is an io.Closer.
+	// CertsDir is a folder of certificates as `kiloraft cert` makes it: ca.crt and
+	// those of clients. Connections are mutual TLS then; the certificates may be
+	// replaced while the client is open. "": plaintext, to loopback addresses only.
+	CertsDir string
+	// CertName chooses client.NAME.crt among several.
+	CertName string
+	// Dialer reaches the nodes in another way; nil: gRPC, with CertsDir if that is
+	// set. Close closes it if it is an io.Closer.
 	Dialer Dialer
 
 	// MaxRetries is how often a write is sent again after an answer was lost: it then
@@ -44,8 +50,9 @@ type Client struct {
 // and go on until the core's Close has ended the calls that wait.
 func FromCore(core *Core) *Client { return &Client{core: core} }
 
-// Open connects; it fails if no endpoint answers within DialTimeout or ctx, or
-// if endpoints belong to different clusters.
+// Open connects; it fails if no endpoint answers within DialTimeout or ctx, if
+// endpoints belong to different clusters, or if certificates are not accepted, on
+// either side, at any endpoint: with a shard.DeniedError that says why.
 func Open(ctx context.Context, o Options) (*Client, error) {
 	if len(o.Endpoints) == 0 {
 		return nil, &shard.InvalidError{Field: "endpoints", Reason: "are missing; name at least one host:port"}
@@ -53,16 +60,11 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 	if o.DialTimeout <= 0 {
 		o.DialTimeout = defaultDialTimeout
 	}
-	if o.Dialer == nil {
-		for _, e := range o.Endpoints {
-			if err := checkLoopback(e); err != nil {
-				return nil, err
-			}
-		}
-		o.Dialer = NewGRPCDialer()
+	if err := o.chooseDialer(); err != nil {
+		return nil, err
 	}
 	c := &Client{env: prod.New(), dialer: o.Dialer}
-	c.core = NewCore(CoreConfig{Env: c.env, Dialer: o.Dialer, Endpoints: o.Endpoints, Logger: o.Logger, CacheShards: o.CacheShards, MaxRetries: o.MaxRetries})
+	c.core = NewCore(CoreConfig{Env: c.env, Dialer: o.Dialer, Endpoints: o.Endpoints, Logger: o.Logger, CacheShards: o.CacheShards, MaxRetries: o.MaxRetries, DeniedIsFinal: true})
 	if err := c.await(ctx, o.DialTimeout); err != nil {
 		_ = c.Close()
 		return nil, err

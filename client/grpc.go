@@ -3,20 +3,23 @@ package client
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/kiloraft/kiloraft/api"
 	"github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/internal/certs"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
 // GRPCDialer is the Dialer of real clients: one connection with one raw stream
 // per node. It is safe for concurrent use.
 type GRPCDialer struct {
+	creds   credentials.TransportCredentials
 	options []grpc.DialOption
 	pool    api.FramePool
 
@@ -27,12 +30,15 @@ type GRPCDialer struct {
 	running sync.WaitGroup
 }
 
-// NewGRPCDialer makes a dialer; the caller closes it. It knows what raw streams
-// need (api.DialOptions); the given options come after that. Unless they bring
-// transport credentials, connections are in plaintext, and refused to addresses
-// that are not loopback.
-func NewGRPCDialer(options ...grpc.DialOption) *GRPCDialer {
-	d := &GRPCDialer{options: append(append(api.DialOptions(), grpc.WithTransportCredentials(loopbackCredentials{insecure.NewCredentials()})), options...)}
+// NewGRPCDialer makes a dialer; the caller closes it. Connections have the given
+// credentials; with nil they are in plaintext, and refused to addresses that are not
+// loopback. It knows what raw streams need (api.DialOptions); further options come
+// after that.
+func NewGRPCDialer(creds credentials.TransportCredentials, options ...grpc.DialOption) *GRPCDialer {
+	if creds == nil {
+		creds = certs.Plaintext()
+	}
+	d := &GRPCDialer{creds: creds, options: append(api.DialOptions(), options...)}
 	d.ctx, d.end = context.WithCancel(context.Background())
 	return d
 }
@@ -59,10 +65,12 @@ func (d *GRPCDialer) start(f func()) bool {
 	return true
 }
 
-// dial makes a connection. The address is resolved when it is dialled, and not
+// dial makes a connection; if it is denied, watched knows why. The address is resolved when it is dialled, and not
 // by gRPC's own resolver, which would go on asking.
-func (d *GRPCDialer) dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+address, d.options...)
+func (d *GRPCDialer) dial(address string) (conn *grpc.ClientConn, watched certs.Watched, err error) {
+	watched = certs.Watch(d.creds)
+	conn, err = grpc.NewClient("passthrough:///"+address, slices.Concat(d.options, []grpc.DialOption{grpc.WithTransportCredentials(watched)})...)
+	return conn, watched, err
 }
 
 // Info implements Dialer.
@@ -73,7 +81,7 @@ func (d *GRPCDialer) Info(address string, timeout time.Duration, done func(Info,
 }
 
 func (d *GRPCDialer) info(address string, timeout time.Duration) (Info, error) {
-	conn, err := d.dial(address)
+	conn, watched, err := d.dial(address)
 	if err != nil {
 		return Info{}, err
 	}
@@ -82,7 +90,7 @@ func (d *GRPCDialer) info(address string, timeout time.Duration) (Info, error) {
 	defer cancel()
 	m, err := kiloraftpb.NewClusterClient(conn).Info(ctx, &kiloraftpb.InfoRequest{})
 	if err != nil {
-		return Info{}, api.Error(err)
+		return Info{}, watched.Reason(api.Error(err))
 	}
 	info := Info{Node: shard.NodeID(m.NodeId), MetaLeader: shard.NodeID(m.MetaLeaderNode), Nodes: map[shard.NodeID]string{}}
 	if info.Cluster, err = api.ToClusterID(m.ClusterId); err != nil {
@@ -135,11 +143,16 @@ func (s *grpcStream) Close() { s.cancel() }
 
 // run returns when the stream has ended and nothing of it runs any more.
 func (s *grpcStream) run(address string) error {
-	conn, err := s.dialer.dial(address)
+	conn, watched, err := s.dialer.dial(address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	return watched.Reason(s.converse(conn))
+}
+
+// converse opens a stream on conn and receives until it ends.
+func (s *grpcStream) converse(conn *grpc.ClientConn) error {
 	raw, err := api.OpenOperations(s.ctx, conn)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,7 +12,7 @@ import (
 
 // listen binds a TCP address; flag is the one that gave it.
 func listen(flag, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+	l, err := (&net.ListenConfig{Control: giveUpEarly}).Listen(context.Background(), "tcp", address)
 	switch {
 	case err == nil:
 		return l, nil
@@ -19,6 +20,31 @@ func listen(flag, address string) (net.Listener, error) {
 		return nil, fmt.Errorf("%s %s: the address is taken by another process; choose another port", flag, address)
 	}
 	return nil, fmt.Errorf("%s %s: %w", flag, address, err)
+}
+
+// advertised is where others reach a node: what its operator says or, without
+// that, where it listens, if that leads to one machine.
+func advertised(advertise, listen string, bound net.Addr) (string, error) {
+	flag := "--advertise"
+	if advertise == "" {
+		host, _, err := net.SplitHostPort(listen)
+		if err != nil {
+			return "", &shard.InvalidError{Field: "--listen", Reason: fmt.Sprintf("%q is not HOST:PORT", listen)}
+		}
+		_, port, err := net.SplitHostPort(bound.String())
+		if err != nil {
+			return "", err
+		}
+		flag, advertise = "--listen", net.JoinHostPort(host, port)
+	}
+	host, _, err := net.SplitHostPort(advertise)
+	if err != nil {
+		return "", &shard.InvalidError{Field: flag, Reason: fmt.Sprintf("%q is not HOST:PORT", advertise)}
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return "", &shard.InvalidError{Field: flag, Reason: advertise + " leads nowhere from other machines; say by --advertise where they reach this node"}
+	}
+	return advertise, nil
 }
 
 // checkLoopback refuses an address that other machines can reach.

@@ -11,10 +11,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/kiloraft/kiloraft/internal/certs"
 )
 
-// httpHandler serves /healthz and /metrics, and pprof to loopback addresses.
-func httpHandler(reg *prometheus.Registry, healthy func() error) http.Handler {
+// httpHandler serves /healthz and /metrics to clients, and pprof to admins on
+// loopback addresses. All of it is behind the gate.
+func httpHandler(reg *prometheus.Registry, healthy func() error, g *gate) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -32,8 +35,21 @@ func httpHandler(reg *prometheus.Registry, healthy func() error) http.Handler {
 	profiles.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	profiles.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	profiles.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	mux.Handle("/debug/pprof/", loopbackOnly(profiles))
-	return mux
+	mux.Handle("/debug/pprof/", g.http(admins, loopbackOnly(profiles)))
+	return g.http(clients, mux)
+}
+
+// http lets callers with a role that need admits through to h.
+func (g *gate) http(need access, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller, shown := certs.CallerOfHTTP(r.TLS)
+		if !g.secure || shown && need.admits(caller.Identity.Role) {
+			h.ServeHTTP(w, r)
+			return
+		}
+		from, _ := net.ResolveTCPAddr("tcp", r.RemoteAddr) // of net/http: an address and a port
+		http.Error(w, g.refuse(from, caller.Identity, r.URL.Path, need).Error(), http.StatusForbidden)
+	})
 }
 
 // loopbackOnly refuses callers from other machines: profiles show memory.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kiloraft/kiloraft/api"
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/internal/certs"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -31,7 +32,7 @@ type membership struct {
 // join asks the nodes at addresses, in turn, for an identity, until one gives it
 // or joinPatience is over. An ID whose answer was lost is spent; that is harmless,
 // because a node exists for the cluster only once it has registered itself.
-func join(ctx context.Context, addresses []string, advertise string, log *slog.Logger, options ...grpc.DialOption) (membership, error) {
+func join(ctx context.Context, addresses []string, advertise string, log *slog.Logger, s *security) (membership, error) {
 	if slices.Contains(addresses, advertise) {
 		return membership{}, &shard.InvalidError{Field: "--join", Reason: advertise + " is this node itself; name a node of a running cluster, or leave --join out to create one"}
 	}
@@ -40,12 +41,13 @@ func join(ctx context.Context, addresses []string, advertise string, log *slog.L
 	var last error
 	for {
 		for _, address := range addresses {
-			m, err := joinOnce(deadline, address, advertise, options)
+			m, err := joinOnce(deadline, address, advertise, s)
 			if err == nil {
 				return m, nil
 			}
 			var invalid *shard.InvalidError
-			if errors.As(err, &invalid) {
+			var denied *shard.DeniedError
+			if errors.As(err, &invalid) || errors.As(err, &denied) {
 				return membership{}, fmt.Errorf("--join %s: %w", address, err)
 			}
 			if deadline.Err() == nil || last == nil {
@@ -64,8 +66,9 @@ func join(ctx context.Context, addresses []string, advertise string, log *slog.L
 	}
 }
 
-func joinOnce(ctx context.Context, address, advertise string, options []grpc.DialOption) (membership, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address, options...)
+func joinOnce(ctx context.Context, address, advertise string, s *security) (membership, error) {
+	creds := certs.Watch(s.dialing())
+	conn, err := grpc.NewClient("passthrough:///"+address, append(api.DialOptions(), grpc.WithTransportCredentials(creds))...)
 	if err != nil {
 		return membership{}, &shard.InvalidError{Field: "address", Reason: err.Error()}
 	}
@@ -74,7 +77,7 @@ func joinOnce(ctx context.Context, address, advertise string, options []grpc.Dia
 	defer cancel()
 	r, err := pb.NewPeerClient(conn).Join(ctx, &pb.JoinRequest{Address: advertise})
 	if err != nil {
-		return membership{}, api.Error(err)
+		return membership{}, creds.Reason(api.Error(err))
 	}
 	m := membership{node: shard.NodeID(r.NodeId), nodes: make(map[shard.NodeID]string)}
 	if len(r.ClusterId) != len(m.cluster) || m.node == 0 {

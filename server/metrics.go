@@ -11,9 +11,13 @@ import (
 
 // newMetrics registers everything that /metrics shows. Names are
 // kiloraft_<what>_<unit>; what also appears in a node's report has the same name there.
-func newMetrics(n *node.Node) *prometheus.Registry {
+func newMetrics(n *node.Node, s *security) *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &nodeCollector{node: n})
+	if s.secure() {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kiloraft_certificate_expiry_seconds", Help: "When the node's certificate expires, in Unix time."},
+			func() float64 { return float64(s.source.Expires().Unix()) }))
+	}
 	return reg
 }
 

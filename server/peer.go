@@ -2,9 +2,12 @@ package server
 
 import (
 	"context"
+	"fmt"
+	"net"
 
 	"github.com/kiloraft/kiloraft/api"
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/internal/certs"
 	"github.com/kiloraft/kiloraft/node"
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -36,6 +39,9 @@ func (s *peerService) Join(ctx context.Context, q *pb.JoinRequest) (*pb.JoinResp
 	if q.Address == "" {
 		return nil, api.Status(&shard.InvalidError{Field: "address", Reason: "is empty; a joining node says where it can be reached"})
 	}
+	if err := leadsBack(ctx, q.Address); err != nil {
+		return nil, api.Status(err)
+	}
 	id, err := await(ctx, s.node.AllocateNode)
 	if err != nil {
 		return nil, api.Status(err)
@@ -46,6 +52,19 @@ func (s *peerService) Join(ctx context.Context, q *pb.JoinRequest) (*pb.JoinResp
 		r.Meta = api.FromDescriptor(&meta)
 	}
 	return r, nil
+}
+
+// leadsBack refuses an address at which nobody would accept the certificate of
+// the node that gives it as its own.
+func leadsBack(ctx context.Context, address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return &shard.InvalidError{Field: "address", Reason: fmt.Sprintf("%q is not HOST:PORT", address)}
+	}
+	if caller, ok := certs.CallerOf(ctx); ok {
+		return caller.Covers(host)
+	}
+	return nil
 }
 
 func (s *peerService) NodeReport(_ context.Context, q *pb.NodeReportRequest) (*pb.NodeReportResponse, error) {

@@ -5,6 +5,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/kiloraft/kiloraft/internal/certs"
 )
 
 // Nodes are clients of each other for the meta shard's records, which other
@@ -17,12 +19,15 @@ const (
 
 // fromNode tells whether the caller of an RPC acts as a node.
 func fromNode(ctx context.Context) bool {
+	if caller, ok := certs.CallerOf(ctx); ok {
+		return caller.Identity.Role == certs.Node
+	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	roles := md.Get(roleKey)
 	return len(roles) == 1 && roles[0] == roleNode
 }
 
-// asNode makes every stream that a connection opens act as a node.
+// asNode makes every stream that a plaintext connection opens act as a node.
 func asNode(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	return open(metadata.AppendToOutgoingContext(ctx, roleKey, roleNode), desc, conn, method, opts...)
 }

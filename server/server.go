@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/kiloraft/kiloraft/api"
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
@@ -36,9 +35,12 @@ type Config struct {
 	// Join names nodes of the cluster to join. Empty on an empty store: create a
 	// cluster. On a store with an identity they are more places to find the cluster.
 	Join          []string
-	InitialShards int   // user shards of a new cluster; 0: 1
-	Insecure      bool  // plaintext, on loopback addresses only
-	MemoryBytes   int64 // budget of the engine; 0: its default
+	InitialShards int // user shards of a new cluster; 0: 1
+	// CertsDir is the folder of the node's certificates; see package certs. Either
+	// it is set, or Insecure.
+	CertsDir    string
+	Insecure    bool  // plaintext, on loopback addresses only
+	MemoryBytes int64 // budget of the engine; 0: its default
 	// Locality says where the node is, zone=a and the like. It is logged; replicas
 	// are not yet placed by it.
 	Locality map[string]string
@@ -48,6 +50,8 @@ type Config struct {
 	Raft node.RaftConfig
 	// Ready is called once when the node serves. Optional.
 	Ready func(storage.Identity)
+
+	observe func(*grpc.Server) // tests look at what is served
 }
 
 // Run serves until ctx ends (nil) or something fails for good: bad
@@ -91,8 +95,13 @@ func (c *Config) check() error {
 	if c.InitialShards == 0 {
 		c.InitialShards = 1
 	}
-	if !c.Insecure {
-		return &shard.InvalidError{Field: "--insecure", Reason: "is required: this version serves plaintext only, on loopback addresses"}
+	switch {
+	case c.Insecure && c.CertsDir != "":
+		return &shard.InvalidError{Field: "--insecure", Reason: "goes without --certs-dir: a node serves one or the other"}
+	case !c.Insecure && c.CertsDir == "":
+		return &shard.InvalidError{Field: "--certs-dir", Reason: "is missing: the folder of the node's certificates (on loopback addresses --insecure does without)"}
+	case !c.Insecure:
+		return nil
 	}
 	for _, a := range []struct{ flag, address string }{{"--listen", c.Listen}, {"--http", c.HTTP}, {"--advertise", c.Advertise}} {
 		if a.address == "" && a.flag != "--listen" {
@@ -111,6 +120,7 @@ type server struct {
 	log  *slog.Logger
 	stop context.CancelCauseFunc
 
+	security     *security
 	listener     net.Listener
 	httpListener net.Listener
 	advertise    string
@@ -131,9 +141,11 @@ func (s *server) bind() error {
 	if s.listener, err = listen("--listen", s.cfg.Listen); err != nil {
 		return err
 	}
-	s.advertise = s.cfg.Advertise
-	if s.advertise == "" {
-		s.advertise = s.listener.Addr().String()
+	if s.advertise, err = advertised(s.cfg.Advertise, s.cfg.Listen, s.listener.Addr()); err != nil {
+		return err
+	}
+	if s.security, err = openSecurity(s.cfg.CertsDir, s.advertise, s.log); err != nil {
+		return err
 	}
 	if s.cfg.HTTP != "" {
 		if s.httpListener, err = listen("--http", s.cfg.HTTP); err != nil {
@@ -195,7 +207,7 @@ func (s *server) identify(ctx context.Context) error {
 }
 
 func (s *server) adopt(ctx context.Context) (storage.Identity, error) {
-	m, err := join(ctx, s.cfg.Join, s.advertise, s.log, s.dialOptions()...)
+	m, err := join(ctx, s.cfg.Join, s.advertise, s.log, s.security)
 	if err != nil {
 		return storage.Identity{}, err
 	}
@@ -206,20 +218,16 @@ func (s *server) adopt(ctx context.Context) (storage.Identity, error) {
 	})
 }
 
-func (s *server) dialOptions() []grpc.DialOption {
-	return append(api.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-}
-
 func (s *server) startNode(ctx context.Context) error {
 	addresses, err := node.OpenAddressBook(s.engine)
 	if err != nil {
 		return err
 	}
-	s.peers = newPeerClient(ctx, s.dialOptions()...)
+	s.peers = newPeerClient(ctx, s.security.dialOptions()...)
 	if s.transport, err = s.newTransport(addresses); err != nil {
 		return err
 	}
-	s.dialer = client.NewGRPCDialer(grpc.WithStreamInterceptor(asNode))
+	s.dialer = client.NewGRPCDialer(s.security.dialing(), grpc.WithStreamInterceptor(asNode))
 	s.node, err = node.New(node.Config{
 		Identity: s.identity, Env: s.env, Engine: s.engine, Addresses: addresses, Transport: s.transport,
 		Dialer: s.dialer, Peers: s.peers,
@@ -240,7 +248,7 @@ func (s *server) newTransport(addresses *node.AddressBook) (*transport.GRPC, err
 			}
 		},
 		Refused:     s.refused,
-		DialOptions: s.dialOptions(), Logger: s.log,
+		DialOptions: s.security.dialOptions(), Logger: s.log,
 	})
 }
 
@@ -258,14 +266,15 @@ func (s *server) serve(ctx context.Context) error {
 	all, ctx := errgroup.WithContext(ctx)
 	rpc := s.newRPC(ctx)
 	all.Go(func() error {
-		if err := rpc.Serve(s.listener); !errors.Is(err, grpc.ErrServerStopped) {
+		if err := rpc.Serve(s.security.grpcPort(s.listener)); !errors.Is(err, grpc.ErrServerStopped) {
 			return err
 		}
 		return nil
 	})
 	if s.httpListener != nil {
 		all.Go(func() error {
-			return serveHTTP(ctx, s.httpListener, httpHandler(newMetrics(s.node), s.healthy))
+			metrics := newMetrics(s.node, s.security)
+			return serveHTTP(ctx, s.security.httpPort(s.httpListener), httpHandler(metrics, s.healthy, s.security.gate()))
 		})
 	}
 	all.Go(func() error {
@@ -281,7 +290,7 @@ func (s *server) serve(ctx context.Context) error {
 }
 
 func (s *server) newRPC(ctx context.Context) *grpc.Server {
-	rpc := grpc.NewServer(api.ServerOptions()...)
+	rpc := grpc.NewServer(s.security.serverOptions()...)
 	cluster := &clusterService{node: s.node, peers: s.peers}
 	pb.RegisterClusterServer(rpc, cluster)
 	pb.RegisterAdminServer(rpc, &adminService{cluster: cluster})
@@ -289,6 +298,10 @@ func (s *server) newRPC(ctx context.Context) *grpc.Server {
 	pb.RegisterKVServer(rpc, newKVService(s.node.Core()))
 	api.RegisterOperations(rpc, &operations{node: s.node, log: s.log, stop: ctx.Done()})
 	s.transport.RegisterWith(rpc)
+	s.security.gate().covers(rpc)
+	if s.cfg.observe != nil {
+		s.cfg.observe(rpc)
+	}
 	return rpc
 }
 

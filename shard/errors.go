@@ -89,6 +89,13 @@ func (e *WrongShardError) Error() string {
 	return s.String()
 }
 
+// DeniedError: who asks may not do that, or one side of a connection does not
+// accept the other's certificate. Nothing was done. It will be the same again, until
+// somebody changes the certificates.
+type DeniedError struct{ Reason string }
+
+func (e *DeniedError) Error() string { return "denied: " + e.Reason }
+
 // InternalError is an unexpected failure of the server, in words. It is not
 // known whether a write took effect.
 type InternalError struct{ Reason string }
@@ -114,6 +121,7 @@ const (
 	codeInternal       errorCode = 12
 	codeNoRevision     errorCode = 13
 	codeSpansShards    errorCode = 14
+	codeDenied         errorCode = 15
 )
 
 var codesOfErrors = []struct {
@@ -136,7 +144,10 @@ func AppendError(b []byte, err error) []byte {
 	var invalid *InvalidError
 	var notLeader *NotLeaderError
 	var wrongShard *WrongShardError
+	var denied *DeniedError
 	switch {
+	case errors.As(err, &denied):
+		return appendBytes(append(b, byte(codeDenied)), []byte(denied.Reason))
 	case errors.As(err, &invalid):
 		b = append(b, byte(codeInvalid))
 		b = appendBytes(b, []byte(invalid.Field))
@@ -204,6 +215,8 @@ func (r *reader) error() error {
 			e.Descriptors = append(e.Descriptors, d)
 		}
 		return e
+	case codeDenied:
+		return &DeniedError{Reason: string(r.bytes())}
 	case codeInternal:
 		return &InternalError{Reason: string(r.bytes())}
 	}

@@ -21,7 +21,7 @@ type app struct {
 	stdout, stderr io.Writer
 	lookupEnv      func(string) (string, bool)
 
-	openStore func(ctx context.Context, endpoints []string, timeout time.Duration) (store, error)
+	openStore func(ctx context.Context, t target, timeout time.Duration) (store, error)
 	runServer func(ctx context.Context, c server.Config) error
 
 	global globalFlags
@@ -31,6 +31,7 @@ type app struct {
 type globalFlags struct {
 	endpoints []string
 	certsDir  string
+	client    string
 	output    string
 	timeout   time.Duration
 }
@@ -64,8 +65,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer, lookupEnv func(string) (s
 	return &app{stdin: stdin, stdout: stdout, stderr: stderr, lookupEnv: lookupEnv, openStore: openStore, runServer: server.Run}
 }
 
-func openStore(ctx context.Context, endpoints []string, timeout time.Duration) (store, error) {
-	c, err := client.Open(ctx, client.Options{Endpoints: endpoints, DialTimeout: timeout})
+func openStore(ctx context.Context, t target, timeout time.Duration) (store, error) {
+	c, err := client.Open(ctx, client.Options{Endpoints: t.endpoints, Dialer: client.NewGRPCDialer(t.creds), DialTimeout: timeout})
 	if err != nil {
 		return nil, err
 	}

@@ -65,18 +65,18 @@ func (a *app) bench(ctx context.Context, c bench.Config) error {
 	// The generator shares its machine with what it measures: fewer collections
 	// for a somewhat larger heap.
 	a.collectLess(0)
-	endpoints, err := a.endpoints()
+	t, err := a.target()
 	if err != nil {
 		return err
 	}
-	cluster, err := dialEndpoints(endpoints)
+	cluster, err := dialTarget(t)
 	if err != nil {
 		return err
 	}
 	defer cluster.close()
 	opening, cancel := a.within(ctx)
 	defer cancel()
-	s, err := a.openStore(opening, endpoints, a.global.timeout)
+	s, err := a.openStore(opening, t, a.global.timeout)
 	if err != nil {
 		return err
 	}

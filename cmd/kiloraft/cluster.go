@@ -9,37 +9,39 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/kiloraft/kiloraft/api"
 	"github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/internal/certs"
 )
 
 // cluster asks whichever endpoint answers.
 type cluster struct {
-	endpoints []string
-	conns     []*grpc.ClientConn // one for each endpoint
+	target
+	conns   []*grpc.ClientConn // one for each endpoint
+	watched []certs.Watched    // their credentials
 }
 
 // dialCluster connects lazily; the caller closes the result.
 func (a *app) dialCluster() (*cluster, error) {
-	endpoints, err := a.endpoints()
+	t, err := a.target()
 	if err != nil {
 		return nil, err
 	}
-	return dialEndpoints(endpoints)
+	return dialTarget(t)
 }
 
-func dialEndpoints(endpoints []string) (*cluster, error) {
-	c := &cluster{endpoints: endpoints}
-	for _, e := range endpoints {
-		conn, err := grpc.NewClient("passthrough:///"+e, append(api.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+func dialTarget(t target) (*cluster, error) {
+	c := &cluster{target: t}
+	for _, e := range t.endpoints {
+		watched := certs.Watch(t.creds)
+		conn, err := grpc.NewClient("passthrough:///"+e, append(api.DialOptions(), grpc.WithTransportCredentials(watched))...)
 		if err != nil {
 			c.close()
 			return nil, fmt.Errorf("%s: %w", e, err)
 		}
-		c.conns = append(c.conns, conn)
+		c.conns, c.watched = append(c.conns, conn), append(c.watched, watched)
 	}
 	return c, nil
 }
@@ -67,7 +69,7 @@ func ask[R any](ctx context.Context, c *cluster, call func(context.Context, grpc
 		if err == nil {
 			return r, nil
 		}
-		last = api.Error(err)
+		last = c.watched[i].Reason(api.Error(err))
 		if ctx.Err() != nil {
 			return none, ctx.Err()
 		}

@@ -97,7 +97,7 @@ func inspectKey(ctx context.Context, c *cluster, key []byte) (*keyRecord, error)
 	var all sync.WaitGroup
 	for i := range record.Replicas {
 		r := &record.Replicas[i]
-		all.Go(func() { r.ask(ctx, addresses[r.Node], key) })
+		all.Go(func() { r.ask(ctx, c.target.at(addresses[r.Node]), key) })
 	}
 	all.Wait()
 	var failures []string
@@ -130,15 +130,15 @@ func whereKeyIs(ctx context.Context, c *cluster, key []byte) (*kiloraftpb.ShardI
 	return found.GetShards()[0], addresses, nil
 }
 
-// ask fills r with what the node at address answers, or why it did not.
-func (r *keyReplicaRecord) ask(ctx context.Context, address string, key []byte) {
-	answer, err := inspectAt(ctx, address, key)
+// ask fills r with what the node at an address answers, or why it did not.
+func (r *keyReplicaRecord) ask(ctx context.Context, t target, key []byte) {
+	answer, err := inspectAt(ctx, t, key)
 	if err != nil {
 		r.Error = err.Error()
 		return
 	}
 	if answer.GetNode() != r.Node {
-		r.Error = fmt.Sprintf("at its address %s there is node %d", address, answer.GetNode())
+		r.Error = fmt.Sprintf("at its address %s there is node %d", t.endpoints[0], answer.GetNode())
 		return
 	}
 	r.Replica, r.Leading, r.Floor, r.LastRevision, r.Applied, r.More = answer.GetReplica(), answer.GetLeading(), answer.GetFloor(),
@@ -153,14 +153,14 @@ func (r *keyReplicaRecord) ask(ctx context.Context, address string, key []byte) 
 	}
 }
 
-func inspectAt(ctx context.Context, address string, key []byte) (*kiloraftpb.InspectKeyResponse, error) {
-	switch {
+func inspectAt(ctx context.Context, t target, key []byte) (*kiloraftpb.InspectKeyResponse, error) {
+	switch address := t.endpoints[0]; {
 	case address == "":
 		return nil, errors.New("its address is not known")
-	case !loopback(address):
+	case t.certsDir == "" && !loopback(address):
 		return nil, fmt.Errorf("its address %s is not a loopback address, and plaintext is for those only", address)
 	}
-	c, err := dialEndpoints([]string{address})
+	c, err := dialTarget(t)
 	if err != nil {
 		return nil, err
 	}

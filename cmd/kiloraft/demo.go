@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/kiloraft/kiloraft/api/kiloraftpb"
 )
@@ -35,7 +36,8 @@ func (a *app) demoCommand() *cobra.Command {
 		Long: "Run a whole cluster of real processes on this machine, in a temporary folder that is removed at the end.\n" +
 			"Without --exec it says how to talk to the cluster and runs until it is interrupted. With it, CMD runs by\n" +
 			"`sh -c` once all nodes are live and replicated, with KILORAFT_ENDPOINTS set and this binary in PATH; the\n" +
-			"cluster stops with CMD, whose exit code is the demo's.",
+			"cluster stops with CMD, whose exit code is the demo's. With --secure it makes certificates in that folder,\n" +
+			"and CMD has KILORAFT_CERTS_DIR set.",
 		Example: `  kiloraft demo
   kiloraft demo --shards 48 --exec 'kiloraft bench put --duration 10s'`,
 		Args: takes(0),
@@ -54,6 +56,7 @@ func (a *app) demoCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&d.nodeCount, "nodes", 3, "run `N` nodes")
 	cmd.Flags().IntVar(&d.shards, "shards", 8, "divide the keys into `N` shards at first")
+	cmd.Flags().BoolVar(&d.secure, "secure", false, "make certificates and use them: mutual TLS on every port")
 	cmd.Flags().StringVar(&d.command, "exec", "", "run `CMD` on the cluster, then stop")
 	return cmd
 }
@@ -65,8 +68,10 @@ type demo struct {
 	*app
 	nodeCount, shards int
 	command           string
+	secure            bool
 
-	binary string // this one
+	creds  credentials.TransportCredentials // of the demo's own questions
+	binary string                           // this one
 	dir    string
 	nodes  []*demoNode
 }
@@ -89,6 +94,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 			err = removeErr
 		}
 	}()
+	if err = d.makeCerts(); err != nil {
+		return err
+	}
 	d.say("kiloraft demo: %d nodes, %d shards, everything in a temporary folder (removed at the end)\n\n", d.nodeCount, d.shards)
 	status, err := d.start(ctx)
 	if err != nil {
@@ -166,7 +174,7 @@ func spread(s *kiloraftpb.StatusResponse) bool {
 
 // await asks the first node until ready holds. A node that exits ends the wait.
 func (d *demo) await(ctx context.Context, ready func(*kiloraftpb.StatusResponse) bool) (*kiloraftpb.StatusResponse, error) {
-	c, err := dialEndpoints([]string{d.nodes[0].address})
+	c, err := dialTarget(target{endpoints: []string{d.nodes[0].address}, creds: d.creds})
 	if err != nil {
 		return nil, err
 	}
@@ -207,18 +215,21 @@ func (d *demo) introduce(status *kiloraftpb.StatusResponse) {
 		if leaders[n.address] == 1 {
 			noun = "leader"
 		}
-		d.say("  node %-2d %-15s  http://%-15s  %d %s\n", n.number, n.address, n.http, leaders[n.address], noun)
+		d.say("  node %-2d %-15s  %s://%-15s  %d %s\n", n.number, n.address, d.scheme(), n.http, leaders[n.address], noun)
 	}
-	program := programName()
+	certs := ""
+	if d.secure {
+		certs = "\n  export KILORAFT_CERTS_DIR=" + d.certsDir()
+	}
 	d.say(`
 Try, in another terminal:
-  export KILORAFT_ENDPOINTS=%s
+  export KILORAFT_ENDPOINTS=%s%[3]s
   %[2]s kv put hello world
   %[2]s kv scan
   %[2]s bench put --duration 10s
   %[2]s status
 Ctrl-C stops the cluster.
-`, d.endpointList(), program)
+`, d.endpointList(), programName(), certs)
 }
 
 func (d *demo) endpointList() string {
@@ -247,8 +258,11 @@ func (d *demo) watch(ctx context.Context) {
 func (d *demo) execute(ctx context.Context) error {
 	cmd := exec.Command("sh", "-c", d.command)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = d.stdin, d.stdout, d.stderr
-	cmd.Env = append(os.Environ(), "KILORAFT_ENDPOINTS="+d.endpointList(),
+	cmd.Env = append(withoutSecurity(os.Environ()), "KILORAFT_ENDPOINTS="+d.endpointList(),
 		"PATH="+filepath.Dir(d.binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	if d.secure {
+		cmd.Env = append(cmd.Env, "KILORAFT_CERTS_DIR="+d.certsDir())
+	}
 	// From a terminal the command gets the interrupt itself, and needs to stay in
 	// the foreground; elsewhere it gets a group of its own, so that the signal
 	// reaches what the shell has started.

@@ -29,7 +29,12 @@ func (d *demo) startNode(number int, ports *reservedPorts) (*demoNode, error) {
 	name := "node" + strconv.Itoa(number)
 	n := &demoNode{number: number, logPath: filepath.Join(d.dir, name+".log"), exited: make(chan struct{})}
 	n.address, n.http = ports.take(2*number-2), ports.take(2*number-1)
-	args := []string{"start", "--insecure", "--store", filepath.Join(d.dir, name), "--listen", n.address, "--http", n.http}
+	args := []string{"start", "--store", filepath.Join(d.dir, name), "--listen", n.address, "--http", n.http}
+	if d.secure {
+		args = append(args, "--certs-dir", d.certsDir())
+	} else {
+		args = append(args, "--insecure")
+	}
 	if number == 1 {
 		args = append(args, "--initial-shards", strconv.Itoa(d.shards))
 	} else {

@@ -70,6 +70,42 @@ func TestDemoExec(t *testing.T) {
 	}
 }
 
+// A secure demo's command finds certificates, and its own are not in the way.
+func TestSecureDemo(t *testing.T) {
+	inOwnTemp(t, "fine")
+	t.Setenv("KILORAFT_CERTS_DIR", "of-another-cluster")
+	t.Setenv("KILORAFT_CLIENT", "somebody")
+	r := command{}.run(t, "demo", "--nodes", "2", "--secure", "--exec", `ls "$KILORAFT_CERTS_DIR"; echo "client=$KILORAFT_CLIENT"`)
+	if r.code != exitDone || r.stdout != "ca.crt\nca.key\nclient.demo.crt\nclient.demo.key\nnode.crt\nnode.key\nclient=\n" || r.stderr != "" {
+		t.Errorf("demo: %+v", r)
+	}
+	r = command{}.run(t, "demo", "--nodes", "1", "--exec", `echo "certs=$KILORAFT_CERTS_DIR"`)
+	if r.code != exitDone || r.stdout != "certs=\n" {
+		t.Errorf("a demo in plaintext: %+v", r)
+	}
+}
+
+func TestSecureDemoIntroducesItself(t *testing.T) {
+	inOwnTemp(t, "fine")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stdout := &syncBuffer{seen: func(text string) {
+		if strings.Contains(text, "Ctrl-C stops the cluster.") {
+			cancel()
+		}
+	}}
+	stderr := &syncBuffer{}
+	a := newApp(strings.NewReader(""), stdout, stderr, func(string) (string, bool) { return "", false })
+	if code := a.run(ctx, []string{"demo", "--nodes", "1", "--secure"}); code != exitDone {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	for _, want := range []string{"https://127.0.0.1:", "\n  export KILORAFT_CERTS_DIR=" + os.TempDir(), "/certs\n"} {
+		if text := stdout.String(); !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
 func TestDemoUntilInterrupted(t *testing.T) {
 	inOwnTemp(t, "fine")
 	ctx, cancel := context.WithCancel(context.Background())

@@ -3,7 +3,7 @@
 //
 // main.go is tiny; root.go has the flags that all commands share; beyond that
 // there is a file for each command family: start.go, demo.go, kv.go, status.go,
-// node.go, shard.go, settings.go, bench.go, debug.go, version.go. What is printed goes through
+// node.go, shard.go, settings.go, bench.go, cert.go, debug.go, version.go. What is printed goes through
 // output.go, how a command ends through exit.go, and every question to a cluster
 // but for keys and values through cluster.go.
 //

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"iter"
+	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"github.com/kiloraft/kiloraft/api"
 	"github.com/kiloraft/kiloraft/api/kiloraftpb"
 	"github.com/kiloraft/kiloraft/client"
+	"github.com/kiloraft/kiloraft/internal/certs"
 	"github.com/kiloraft/kiloraft/server"
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -51,7 +53,11 @@ func runFakeNode(ctx context.Context, c server.Config) error {
 	if err := os.WriteFile(filepath.Join(dir, "live-"+c.Listen), nil, 0o600); err != nil {
 		return err
 	}
-	s := grpc.NewServer(api.ServerOptions()...)
+	l, options, err := withCerts(c, l)
+	if err != nil {
+		return err
+	}
+	s := grpc.NewServer(options...)
 	kiloraftpb.RegisterClusterServer(s, &fakeCluster{status: func() (*kiloraftpb.StatusResponse, error) {
 		live, err := filepath.Glob(filepath.Join(dir, "live-*"))
 		r := &kiloraftpb.StatusResponse{Nodes: uint64(len(live)), NodesLive: uint64(len(live)), Shards: uint64(c.InitialShards) + 1}
@@ -62,6 +68,19 @@ func runFakeNode(ctx context.Context, c server.Config) error {
 		return r, err
 	}})
 	return s.Serve(l)
+}
+
+// withCerts puts a fake node behind the certificates of its configuration, if any.
+func withCerts(c server.Config, l net.Listener) (net.Listener, []grpc.ServerOption, error) {
+	if c.CertsDir == "" {
+		return l, api.ServerOptions(), nil
+	}
+	log := slog.New(slog.DiscardHandler)
+	source, err := certs.OpenNode(c.CertsDir, "127.0.0.1", log)
+	if err != nil {
+		return nil, nil, err
+	}
+	return source.ListenGRPC(l, log), append(api.ServerOptions(), grpc.Creds(certs.Accepting())), nil
 }
 
 // fakeCluster serves the control services; calls that have no function fail.
@@ -115,11 +134,21 @@ func (f *fakeCluster) InspectKey(_ context.Context, q *kiloraftpb.InspectKeyRequ
 // serveFake serves f on a loopback port for the length of the test.
 func serveFake(t *testing.T, f *fakeCluster) (address string) {
 	t.Helper()
+	return serveFakeWith(t, server.Config{}, f)
+}
+
+// serveFakeWith serves f with the certificates of a configuration.
+func serveFakeWith(t *testing.T, c server.Config, f *fakeCluster) (address string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer(api.ServerOptions()...)
+	l, options, err := withCerts(c, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(options...)
 	kiloraftpb.RegisterClusterServer(s, f)
 	kiloraftpb.RegisterAdminServer(s, f)
 	done := make(chan struct{})
@@ -332,7 +361,7 @@ func (c command) runWithin(t *testing.T, ctx context.Context, args ...string) re
 		v, ok := c.env[name]
 		return v, ok
 	})
-	a.openStore = func(context.Context, []string, time.Duration) (store, error) {
+	a.openStore = func(context.Context, target, time.Duration) (store, error) {
 		if c.store == nil {
 			t.Error("a store was opened")
 			return nil, context.Canceled

@@ -28,13 +28,13 @@ func (a *app) kvCommand() *cobra.Command {
 
 // onStore runs an operation on a key within --timeout. Errors name both.
 func (a *app) onStore(ctx context.Context, operation string, do func(context.Context, store) error) error {
-	endpoints, err := a.endpoints()
+	t, err := a.target()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := a.within(ctx)
 	defer cancel()
-	s, err := a.openStore(ctx, endpoints, a.global.timeout)
+	s, err := a.openStore(ctx, t, a.global.timeout)
 	if err != nil {
 		return &namedError{operation, err}
 	}

@@ -44,13 +44,14 @@ func (a *app) rootCommand() *cobra.Command {
 
 	flags := root.PersistentFlags()
 	flags.StringSliceVar(&a.global.endpoints, "endpoints", []string{defaultEndpoint}, "`ADDRESSES` of some nodes, host:port,host:port,...")
-	flags.StringVar(&a.global.certsDir, "certs-dir", "", "`DIR` of the certificates (TLS is not available in this version)")
+	flags.StringVar(&a.global.certsDir, "certs-dir", "", "`DIR` of the certificates; without it plaintext is spoken, to loopback addresses only")
+	flags.StringVar(&a.global.client, "client", "", "`NAME` of the client whose certificate to use, if --certs-dir holds several")
 	a.global.output = "table"
 	flags.VarP(&choice{value: &a.global.output, of: []string{"table", "json"}}, "output", "o", "`FORMAT` of what is printed: table or json")
 	flags.DurationVar(&a.global.timeout, "timeout", 10*time.Second, "give up after `DURATION`")
 
 	root.AddCommand(a.startCommand(), a.demoCommand(), a.kvCommand(), a.statusCommand(), a.nodeCommand(), a.shardCommand(),
-		a.settingsCommand(), a.benchCommand(), a.debugCommand(), a.versionCommand())
+		a.settingsCommand(), a.benchCommand(), a.certCommand(), a.debugCommand(), a.versionCommand())
 	return root
 }
 
@@ -109,9 +110,6 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	if err := a.flagsFromEnv(cmd); err != nil {
 		return err
 	}
-	if a.global.certsDir != "" {
-		return usagef("--certs-dir: TLS is not available in this version; without it Kiloraft serves loopback addresses only (start --insecure)")
-	}
 	if a.global.timeout <= 0 {
 		return usagef("--timeout: it is %v and must be above 0", a.global.timeout)
 	}
@@ -140,8 +138,8 @@ func envName(flag string) string {
 	return "KILORAFT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// endpoints are the addresses to talk to. There is no encryption yet, so that
-// only loopback addresses will do.
+// endpoints are the addresses to talk to: without certificates only loopback
+// addresses will do.
 func (a *app) endpoints() ([]string, error) {
 	if len(a.global.endpoints) == 0 {
 		return nil, usagef("--endpoints: it names no node")
@@ -150,8 +148,8 @@ func (a *app) endpoints() ([]string, error) {
 		if err := checkAddress("--endpoints", e); err != nil {
 			return nil, err
 		}
-		if !loopback(e) {
-			return nil, usagef("--endpoints: %s is not a loopback address; plaintext is for loopback addresses only, and TLS is not available in this version", e)
+		if a.global.certsDir == "" && !loopback(e) {
+			return nil, usagef("--endpoints: %s is not a loopback address, and plaintext is for those only; name certificates by --certs-dir", e)
 		}
 	}
 	return a.global.endpoints, nil

@@ -26,16 +26,18 @@ func (a *app) startCommand() *cobra.Command {
 	locality := map[string]string{}
 	level := "info"
 	cmd := &cobra.Command{
-		Use:   "start --store DIR --insecure",
+		Use:   "start --store DIR (--certs-dir DIR | --insecure)",
 		Short: "Run a node until it is told to stop",
 		Long: "Run a node: create a cluster, join one, or go on with what is in the store.\n" +
 			"On an empty store a node creates a cluster, or joins the one that --join leads to; a store that has been\n" +
-			"used keeps its cluster and its node ID. SIGINT and SIGTERM stop the node in an orderly way.",
+			"used keeps its cluster and its node ID. SIGINT and SIGTERM stop the node in an orderly way.\n" +
+			"With --certs-dir every port speaks mutual TLS, with node.crt and node.key (see kiloraft cert); the files are\n" +
+			"read again when they change. With --insecure every port speaks plaintext, on loopback addresses.",
 		Example: `  kiloraft start --insecure --store ./n1 --initial-shards 8
-  kiloraft start --insecure --store ./n4 --listen 127.0.0.1:7410 --http 127.0.0.1:7411 --join 127.0.0.1:7400`,
+  kiloraft start --certs-dir ./certs --store ./n2 --listen 0.0.0.0:7400 --advertise n2.example.org:7400 --join n1.example.org:7400`,
 		Args: takes(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c.MemoryBytes, c.Locality = int64(memory), locality
+			c.MemoryBytes, c.Locality, c.CertsDir = int64(memory), locality, a.global.certsDir
 			if err := checkStart(&c); err != nil {
 				return err
 			}
@@ -73,8 +75,10 @@ func checkStart(c *server.Config) error {
 	switch {
 	case c.Store == "":
 		return usagef("--store is missing: the folder of the node's data")
-	case !c.Insecure:
-		return usagef("give --insecure to serve plaintext on loopback addresses; TLS (--certs-dir) is not available in this version")
+	case !c.Insecure && c.CertsDir == "":
+		return usagef("give --certs-dir, the folder of the node's certificates (kiloraft cert makes them), or --insecure to serve plaintext on loopback addresses")
+	case c.Insecure && c.CertsDir != "":
+		return usagef("give --certs-dir or --insecure, not both")
 	case c.InitialShards < 1 || c.InitialShards > shardsMax:
 		return usagef("--initial-shards: it is %d and must be between 1 and %d", c.InitialShards, shardsMax)
 	case c.MemoryBytes < memoryMin:
@@ -96,7 +100,7 @@ func checkStart(c *server.Config) error {
 		if err := checkAddress(a[0], a[1]); err != nil {
 			return err
 		}
-		if !loopback(a[1]) {
+		if c.Insecure && !loopback(a[1]) {
 			return usagef("%s: %s is not a loopback address; --insecure is for loopback addresses only", a[0], a[1])
 		}
 	}

@@ -61,7 +61,20 @@ func TestWrongUsage(t *testing.T) {
 		{"status --endpoints 10.1.2.3:7400", "not a loopback address"},
 		{"status --endpoints localhost", "is not host:port"},
 		{"status --endpoints :7400", "has no host"},
-		{"status --certs-dir x", "TLS is not available in this version"},
+		{"status --endpoints 10.1.2.3:7400", "name certificates by --certs-dir"},
+		{"status --client alice", "--client: it names a certificate in --certs-dir"},
+		{"kv get a --client alice", "--client: it names a certificate in --certs-dir"},
+		{"cert", "which one? create-ca, create-node, create-client"},
+		{"cert create-ca", "--certs-dir is missing"},
+		{"cert create-ca x --certs-dir c", "one argument too many"},
+		{"cert create-ca --certs-dir c --valid-for soon", "it is a duration, like 90d"},
+		{"cert create-ca --certs-dir c --valid-for 0d", "it is a duration, like 90d"},
+		{"cert create-ca --certs-dir c --valid-for 1s", "--valid-for is 1s and must be between"},
+		{"cert create-node --certs-dir c", "HOST is missing"},
+		{"cert create-node n1:7400 --certs-dir c", "name the host without a port"},
+		{"cert create-client --certs-dir c", "NAME is missing"},
+		{"cert create-client ../x --certs-dir c", "NAME cannot be"},
+		{"cert create-client a b --certs-dir c", "one argument too many"},
 		{"shard show", "ID or --key is missing"},
 		{"shard show 1 --key a", "not both"},
 		{"shard show one", "is not a shard ID"},
@@ -74,8 +87,9 @@ func TestWrongUsage(t *testing.T) {
 		{"bench put --distribution normal", "uniform, zipfian, sequential"},
 		{"bench put --keys -4", "--keys"},
 		{"start --insecure", "--store is missing"},
-		{"start --store d", "give --insecure"},
-		{"start --store d --certs-dir c", "TLS is not available"},
+		{"start --store d", "give --certs-dir, the folder of the node's certificates"},
+		{"start --store d --certs-dir c --insecure", "give --certs-dir or --insecure, not both"},
+		{"start --store d --certs-dir c --listen 7400", "is not host:port"},
 		{"start --store d --insecure --listen 0.0.0.0:7400", "is not a loopback address"},
 		{"start --store d --insecure --listen 7400", "is not host:port"},
 		{"start --store d --insecure --http 192.168.0.1:80", "--http: 192.168.0.1:80 is not a loopback address"},
@@ -106,7 +120,7 @@ func TestWrongUsage(t *testing.T) {
 // Help is a sentence, two examples, and flags by purpose; every command has it.
 func TestHelp(t *testing.T) {
 	for _, line := range []string{"", "kv", "kv put", "kv get", "kv del", "kv cas", "kv scan", "kv del-range", "status", "node", "node list", "shard", "shard list", "shard show",
-		"shard transfer-leader", "settings", "settings list", "settings set", "debug", "debug key", "bench", "start", "demo", "version"} {
+		"shard transfer-leader", "settings", "settings list", "settings set", "debug", "debug key", "bench", "cert", "cert create-ca", "cert create-node", "cert create-client", "start", "demo", "version"} {
 		t.Run(line, func(t *testing.T) {
 			r := command{}.run(t, append(strings.Fields(line), "--help")...)
 			if r.code != exitDone || r.stderr != "" {

@@ -66,7 +66,7 @@ func checkDirection(importer, room, file, imported string) string {
 		return ""
 	}
 	if rule, ok := outside[to]; ok {
-		if !slices.Contains(rule.importers, room) || room == "client" && !facade(file) {
+		if !slices.Contains(rule.importers, room) || room == "client" && !reachesOut(file, to) {
 			return to + " is not for " + file
 		}
 		return ""

@@ -27,9 +27,17 @@ var outside = map[string]struct{ imports, importers []string }{
 	// Package node is shared with the simulation, so that it is package server
 	// that brings the real world. Of the client only the facade does, see below.
 	"internal/env/prod": {imports: []string{"internal/env"}, importers: []string{"server", "client"}},
-	"internal/lint":     {},
+	// Certificates are files, sockets and the wall clock; rooms of steps know
+	// nothing of them. Of the client the facade and its adapter to gRPC do.
+	"internal/certs": {imports: []string{"shard"}, importers: []string{"server", "client", "cmd"}},
+	"internal/lint":  {},
 	// Tests with real processes; no code of its own.
 	"e2e": {},
+}
+
+// reachesOut tells whether a file of package client may import a room outside.
+func reachesOut(path, room string) bool {
+	return facade(path) || room == "internal/certs" && Adapters[path] != ""
 }
 
 // facade tells whether a file of package client belongs to its blocking facade,

@@ -15,7 +15,6 @@ var Adapters = map[string]string{
 	"client/facade.go":                     "the blocking facade: callers wait in it",
 	"client/facade_wait.go":                "the blocking facade: callers wait in it",
 	"client/grpc.go":                       "the gRPC client connection",
-	"client/grpc_loopback.go":              "the gRPC client connection: which addresses are this machine",
 	"raftgroup/transport/grpc.go":          "the gRPC peer transport",
 	"raftgroup/transport/grpc_accept.go":   "the gRPC peer transport",
 	"raftgroup/transport/grpc_peer.go":     "the gRPC peer transport",
