@@ -32,6 +32,7 @@ var plantedBugs = []struct {
 	{planted.StaleRevisionApplied, 5, "revision", "", "StaleRevisionInTheLog"},
 	{planted.ProposedInALaterTerm, 20, "took effect twice", "", "LateAttemptInALaterTerm"},
 	{planted.DropWithoutItsShadow, 10, "shows at the floor", "", ""},
+	{planted.NoTraceOfNothing, 20, "was told that it does nothing", "is missing|otherwise than the first|none of the", "ReplacedClientsChoose"},
 }
 
 // TestPlantedBugs switches one bug on after the other, and runs seeds until one
