@@ -86,7 +86,8 @@ func codeOf(err error) (code codes.Code, closed bool) {
 // detailOf is the encoding of err. Descriptors are hints and are dropped when
 // they do not fit; a text is cut.
 func detailOf(err error) []byte {
-	if errors.Is(err, shard.ErrUndetermined) {
+	var lost *shard.OutcomeLostError
+	if errors.Is(err, shard.ErrUndetermined) && !errors.As(err, &lost) {
 		err = shard.ErrUndetermined
 	}
 	b := shard.AppendError(nil, err)

@@ -46,6 +46,7 @@ func closedSet() []struct {
 		{shard.ErrStopped, codes.DataLoss},
 		{shard.ErrNoRevision, codes.Unavailable},
 		{shard.ErrSpansShards, codes.FailedPrecondition},
+		{&shard.OutcomeLostError{Reason: "it is older than the retention"}, codes.Unknown},
 		{shard.ErrFutureRevision, codes.OutOfRange},
 		{shard.ErrCompacted, codes.OutOfRange},
 		{&shard.InvalidError{Field: "key", Reason: "is empty"}, codes.InvalidArgument},
@@ -124,6 +125,11 @@ func TestStatusOfOthers(t *testing.T) {
 		if back := Error(wire); status.Code(wire) != codes.Unknown || !errors.Is(back, shard.ErrUndetermined) || errors.Is(back, shard.ErrBusy) || back.Error() != err.Error() {
 			t.Errorf("%v came back as %#v, code %v", err, back, status.Code(wire))
 		}
+	}
+	// That it will stay so travels, too.
+	var lost *shard.OutcomeLostError
+	if back := Error(Status(fmt.Errorf("%w (%w)", shard.ErrBusy, &shard.OutcomeLostError{Reason: "test"}))); !errors.As(back, &lost) || !errors.Is(back, shard.ErrUndetermined) || errors.Is(back, shard.ErrBusy) {
+		t.Errorf("a lost outcome came back as %#v", back)
 	}
 	var internal *shard.InternalError
 	if back := Error(Status(errors.New("disk on fire"))); !errors.As(back, &internal) || internal.Reason != "disk on fire" {

@@ -69,7 +69,7 @@ func (s *fakeStore) Put(_ context.Context, key, value []byte, _ ...client.CallOp
 	return 1, nil
 }
 
-func (s *fakeStore) MultiPut(ctx context.Context, pairs []client.KeyValue) ([]shard.Revision, []error) {
+func (s *fakeStore) MultiPut(ctx context.Context, pairs []client.KeyValue, _ ...client.CallOption) ([]shard.Revision, []error) {
 	errs := make([]error, len(pairs))
 	for i, p := range pairs {
 		_, errs[i] = s.Put(ctx, p.Key, p.Value)

@@ -17,7 +17,7 @@ import (
 type Store interface {
 	Get(ctx context.Context, key []byte, opts ...client.CallOption) (client.KeyValue, error)
 	Put(ctx context.Context, key, value []byte, opts ...client.CallOption) (shard.Revision, error)
-	MultiPut(ctx context.Context, pairs []client.KeyValue) ([]shard.Revision, []error)
+	MultiPut(ctx context.Context, pairs []client.KeyValue, opts ...client.CallOption) ([]shard.Revision, []error)
 	Scan(ctx context.Context, o client.ScanOptions) iter.Seq2[client.KeyValue, error]
 }
 

@@ -90,6 +90,7 @@ func detach(res *shard.Result, frameBytes int) {
 func (c *Core) refused(o *op, err error) {
 	var notLeader *shard.NotLeaderError
 	var wrongShard *shard.WrongShardError
+	var lost *shard.OutcomeLostError
 	o.last = err
 	switch {
 	case errors.As(err, &notLeader):
@@ -115,6 +116,14 @@ func (c *Core) refused(o *op, err error) {
 		c.stats.retriesFaults.Add(1)
 		o.faults++
 		c.elsewhere(o)
+	case errors.As(err, &lost):
+		c.finish(o, shard.Result{}, err) // no attempt will be told more
+	case o.write() && errors.Is(err, shard.ErrUndetermined):
+		// Whoever led when the attempt was made answers: the same one is asked again,
+		// and says who does if it leads no more.
+		if c.unanswered(o, err) {
+			c.restFor(o, routeBackoff)
+		}
 	case o.write() && unknowing(err):
 		if c.unanswered(o, err) {
 			c.elsewhere(o)

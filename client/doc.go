@@ -27,13 +27,19 @@
 // up to MaxRetries times: the shard looks for what an earlier attempt wrote, and
 // answers with that attempt's outcome. What this rests on is written in retry.go.
 // If no answer comes that tells, before the retries are used up, the deadline passes
-// or the caller gives up, the caller gets shard.ErrUndetermined; and so does one
-// whose write is older than the retention, or lies on both sides of a split by now.
+// or the caller gives up, the caller gets shard.ErrUndetermined. One whose write is
+// older than the retention, or lies on both sides of a split by now, gets it at once,
+// as a shard.OutcomeLostError: no attempt can be told more.
 // Writes to the system keyspace are not sent again after a lost answer. Reads are
 // repeated elsewhere.
 //
 // A caller who wants to repeat a write after a restart of its own chooses the
-// operation (WithOperation), and keeps it with what it is about to write.
+// operation (WithOperation), and keeps it with what it is about to write. Its outcome,
+// that a condition did not hold included, is decided once.
+//
+// The birth is the newest revision that the session has heard of. Nodes tell it in
+// every frame, and on streams that are idle a few times in each retention, so that
+// a client that has not written for long can still repeat its next write.
 //
 // # Reads
 //

@@ -21,7 +21,7 @@ func (c *Client) MultiGet(ctx context.Context, keys [][]byte, opts ...CallOption
 		return nil, &OpError{Op: "get", Err: err}
 	}
 	found = make([]KeyValue, len(keys))
-	c.many(ctx, len(keys), func(i int) int { return len(keys[i]) }, func(i int, w *waiter) shard.Command {
+	c.many(ctx, len(keys), &DoOptions{}, func(i int) int { return len(keys[i]) }, func(i int, w *waiter) shard.Command {
 		w.key = append(append(w.key[:0], shard.UserKeyspace), keys[i]...)
 		return shard.Command{Kind: shard.KindGet, Key: w.key, Revision: o.at(), AnyReplica: o.anyReplica}
 	}, func(i int, res *shard.Result, e error) {
@@ -40,10 +40,19 @@ func (c *Client) MultiGet(ctx context.Context, keys [][]byte, opts ...CallOption
 }
 
 // MultiPut writes many pairs. It is not atomic: each pair has a revision, or an
-// error at its place. errs is nil if every pair was written.
-func (c *Client) MultiPut(ctx context.Context, pairs []KeyValue) (revisions []shard.Revision, errs []error) {
+// error at its place. errs is nil if every pair was written. Of the options it takes
+// WithRetries, for each pair; with one that does not fit none is written.
+func (c *Client) MultiPut(ctx context.Context, pairs []KeyValue, opts ...CallOption) (revisions []shard.Revision, errs []error) {
 	revisions = make([]shard.Revision, len(pairs))
-	c.many(ctx, len(pairs), func(i int) int { return len(pairs[i].Key) + len(pairs[i].Value) }, func(i int, w *waiter) shard.Command {
+	o, err := options(mayRetry, opts)
+	if err != nil {
+		for i := range pairs {
+			errs = append(errs, &OpError{Op: "put", Key: pairs[i].Key, Err: err})
+		}
+		return revisions, errs
+	}
+	do := o.doOptions()
+	c.many(ctx, len(pairs), &do, func(i int) int { return len(pairs[i].Key) + len(pairs[i].Value) }, func(i int, w *waiter) shard.Command {
 		w.key = append(append(w.key[:0], shard.UserKeyspace), pairs[i].Key...)
 		return shard.Command{Kind: shard.KindPut, Key: w.key, Value: pairs[i].Value}
 	}, func(i int, res *shard.Result, e error) {
@@ -59,19 +68,19 @@ func (c *Client) MultiPut(ctx context.Context, pairs []KeyValue) (revisions []sh
 }
 
 // many carries out n commands, part by part, and reports each in order.
-func (c *Client) many(ctx context.Context, n int, size func(int) int, command func(int, *waiter) shard.Command, report func(int, *shard.Result, error)) {
+func (c *Client) many(ctx context.Context, n int, do *DoOptions, size func(int) int, command func(int, *waiter) shard.Command, report func(int, *shard.Result, error)) {
 	for from := 0; from < n; {
 		to, bytes := from, 0
 		for to < n && to-from < multiOpsMax && bytes < multiBytesMax {
 			bytes += size(to)
 			to++
 		}
-		c.some(ctx, from, to, command, report)
+		c.some(ctx, from, to, do, command, report)
 		from = to
 	}
 }
 
-func (c *Client) some(ctx context.Context, from, to int, command func(int, *waiter) shard.Command, report func(int, *shard.Result, error)) {
+func (c *Client) some(ctx context.Context, from, to int, do *DoOptions, command func(int, *waiter) shard.Command, report func(int, *shard.Result, error)) {
 	g := &group{wake: make(chan struct{}, 1)}
 	ws := make([]*waiter, to-from)
 	ops := make([]*op, 0, to-from)
@@ -81,7 +90,7 @@ func (c *Client) some(ctx context.Context, from, to int, command func(int, *wait
 		ws[i] = w
 		cmd := command(from+i, w)
 		if errs[i] = ctx.Err(); errs[i] == nil {
-			errs[i] = c.prepare(w, &cmd, &DoOptions{})
+			errs[i] = c.prepare(w, &cmd, do)
 		}
 		if errs[i] == nil {
 			w.group = g

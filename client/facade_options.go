@@ -36,12 +36,14 @@ func WithRetries(n int) CallOption {
 // The caller keeps the operation, and what it was about to write, where they
 // survive, before the first call; and uses it for that one write only. A use of it
 // for another key is another write; for the same key with another value it
-// is an InvalidError where the cluster can tell. An error says what became of this
-// call's attempts; of earlier ones only a success that has written tells: while an
-// attempt of a program that has ended may still be on its way, a swap or batch whose
-// condition does not hold, and which so leaves no trace, may yet be carried out by
-// that one. An operation that is older than the retention ends with
-// shard.ErrUndetermined.
+// is an InvalidError where the cluster can tell.
+//
+// A result is the operation's, whoever's attempt it was, and every later call is told
+// the same: that a swap or batch was not made because its condition did not hold,
+// too. No attempt that is still on its way makes it after that. (A batch that could
+// only read is read anew each time.) An error says what became of this call's
+// attempts, and nothing of those of other programs. An operation that is older than
+// the retention ends with a shard.OutcomeLostError, which is shard.ErrUndetermined.
 func WithOperation(op Operation) CallOption {
 	return func(o *callOptions) { o.operation = &op }
 }

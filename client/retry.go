@@ -38,9 +38,9 @@ import (
 //     still brings is refused. The core sends no operation before the greeting.
 //
 // A caller-chosen operation (DoOptions.Operation) is marked in all its attempts,
-// whoever makes them: each looks for what the others wrote. Of one that wrote
-// nothing, because its condition did not hold, there is nothing to find: that
-// answer is final only once no other attempt is under way (WithOperation).
+// whoever makes them: each looks for what the others wrote. One that wrote nothing,
+// because its condition did not hold, has left a trace (package machine), and what it
+// was told is what all others are told that come after it in the log.
 //
 // The look-up sees versions above the operation's birth. All that an attempt can
 // write is above it, because its revision was drawn after the attempt began.
@@ -64,7 +64,8 @@ func (c *Core) unanswered(o *op, cause error) bool {
 	return true
 }
 
-// unknowing tells whether an answer leaves open what became of the attempt.
+// unknowing tells whether an answer leaves open what became of the attempt, so
+// that a later one may find out. An OutcomeLostError is another thing.
 func unknowing(err error) bool {
 	var internal *shard.InternalError
 	return errors.Is(err, shard.ErrStopped) || errors.Is(err, shard.ErrUndetermined) || errors.As(err, &internal)

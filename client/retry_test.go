@@ -419,10 +419,15 @@ func TestAChosenOperationSentAgainByAnotherClient(t *testing.T) {
 	if p := other.doWith(put("a", "something else"), client.DoOptions{Operation: op}).wait(); !errors.As(p.err, &invalid) || invalid.Field != "operation" || errors.Is(p.err, shard.ErrUndetermined) {
 		t.Errorf("the same operation with another value: %v", p.err)
 	}
-	// Older than the retention: nobody can tell any more.
+	// Older than the retention: nobody can tell any more, and the caller hears it at once.
 	w.cluster.Change(func() { w.cluster.Floor = birth + 1 })
-	p := other.doWith(put("a", "v"), client.DoOptions{Operation: op, MaxRetries: 2})
+	n := len(*seen)
+	p := other.doWith(put("a", "v"), client.DoOptions{Operation: op})
 	p.fails([]error{shard.ErrUndetermined})
+	var lost *shard.OutcomeLostError
+	if !errors.As(p.err, &lost) || len(*seen) != n+1 || p.took > 10*w.net.Latency {
+		t.Errorf("%v after %v and %d attempts", p.err, p.took, len(*seen)-n)
+	}
 	core.Close()
 	w.env.Pass(time.Second)
 }
@@ -508,11 +513,92 @@ func TestBatchesAndSplits(t *testing.T) {
 	w.env.Run(time.Second, func() bool { return !first })
 	w.cluster.Split(shard.UserKey([]byte("m")))
 	p.fails([]error{shard.ErrUndetermined})
+	var lost *shard.OutcomeLostError
+	if !errors.As(p.err, &lost) || len(*seen) > 3 {
+		t.Errorf("%v after %d attempts", p.err, len(*seen))
+	}
+	// So is one of whose attempts nobody here knows.
+	op := client.Operation{ID: shard.OpID{Session: 99, Sequence: 7}}
+	if p := w.doWith(batch, client.DoOptions{Operation: op}).wait(); !errors.As(p.err, &lost) || errors.Is(p.err, shard.ErrSpansShards) {
+		t.Errorf("a chosen batch over two shards that were one: %v", p.err)
+	}
 	n := len(*seen)
 	w.do(batch, 0).fails([]error{shard.ErrSpansShards}, shard.ErrUndetermined)
 	if len(*seen) != n+1 {
 		t.Errorf("%d attempts of a batch over two shards", len(*seen)-n)
 	}
+}
+
+// Where no shard was ever split, a chosen batch over several was never carried out.
+func TestAChosenBatchOverShardsThatWereNeverSplit(t *testing.T) {
+	w := newWorld(t, clienttest.NewCluster(1, 3, 2))
+	w.warm()
+	seen := w.watch(nil)
+	batch := shard.Command{Kind: shard.KindBatch}
+	for _, k := range []string{"a", "\xf0"} {
+		batch.Then = append(batch.Then, shard.BatchOp{Kind: shard.KindPut, Key: shard.UserKey([]byte(k))})
+	}
+	op := client.Operation{ID: shard.OpID{Session: 99, Sequence: 7}}
+	w.doWith(batch, client.DoOptions{Operation: op}).fails([]error{shard.ErrSpansShards}, shard.ErrUndetermined)
+	if len(*seen) != 1 {
+		t.Errorf("%d attempts", len(*seen))
+	}
+}
+
+// A node that answers that it cannot tell is no reason to doubt that it leads.
+func TestAnAnswerThatCannotTellDoesNotMoveTheLeader(t *testing.T) {
+	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+	w.warm()
+	leader := w.shardOf("a").Leader
+	first := true
+	seen := w.watch(func(_ shard.NodeID, c *shard.Command) (shard.Response, bool) {
+		was := first && c.Kind == shard.KindPut
+		first = first && !was
+		return shard.Response{Err: shard.ErrUndetermined}, was
+	})
+	w.do(put("a", "v"), 0).ok()
+	w.do(get("a"), 0).ok()
+	if n := len(*seen); n < 2 || w.core.Stats().RetriesNotLeader != 0 {
+		t.Fatalf("attempts %+v, %+v", *seen, w.core.Stats())
+	}
+	for _, a := range *seen {
+		if m, _ := w.shardOf("a").Descriptor.Replica(leader); a.node != m.Node {
+			t.Errorf("an attempt at node %d, and %d leads: %+v", a.node, m.Node, *seen)
+		}
+	}
+}
+
+// A client's first process sends a swap, and ends before the answer; its second one
+// is told that the condition does not hold. What the first one sent arrives only
+// now, when it would hold: the second was told the truth for good.
+func TestAChosenSwapOfAnEndedProcessArrivesLate(t *testing.T) {
+	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+	w.warm()
+	w.do(put("a", "zero"), 0).ok()
+	birth := w.do(shard.Command{Kind: shard.KindDraw, Limit: 1}, 0).ok().Revision
+	op := client.Operation{ID: shard.OpID{Session: 99, Sequence: 7}, Birth: birth}
+	key := shard.UserKey([]byte("a"))
+	swap := shard.Command{Kind: shard.KindBatch, Compares: []shard.Compare{{Kind: shard.CompareValue, Key: key, Value: []byte("one")}},
+		Then: []shard.BatchOp{{Kind: shard.KindPut, Key: key, Value: []byte("swapped")}}, Else: []shard.BatchOp{{Kind: shard.KindGet, Key: key}}}
+	w.net.Stall(w.leaderOf("a"))
+	w.doWith(swap, client.DoOptions{Operation: op, Timeout: 10 * time.Millisecond}).fails([]error{shard.ErrUndetermined})
+
+	core := client.NewCore(client.CoreConfig{Env: w.env, Dialer: w.net, Endpoints: []string{w.cluster.AddressOf(2)}, Logger: quiet()})
+	second := &world{t: t, env: w.env, net: w.net, cluster: w.cluster, core: core}
+	if res := second.doWith(swap, client.DoOptions{Operation: op}).ok(); res.Found || res.Revision != 0 || string(res.Rows[0].Value) != "zero" {
+		t.Errorf("%+v", res)
+	}
+	second.do(put("a", "one"), 0).ok()
+	w.net.Release()
+	w.env.Pass(time.Second)
+	if got := second.do(get("a"), 0).ok(); string(got.Value) != "one" {
+		t.Errorf("%q", got.Value)
+	}
+	if res := second.doWith(swap, client.DoOptions{Operation: op}).ok(); res.Found || string(res.Rows[0].Value) != "zero" {
+		t.Errorf("once more: %+v", res)
+	}
+	core.Close()
+	w.env.Pass(time.Second)
 }
 
 // Any replica may serve a read at a revision; one that lags sends it to the leader.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -72,6 +73,18 @@ func TestConditionsAndRangesByCommand(t *testing.T) {
 	expectFailure(t, c.run("kv", "cas", "k", "x", "--if-absent"), 1, "--if-absent does not hold", fmt.Sprintf("revision %d", written.Revision))
 	c.must(&again, "kv", "cas", "k", "two", "--if-revision", fmt.Sprint(written.Revision))
 	expectFailure(t, c.run("kv", "cas", "k", "x", "--if-value", "one"), 1, "--if-value", fmt.Sprintf("revision %d", again.Revision))
+	failed := c.run("kv", "cas", "k", "x", "--if-absent", "-o", "json")
+	expectFailure(t, failed, 1, "--if-absent")
+	var unmet struct {
+		Succeeded *bool `json:"succeeded"`
+		Current   struct {
+			Value    string `json:"value"`
+			Revision uint64 `json:"revision"`
+		} `json:"current"`
+	}
+	if err := json.Unmarshal([]byte(failed.stdout), &unmet); err != nil || unmet.Succeeded == nil || *unmet.Succeeded || unmet.Current.Value != "two" || unmet.Current.Revision != again.Revision {
+		t.Errorf("a condition that does not hold: %q, %v", failed.stdout, err)
+	}
 	for _, key := range []string{`\x01`, "a", "b", `\xf0`} {
 		c.must(&written, "kv", "put", key, "v")
 	}
@@ -91,5 +104,12 @@ func TestConditionsAndRangesByCommand(t *testing.T) {
 	if c.must(&rows, "kv", "scan", "--revision", fmt.Sprint(written.Revision)); len(rows) != 5 {
 		t.Errorf("before: %v", rows)
 	}
+	var kv struct {
+		Value string `json:"value"`
+	}
+	if c.must(&kv, "kv", "get", "a", "--revision", fmt.Sprint(written.Revision), "--any-replica"); kv.Value != "v" {
+		t.Errorf("from any replica: %+v", kv)
+	}
+	expectFailure(t, c.run("kv", "get", "a", "--any-replica"), 2, "--revision")
 	expectFailure(t, c.run("kv", "get", "k", "--revision", "123456789"), 1, "--revision 123456789", "future")
 }

@@ -24,7 +24,7 @@ func (s *clusterService) InspectKey(_ context.Context, q *pb.InspectKeyRequest) 
 	}
 	for _, v := range seen.Versions[:min(len(seen.Versions), inspectedVersionsMax)] {
 		r.Versions = append(r.Versions, &pb.KeyVersion{
-			Revision: uint64(v.Revision), Tombstone: v.Header.Tombstone, Bytes: uint64(v.Bytes),
+			Revision: uint64(v.Revision), Tombstone: v.Header.Tombstone, Trace: v.Header.Trace, Bytes: uint64(v.Bytes),
 			Session: uint64(v.Header.Op.Session), Sequence: v.Header.Op.Sequence,
 		})
 	}

@@ -33,6 +33,8 @@ type frameStream interface {
 // executor carries out a stream's requests; *replica.Stream is one.
 type executor interface {
 	Execute(q shard.Request, reply func(shard.Response))
+	// OnNews has news called now and then with the newest revision.
+	OnNews(news func(newest shard.Revision))
 	Close()
 }
 
@@ -106,6 +108,7 @@ func serveOperations(s frameStream, h *host, stop <-chan struct{}) error {
 	ended := make(chan error, 2)
 	out := newResponses(h.newest)
 	defer out.close()
+	x.OnNews(out.news)
 	go func() { ended <- out.sendTo(s) }()
 	go func() { ended <- receiveRequests(s, func(q shard.Request) { x.Execute(q, out.add) }) }()
 	select {
@@ -171,6 +174,7 @@ type responses struct {
 	bytes  int      // in frame and full
 	closed bool
 	newest func() shard.Revision
+	told   shard.Revision // by the last frame that was begun
 
 	overflown chan struct{} // closed when the client left too much unread
 }
@@ -192,7 +196,7 @@ func (r *responses) add(p shard.Response) {
 	}
 	before := len(r.frame)
 	if before == 0 {
-		r.frame = shard.BeginResponses(frames.Buffer(), r.newest())
+		r.beginLocked(r.newest())
 	}
 	r.frame = shard.AppendResponse(r.frame, &p)
 	r.bytes += len(r.frame) - before
@@ -205,6 +209,24 @@ func (r *responses) add(p shard.Response) {
 		r.frame, r.full = nil, nil
 		close(r.overflown)
 	}
+	r.wake.Signal()
+}
+
+func (r *responses) beginLocked(newest shard.Revision) {
+	r.frame = shard.BeginResponses(frames.Buffer(), newest)
+	r.told = newest
+}
+
+// news tells the client how far revisions have got, by a frame without answers,
+// unless it has heard it or a frame waits that tells about as much.
+func (r *responses) news(newest shard.Revision) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || newest <= r.told || len(r.frame) > 0 || len(r.full) > 0 {
+		return
+	}
+	r.beginLocked(newest)
+	r.bytes += len(r.frame)
 	r.wake.Signal()
 }
 

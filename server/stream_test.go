@@ -213,3 +213,78 @@ func TestLargeAnswersToASlowReader(t *testing.T) {
 		t.Errorf("the first ones: %v, %v", last[1], last[4])
 	}
 }
+
+// A stream on which nothing goes tells what is newest: once, and not where a frame
+// waits that tells it.
+func TestNewsOnAnIdleStream(t *testing.T) {
+	newest := shard.Revision(7)
+	r := newResponses(func() shard.Revision { return newest })
+	take := func() (told shard.Revision, responses int) {
+		t.Helper()
+		if len(r.frame) == 0 && len(r.full) == 0 {
+			return 0, 0
+		}
+		told, err := shard.DecodeResponses(r.next(), func(shard.Response) { responses++ })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return told, responses
+	}
+	expect := func(told shard.Revision, responses int) {
+		t.Helper()
+		if gotTold, gotResponses := take(); gotTold != told || gotResponses != responses || r.bytes != 0 {
+			t.Errorf("a frame of revision %d with %d responses, want %d and %d; %d bytes are left", gotTold, gotResponses, told, responses, r.bytes)
+		}
+	}
+	r.news(7)
+	r.news(8)
+	expect(7, 0)
+	r.news(7)
+	expect(0, 0)
+	r.news(8)
+	r.add(shard.Response{ID: 1})
+	expect(8, 1)
+	newest = 9
+	r.add(shard.Response{ID: 2})
+	r.news(10)
+	expect(9, 1)
+	r.news(9)
+	expect(0, 0)
+	r.close()
+	r.news(11)
+	if len(r.frame) != 0 || r.bytes != 0 {
+		t.Errorf("%d bytes on a closed stream", r.bytes)
+	}
+}
+
+// A client that says nothing hears of the writes of others.
+func TestAnIdleClientStreamHearsTheNews(t *testing.T) {
+	conn := startServer(t)
+	if _, err := pb.NewAdminClient(conn).SetSetting(t.Context(), &pb.SetSettingRequest{Name: "kv.retention", Value: "1s"}); err != nil {
+		t.Fatal(err)
+	}
+	info, err := pb.NewClusterClient(conn).Info(t.Context(), &pb.InfoRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := api.ToClusterID(info.ClusterId)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, g := greeted(t, conn, shard.Hello{Cluster: cluster, Session: 1, Stream: 1})
+	put, err := pb.NewKVClient(conn).Put(t.Context(), &pb.PutRequest{Key: []byte("k")})
+	if err != nil || put.Revision <= uint64(g.Newest) {
+		t.Fatalf("%v, %v, greeted with %d", put, err, g.Newest)
+	}
+	for heard := uint64(0); heard < put.Revision; {
+		frame, err := s.Receive(shard.FrameBytesMax)
+		if err != nil {
+			t.Fatal(err)
+		}
+		newest, err := shard.DecodeResponses(frame, func(shard.Response) { t.Error("an answer to no request") })
+		if err != nil || uint64(newest) <= heard {
+			t.Fatalf("heard of %d, then %d, %v", heard, newest, err)
+		}
+		heard = uint64(newest)
+	}
+}

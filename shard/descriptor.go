@@ -64,6 +64,18 @@ func (d *Descriptor) Joint() bool {
 	return false
 }
 
+// Parted is what a later attempt of a write is told that begins in the shard's span
+// and does not lie in it. An earlier one may have been made when all of it was one
+// shard's, and its writes lie in several by now. Only while the shard has the span
+// that the cluster gave it when it was made there was no such time: then no
+// attempt has done anything, nor can one that names this epoch.
+func (d *Descriptor) Parted() error {
+	if d.Epoch.Version == FirstVersion {
+		return ErrSpansShards
+	}
+	return &OutcomeLostError{Reason: "a split may have parted its keys since an earlier attempt"}
+}
+
 // Replica finds the member with the given ID.
 func (d *Descriptor) Replica(id ReplicaID) (Replica, bool) {
 	for _, r := range d.Replicas {

@@ -19,7 +19,8 @@ var (
 	// leadership moved or a later attempt replaced it. Route again and repeat.
 	ErrDropped = errors.New("the operation was dropped before it took effect; try again")
 	// ErrUndetermined: the write may or may not have taken effect, or may
-	// still do so. Read to find out; repeat only what is idempotent.
+	// still do so. A later attempt of the same operation can tell, unless the error
+	// is an OutcomeLostError; else read to find out, and repeat only what is idempotent.
 	ErrUndetermined = errors.New("undetermined: the write may or may not have taken effect")
 	// ErrUnavailable: the shard cannot serve now (no leader, no majority, node
 	// closing). Nothing was done; try again, elsewhere if possible.
@@ -46,6 +47,18 @@ type InvalidError struct {
 }
 
 func (e *InvalidError) Error() string { return e.Field + " " + e.Reason }
+
+// OutcomeLostError is ErrUndetermined for good: no later attempt of the operation
+// will be told more, because what an earlier one may have written cannot be looked
+// for any more. It did nothing itself.
+type OutcomeLostError struct {
+	Reason string // why it cannot: "it is older than the retention"
+}
+
+func (e *OutcomeLostError) Error() string { return ErrUndetermined.Error() + ": " + e.Reason }
+
+// Unwrap makes errors.Is find ErrUndetermined.
+func (e *OutcomeLostError) Unwrap() error { return ErrUndetermined }
 
 // LeaderHint is what a node knows of a shard's leader. Zero fields are unknown.
 type LeaderHint struct {
@@ -122,6 +135,7 @@ const (
 	codeNoRevision     errorCode = 13
 	codeSpansShards    errorCode = 14
 	codeDenied         errorCode = 15
+	codeOutcomeLost    errorCode = 16
 )
 
 var codesOfErrors = []struct {
@@ -145,9 +159,12 @@ func AppendError(b []byte, err error) []byte {
 	var notLeader *NotLeaderError
 	var wrongShard *WrongShardError
 	var denied *DeniedError
+	var lost *OutcomeLostError
 	switch {
 	case errors.As(err, &denied):
 		return appendBytes(append(b, byte(codeDenied)), []byte(denied.Reason))
+	case errors.As(err, &lost):
+		return appendBytes(append(b, byte(codeOutcomeLost)), []byte(lost.Reason))
 	case errors.As(err, &invalid):
 		b = append(b, byte(codeInvalid))
 		b = appendBytes(b, []byte(invalid.Field))
@@ -219,6 +236,8 @@ func (r *reader) error() error {
 		return &DeniedError{Reason: string(r.bytes())}
 	case codeInternal:
 		return &InternalError{Reason: string(r.bytes())}
+	case codeOutcomeLost:
+		return &OutcomeLostError{Reason: string(r.bytes())}
 	}
 	for _, c := range codesOfErrors {
 		if c.code == code {

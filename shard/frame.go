@@ -162,7 +162,8 @@ func DecodeRequests(b []byte, each func(Request)) error {
 }
 
 // BeginResponses starts a response frame in b; AppendResponse adds to it. newest
-// is the newest revision that the node knows to have been handed out.
+// is the newest revision that the node knows to have been handed out. A frame
+// without responses is one, too: on an idle stream the node tells by it what is newest.
 func BeginResponses(b []byte, newest Revision) []byte {
 	return appendUvarints(append(b, frameResponses), uint64(newest))
 }

@@ -114,6 +114,7 @@ func sampleErrors() []struct {
 		{"no revision", ErrNoRevision},
 		{"spans shards", ErrSpansShards},
 		{"denied", &DeniedError{Reason: "an admin is needed"}},
+		{"outcome lost", &OutcomeLostError{Reason: "it is older than the retention"}},
 	}
 }
 
@@ -201,6 +202,11 @@ func TestGoldenFrames(t *testing.T) {
 		b = AppendResponse(b, &p)
 	}
 	g.add("responses", b)
+	b = BeginResponses(nil, 78)
+	g.add("news", b)
+	if newest, err := DecodeResponses(b, func(Response) { t.Error("a response in a frame without any") }); newest != 78 || err != nil {
+		t.Errorf("news: %d, %v", newest, err)
+	}
 	g.check()
 }
 

@@ -64,11 +64,15 @@ func ParseClusterID(s string) (ClusterID, error) {
 
 // Epoch versions a descriptor. Version grows when the span changes (a split
 // gives both sides the parent's version plus one), ConfVersion when the
-// membership does. Both start at 1.
+// membership does. Both start at 1 (FirstVersion).
 type Epoch struct {
 	Version     uint64
 	ConfVersion uint64
 }
+
+// FirstVersion is the version of a shard that has the span that the cluster gave
+// it when it was made: it was never split nor merged, nor is it a part of one that was.
+const FirstVersion = 1
 
 func (e Epoch) String() string {
 	return strconv.FormatUint(e.Version, 10) + "." + strconv.FormatUint(e.ConfVersion, 10)

@@ -243,7 +243,7 @@ func (h *History) checkCalls() error {
 			switch {
 			case k < 0:
 				unseen++
-			case holds(x, version{c.Result.Rows[k].Revision, c.Result.Rows[k].Revision != 0, string(c.Result.Rows[k].Value)}):
+			case holds(x, version{rev: c.Result.Rows[k].Revision, found: c.Result.Rows[k].Revision != 0, value: string(c.Result.Rows[k].Value)}):
 				met++
 			default:
 				unmet++

@@ -68,7 +68,11 @@ func heldVersions(v *storage.View, key string) ([]version, error) {
 		if err != nil || !found {
 			return held, err
 		}
-		held = append([]version{{rev, !h.Tombstone, string(value)}}, held...)
+		x := version{rev: rev, found: !h.Tombstone, value: string(value)}
+		if h.Trace {
+			x.rev, x.trace = h.Origin, rev
+		}
+		held = append([]version{x}, held...)
 		if rev <= 1 {
 			return held, nil
 		}
@@ -83,7 +87,7 @@ func (m *model) differs(key string, held []version, floor, last shard.Revision) 
 	written = written[:countUpTo(written, last)]
 	must := m.visible(key, floor, last)
 	for _, v := range held {
-		for len(written) > 0 && written[0].rev < v.rev {
+		for len(written) > 0 && written[0].at() < v.at() {
 			written = written[1:]
 		}
 		if len(written) == 0 || written[0] != v {
@@ -91,7 +95,7 @@ func (m *model) differs(key string, held []version, floor, last shard.Revision) 
 		}
 		if len(must) > 0 && must[0] == v {
 			must = must[1:]
-		} else if len(must) > 0 && must[0].rev < v.rev {
+		} else if len(must) > 0 && must[0].at() < v.at() {
 			break
 		}
 	}
@@ -100,16 +104,18 @@ func (m *model) differs(key string, held []version, floor, last shard.Revision) 
 	}
 	// What is left of those below the floor must not show: a tombstone goes after
 	// all that it hides.
-	if len(held) > 0 {
-		newest := held[max(0, countUpTo(held, floor)-1)]
-		if want := m.at(key, floor); newest.rev <= floor && newest.found && newest != want {
-			return fmt.Sprintf("%v shows at the floor, where there is %v", newest, want)
+	if n := countUpTo(held, floor); n > 0 && held[n-1].found {
+		if want := m.at(key, floor); held[n-1].rev != want.rev {
+			return fmt.Sprintf("%v shows at the floor, where there is %v", held[n-1], want)
 		}
 	}
 	return ""
 }
 
 func (v version) String() string {
+	if v.trace != 0 {
+		return fmt.Sprintf("the trace at revision %d of what there is of revision %d", v.trace, v.rev)
+	}
 	if !v.found {
 		return fmt.Sprintf("the tombstone of revision %d", v.rev)
 	}

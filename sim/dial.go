@@ -229,6 +229,7 @@ type door struct {
 	conn    *conn
 	stream  *replica.Stream // nil: no hello yet
 	out     []byte          // responses that wait for the next frame
+	told    shard.Revision  // to be newest, by the last frame that was begun
 	sending bool
 	gone    bool
 }
@@ -263,15 +264,34 @@ func (d *door) receive(frame []byte) {
 	}
 }
 
-// respond adds a response to the next frame; the frame leaves in a step of its own.
+// respond adds a response to the next frame.
 func (d *door) respond(p *shard.Response) {
 	if d.gone {
 		return
 	}
 	if len(d.out) == 0 {
-		d.out = shard.BeginResponses(d.out, d.node.store().Newest())
+		d.begin(d.node.store().Newest())
 	}
 	d.out = shard.AppendResponse(d.out, p)
+	d.send()
+}
+
+// news sends a frame without responses, unless the client has heard of newest, or
+// soon will.
+func (d *door) news(newest shard.Revision) {
+	if d.gone || newest <= d.told || len(d.out) > 0 {
+		return
+	}
+	d.begin(newest)
+	d.send()
+}
+
+func (d *door) begin(newest shard.Revision) {
+	d.out, d.told = shard.BeginResponses(d.out, newest), newest
+}
+
+// send has the frame leave in a step of its own.
+func (d *door) send() {
 	if d.sending {
 		return
 	}
@@ -300,6 +320,7 @@ func (d *door) hello(frame []byte) {
 		d.conn.net.in(d.conn.env, d.conn.net.latency(), "cut off", func() { d.conn.lose(err) })
 		return
 	}
+	d.stream.OnNews(d.news)
 	g := d.node.greeting()
 	g.Newest = d.node.store().Newest()
 	d.conn.down.send(shard.AppendGreeting(nil, g), d.conn.greeted)

@@ -152,7 +152,7 @@ func (e *effects) apply(at opInLog, h *machine.Header, c *shard.Command, res *ra
 		now.result = got
 		if len(want.changes) == 0 {
 			e.idle[callName(c)] = append(e.idle[callName(c)], got)
-			return nil
+			return e.left(now, h.Revision, c)
 		}
 		e.byName[callName(c)] = now
 	}
@@ -162,6 +162,9 @@ func (e *effects) apply(at opInLog, h *machine.Header, c *shard.Command, res *ra
 // repeated judges an attempt of an operation that took effect before: it must
 // say what the first one said, and do nothing. Only a marked one may come at all.
 func (e *effects) repeated(first, now *effect, c *shard.Command, got *shard.Result) error {
+	if now.rev != first.rev && first.rev == 0 {
+		return fmt.Errorf("a write took effect as %v after a marked attempt was told that it does nothing: %v", now, first)
+	}
 	if now.rev != first.rev {
 		return fmt.Errorf("a write took effect twice: %v, and %v, marked as retry: %v", first, now, c.Retry)
 	}
@@ -182,21 +185,50 @@ func (e *effects) evaluate(rev shard.Revision, c *shard.Command) modelResult {
 		return e.model.deleteRange(c, rev)
 	}
 	return modelResult{res: shard.Result{Revision: rev},
-		changes: map[string]version{string(c.Key): {rev, c.Kind == shard.KindPut, string(c.Value)}}}
+		changes: map[string]version{string(c.Key): {rev: rev, found: c.Kind == shard.KindPut, value: string(c.Value)}}}
 }
 
-// add notes an effect. Its revision is nobody else's, and above those of all
-// writes before it in its log.
-func (e *effects) add(now *effect, c *shard.Command, changes map[string]version) error {
-	if other := e.byRev[now.rev]; other != nil {
+// place notes that an operation wrote at a revision. It is nobody else's, and above
+// those of all writes before it in its log.
+func (e *effects) place(now *effect, rev shard.Revision) error {
+	if other := e.byRev[rev]; other != nil {
 		return fmt.Errorf("two writes have one revision: %v and %v", other, now)
 	}
-	if before := e.last[now.shard]; now.rev <= before {
+	if before := e.last[now.shard]; rev <= before {
 		return fmt.Errorf("%v comes after revision %d in its log", now, before)
 	}
-	e.byRev[now.rev] = now
-	e.last[now.shard] = now.rev
-	e.byOp[c.Op] = now
+	e.byRev[rev] = now
+	e.last[now.shard] = rev
+	e.byOp[now.op] = now
+	return nil
+}
+
+// left notes that an operation changed nothing. A marked one leaves a trace, where
+// the first key is that it might have written: those after it are told the same.
+func (e *effects) left(now *effect, rev shard.Revision, c *shard.Command) error {
+	where := c.Start
+	for _, ops := range [...][]shard.BatchOp{c.Else, c.Then} {
+		for i := len(ops) - 1; i >= 0; i-- {
+			if ops[i].Kind != shard.KindGet {
+				where = ops[i].Key
+			}
+		}
+	}
+	if !c.Retry || where == nil {
+		return nil
+	}
+	if err := e.place(now, rev); err != nil {
+		return err
+	}
+	e.model.trace(string(where), rev)
+	return nil
+}
+
+// add notes an effect.
+func (e *effects) add(now *effect, c *shard.Command, changes map[string]version) error {
+	if err := e.place(now, now.rev); err != nil {
+		return err
+	}
 	switch c.Kind {
 	case shard.KindDelete:
 		e.deletes[string(c.Key)] = append(e.deletes[string(c.Key)], now.rev)

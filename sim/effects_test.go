@@ -80,6 +80,18 @@ func TestEffectVerdicts(t *testing.T) {
 		{"a swap again, answered as of now", newLog().applies(1, putA("1"), 1, false, at0(1)).applies(2, swapA, 2, false, detail(held(2, wrote(2), saw("", 0)))).
 			applies(3, shard.Command{Kind: shard.KindPut, Key: user("b"), Value: []byte("5")}, 3, false, at0(3)).
 			applies(2, swapA, 4, true, detail(held(2, wrote(2), saw("5", 3)))), "otherwise than the first"},
+		{"a swap that does nothing, again", newLog().applies(1, putA("9"), 1, false, at0(1)).applies(2, swapA, 2, true, detail(notHeld(0, saw("9", 1)))).
+			applies(3, putA("1"), 3, false, at0(3)).applies(2, swapA, 4, true, detail(notHeld(0, saw("9", 1)))), ""},
+		{"a swap that does nothing, and later something", newLog().applies(1, putA("9"), 1, false, at0(1)).applies(2, swapA, 2, true, detail(notHeld(0, saw("9", 1)))).
+			applies(3, putA("1"), 3, false, at0(3)).applies(2, swapA, 4, true, detail(held(4, wrote(4), saw("", 0)))), "was told that it does nothing"},
+		{"a swap that does nothing, and then sees something else", newLog().applies(1, putA("9"), 1, false, at0(1)).applies(2, swapA, 2, true, detail(notHeld(0, saw("9", 1)))).
+			applies(3, putA("8"), 3, false, at0(3)).applies(2, swapA, 4, true, detail(notHeld(0, saw("8", 3)))), "otherwise than the first"},
+		{"one that was no retry did nothing, and then something", newLog().applies(1, putA("9"), 1, false, at0(1)).applies(2, swapA, 2, false, detail(notHeld(0, saw("9", 1)))).
+			applies(3, putA("1"), 3, false, at0(3)).applies(2, swapA, 4, true, detail(held(4, wrote(4), saw("", 0)))), ""},
+		{"readers do not see the trace", newLog().applies(1, putA("9"), 1, false, at0(1)).applies(2, swapA, 2, true, detail(notHeld(0, saw("9", 1)))).
+			applies(3, swapA, 3, false, detail(notHeld(0, saw("9", 1)))), ""},
+		{"a write at the trace's revision", newLog().applies(1, putA("9"), 1, false, at0(1)).applies(2, swapA, 2, true, detail(notHeld(0, saw("9", 1)))).
+			applies(3, putA("1"), 2, false, at0(2)), "two writes have one revision"},
 		{"a range", newLog().applies(1, putA("1"), 1, false, at0(1)).applies(2, ranged, 2, false, detail(shard.Result{Revision: 2, Count: 1})), ""},
 		{"a range that stops early", newLog().applies(1, putA("1"), 1, false, at0(1)).applies(2, shard.Command{Kind: shard.KindPut, Key: user("b")}, 2, false, at0(2)).
 			applies(3, ranged, 3, false, detail(shard.Result{Revision: 3, Count: 1})), "is left"},

@@ -327,7 +327,7 @@ var registerModel = porcupine.Model{
 	Step: func(state, input, output any) (bool, any) {
 		s, o, out := state.(register), input.(*Op), output.(seen)
 		for i := range o.Conds {
-			if holds(&o.Conds[i], version{s.rev, s.found, s.value}) == o.Unmet {
+			if holds(&o.Conds[i], version{rev: s.rev, found: s.found, value: s.value}) == o.Unmet {
 				return false, s
 			}
 		}

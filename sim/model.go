@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -21,9 +22,26 @@ type version struct {
 	rev   shard.Revision
 	found bool
 	value string
+	// trace is not 0 if the operation of this revision changed nothing and left its
+	// trace: rev and found are then those of what there was, value is empty.
+	trace shard.Revision
+}
+
+// at is the version's own revision.
+func (v version) at() shard.Revision {
+	if v.trace != 0 {
+		return v.trace
+	}
+	return v.rev
 }
 
 func newModel() *model { return &model{versions: make(map[string][]version)} }
+
+// trace adds a trace of what a key has.
+func (m *model) trace(key string, rev shard.Revision) {
+	now := m.at(key, rev)
+	m.write(key, version{rev: now.rev, found: now.found, trace: rev})
+}
 
 // write adds a version. Revisions of a key come in order: whoever fills the model
 // has refused others.
@@ -39,31 +57,44 @@ func (m *model) write(key string, v version) {
 // key without a value is the zero version: a tombstone is absence.
 func (m *model) at(key string, rev shard.Revision) version {
 	all := m.versions[key]
-	i := slices.IndexFunc(all, func(v version) bool { return v.rev > rev })
+	i := slices.IndexFunc(all, func(v version) bool { return v.at() > rev })
 	if i < 0 {
 		i = len(all)
 	}
 	if i == 0 || !all[i-1].found {
 		return version{}
 	}
+	if v := all[i-1]; v.trace != 0 {
+		return m.at(key, v.rev)
+	}
 	return all[i-1]
 }
 
 // visible is what a replica must still hold of a key once it has applied up to
-// last, in order: the versions above the floor, and the newest at or below it
-// unless that is a tombstone.
+// last, in order: the versions above the floor, and the newest at or below it that is
+// no trace, unless that is a tombstone.
 func (m *model) visible(key string, floor, last shard.Revision) []version {
 	all := m.versions[key]
 	all = all[:countUpTo(all, last)]
 	below := countUpTo(all, floor)
-	if below > 0 && all[below-1].found {
-		below--
+	visible := all[below:]
+	if i := lastWrite(all[:below]); i >= 0 && all[i].found {
+		visible = append([]version{all[i]}, visible...)
 	}
-	return all[below:]
+	return visible
+}
+
+// lastWrite is the place of the newest version that is no trace, or -1.
+func lastWrite(all []version) int {
+	i := len(all) - 1
+	for i >= 0 && all[i].trace != 0 {
+		i--
+	}
+	return i
 }
 
 func countUpTo(all []version, rev shard.Revision) int {
-	n, _ := slices.BinarySearchFunc(all, rev+1, func(v version, r shard.Revision) int { return int(v.rev - r) })
+	n, _ := slices.BinarySearchFunc(all, rev+1, func(v version, r shard.Revision) int { return cmp.Compare(v.at(), r) })
 	return n
 }
 
@@ -92,7 +123,7 @@ func (m *model) batch(c *shard.Command, rev shard.Revision) modelResult {
 		row := shard.Row{Key: o.Key, Revision: rev}
 		switch o.Kind {
 		case shard.KindPut:
-			out.changes[string(o.Key)] = version{rev, true, string(o.Value)}
+			out.changes[string(o.Key)] = version{rev: rev, found: true, value: string(o.Value)}
 		case shard.KindDelete:
 			out.changes[string(o.Key)] = version{rev: rev}
 		default:

@@ -133,6 +133,20 @@ func (n *Net) crashed(node *Node, silence time.Duration) {
 	n.ended(node.env)
 }
 
+// left ends the streams of a client whose process has ended. What it has sent still
+// arrives: it is in the network's buffers, and the server's.
+func (n *Net) left(e *Env) {
+	for _, c := range n.live() {
+		if c.env != e {
+			continue
+		}
+		c.closed = true
+		if c.door != nil {
+			c.up.send(nil, func([]byte) { c.door.close() })
+		}
+	}
+}
+
 // ended drops the streams of a client whose environment has ended.
 func (n *Net) ended(e *Env) {
 	for _, c := range n.live() {

@@ -252,6 +252,9 @@ func (r *run) settle() error {
 		if _, err := r.until(100*time.Millisecond, nil); err != nil {
 			return err
 		}
+		if r.witness.failure != nil {
+			return nil // time stands still from there on
+		}
 		why := r.cluster.Unsettled()
 		if why == "" {
 			return nil

@@ -21,6 +21,7 @@ var scenarios = map[string]func(*Stage){
 	"NewStreamOvertakesStalledOne": stalledStreams,
 	"LateAttemptInALaterTerm":      lateAttempts,
 	"StaleRevisionInTheLog":        staleProposals,
+	"ReplacedClientsChoose":        replacedClients,
 }
 
 func grownNot() *bool { return new(bool) }
@@ -32,6 +33,9 @@ func directed(t *testing.T, seed uint64, scenario string) Config {
 	cfg.Direct = scenarios[scenario]
 	cfg.Workload = &WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 6, ValueBytes: 40, Think: 20 * time.Millisecond, Scout: 10 * time.Millisecond}
 	cfg.Work = 10 * time.Second
+	if scenario == "ReplacedClientsChoose" {
+		cfg.Workload.Keys, cfg.Workload.Chosen, cfg.Workload.Concurrent = 2, 7, 6
+	}
 	return cfg
 }
 
@@ -71,6 +75,13 @@ func pausedMetaLeader(s *Stage) {
 func stalledStreams(s *Stage) {
 	s.run.cluster.net.faults = NetFaults{SlowPerMille: 300, SlowMax: 300 * time.Millisecond}
 	s.Every(100*time.Millisecond, func() { s.run.cluster.net.Break(s.run.load.clients[s.run.loop.rand.IntN(3)].env.name) })
+}
+
+// replacedClients ends clients while their frames take long: what one of them has sent
+// arrives after what its successor sends, and was told.
+func replacedClients(s *Stage) {
+	s.run.cluster.net.faults = NetFaults{SlowPerMille: 500, SlowMax: 200 * time.Millisecond}
+	s.Every(100*time.Millisecond, func() { s.run.load.Replace(s.run.loop.rand.IntN(3)) })
 }
 
 // lateAttempts cuts a shard's leader off from the meta shard's, so that writes wait

@@ -30,7 +30,7 @@ func (s *Snapshot) String() string {
 
 // version is what was found, as the model says it: a key without a value is the
 // zero version.
-func (s *Snapshot) version() version { return version{s.Rev, s.Found, s.Value} }
+func (s *Snapshot) version() version { return version{rev: s.Rev, found: s.Found, value: s.Value} }
 
 // checkSnapshots refuses two answers of one question: what a key held at a
 // revision is the same whenever and wherever it is asked. And it refuses an

@@ -53,6 +53,7 @@ type WorkloadConfig struct {
 	ValueBytes int           // longest value
 	Think      time.Duration // longest pause between two operations
 	Scout      time.Duration // mean pause between two operations of the scout
+	Chosen     int           // of eight writes, how many are operations that their client chose; 0: one
 	Plain      bool          // nothing but puts, deletes, gets and scans of the latest state
 }
 
@@ -97,7 +98,7 @@ func (w *Workload) Start() {
 func (w *Workload) Replace(i int) {
 	old := w.clients[i]
 	old.env.Close()
-	w.cluster.net.ended(old.env)
+	w.cluster.net.left(old.env)
 	w.clients[i] = w.client()
 	if w.started && !w.stopped {
 		w.clients[i].start()
@@ -192,8 +193,8 @@ func (w *Workload) value(id int) string {
 
 func (k *worker) write(o *Op, cmd shard.Command, timeout, cancelAt time.Duration, then func()) {
 	k.begin(o, cmd.Key)
-	if birth := k.load.memory.newest(); birth != 0 && !k.plain && k.load.cluster.loop.rand.IntN(8) == 0 {
-		k.choose(o, cmd, birth, timeout, then)
+	if birth, ok := k.mayChoose(); ok {
+		k.choose(cmd, birth, timeout, then, func(k *worker, then func()) func(shard.Result, error) { return k.wrote(o, then) })
 		return
 	}
 	k.do(cmd, client.DoOptions{Timeout: timeout}, cancelAt, k.wrote(o, then))
@@ -233,7 +234,7 @@ func (k *worker) get(key []byte, timeout time.Duration, then func(error)) {
 			if !res.Found {
 				o.Value, o.Rev = "", 0
 			}
-			k.load.memory.saw(o.Key, version{o.Rev, o.Found, o.Value})
+			k.load.memory.saw(o.Key, version{rev: o.Rev, found: o.Found, value: o.Value})
 		}
 		k.load.history.End(o, how)
 		k.event(o, err)

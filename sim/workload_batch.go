@@ -132,10 +132,19 @@ func (w *Workload) marker(key []byte) []byte {
 func (k *worker) call(cmd shard.Command, timeout, cancelAt time.Duration, then func()) {
 	cluster := k.load.cluster
 	c := k.load.history.BeginCall(&Call{Client: k.id, Shard: cluster.shardOf(cmd.Anchor()), Command: cmd, At: cluster.loop.now})
-	span := cluster.spanOf(c.Shard)
-	c.ShardEnd = span.End
-	within := cmd.Kind == shard.KindDeleteRange || cmd.Within(span)
-	k.do(cmd, client.DoOptions{Timeout: timeout}, cancelAt, func(res shard.Result, err error) {
+	c.ShardEnd = cluster.spanOf(c.Shard).End
+	if birth, ok := k.mayChoose(); ok {
+		k.choose(cmd, birth, timeout, then, func(k *worker, then func()) func(shard.Result, error) { return k.called(c, then) })
+		return
+	}
+	k.do(cmd, client.DoOptions{Timeout: timeout}, cancelAt, k.called(c, then))
+}
+
+// called is what becomes of the answer of a batch or a delete-range.
+func (k *worker) called(c *Call, then func()) func(shard.Result, error) {
+	cluster := k.load.cluster
+	within := c.Command.Kind == shard.KindDeleteRange || c.Command.Within(cluster.spanOf(c.Shard))
+	return func(res shard.Result, err error) {
 		how := classify(err)
 		switch how {
 		case done:
@@ -156,5 +165,5 @@ func (k *worker) call(cmd shard.Command, timeout, cancelAt time.Duration, then f
 		k.load.history.EndCall(c, how)
 		cluster.trace.Event(cluster.loop.now, k.env.name, "%v: %v", c, err)
 		then()
-	})
+	}
 }

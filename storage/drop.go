@@ -20,12 +20,15 @@ type GarbageOptions struct {
 
 // Garbage is what a part of a span holds that is not read any more: per key the
 // versions below the newest one at or below the floor, and that one too if it is a
-// tombstone, since below a tombstone and without it a key is absent alike.
+// tombstone, since below a tombstone and without it a key is absent alike. Traces
+// do not count as versions here, and are garbage at and below the floor. What those
+// above it name is above it too, or the newest at or below it.
 //
 // Invariant: committed as a whole it changes no read at or above the floor,
 // whatever else of the span is dropped or not. So all garbage of a key is in one
 // Garbage: without its tombstone an older version would be read again. Of a key
-// that has too much of it the oldest is taken, and its tombstone last.
+// that has too much of it traces are taken that shadow nothing, or the oldest, and
+// its tombstone last.
 type Garbage struct {
 	keys []byte // of the versions, as the engine has them, one after the other
 	ends []int
@@ -101,6 +104,7 @@ func (s *sweep) oneKey(rev shard.Revision) error {
 	first := len(s.g.ends) // drops of the keys before
 	newest, shadowing, tombstone := true, false, false
 	kept, above, bytesLive := 0, 0, 0
+	var shadow shard.Revision // of the newest at or below the floor, if that is kept
 	for same := true; same; {
 		s.g.Visited++
 		garbage := shadowing
@@ -112,21 +116,27 @@ func (s *sweep) oneKey(rev shard.Revision) error {
 			if newest && !h.Tombstone {
 				bytesLive = len(s.user) + len(value)
 			}
-			if rev <= s.o.Floor {
+			switch {
+			case rev > s.o.Floor:
+			case h.Trace:
+				garbage = true
+			default:
 				shadowing, tombstone = true, h.Tombstone
-				garbage = tombstone
+				if garbage = tombstone; !garbage {
+					shadow = rev
+				}
 			}
-			newest = false
+			newest = newest && h.Origin != 0 // what it names has the value
 		}
 		switch {
 		case !garbage:
 			kept++
 		case len(s.g.ends) == s.o.DropsMax:
-			return s.tooMuch(first)
+			return s.tooMuch(first, shadowing, shadow)
 		default:
 			s.drop()
 		}
-		if shadowing {
+		if shadowing || rev <= s.o.Floor {
 			s.ok = s.v.it.Next()
 		} else {
 			above++
@@ -167,17 +177,29 @@ func (s *sweep) same() (bool, shard.Revision, error) {
 }
 
 // tooMuch ends the part at a key whose garbage does not fit into what is left of
-// it. The next part begins with that key; if this one did, it takes the oldest
-// versions that fit. Its newest garbage, the tombstone if there is one, stays.
-func (s *sweep) tooMuch(first int) error {
-	s.cut(first)
+// it. The next part begins with that key; if this one did, it takes the traces above
+// all else at or below the floor, if those alone are too many, or the oldest versions
+// that fit, below the one at shadow. The tombstone, if there is one instead, is the
+// last of them.
+func (s *sweep) tooMuch(first int, shadowing bool, shadow shard.Revision) error {
 	s.g.Resume = bytes.Clone(s.user)
+	if first == 0 && !shadowing {
+		return nil
+	}
+	s.cut(first)
 	if first > 0 {
 		return nil
 	}
 	// The shortest key that is larger than s.user is a zero byte longer.
 	s.key = appendDataKey(s.key[:0], append(s.user, 0))
 	for ok := s.v.it.SeekLT(s.key); ok && len(s.g.ends) < s.o.DropsMax; ok = s.v.it.Prev() {
+		_, rev, err := parseDataKey(s.v.it.Key())
+		if err != nil {
+			return err
+		}
+		if rev == shadow {
+			break
+		}
 		s.g.Visited++
 		s.drop()
 	}

@@ -150,9 +150,16 @@ func TestSweepChangesNoRead(t *testing.T) {
 		defer e.Close()
 		model := map[string][]modelVersion{}
 		alphabet := rapid.SliceOfN(rapid.SampledFrom([]byte{0x00, 'a', 0xff}), 1, 2)
+		traces := map[shard.Revision]bool{}
 		last := shard.Revision(rapid.IntRange(0, 80).Draw(t, "writes"))
 		for rev := shard.Revision(1); rev <= last; rev++ {
 			key := string(shard.UserKey(alphabet.Draw(t, "key")))
+			if rapid.IntRange(0, 3).Draw(t, "trace") == 0 {
+				putTrace(t, e, key, rev, model[key])
+				model[key] = model[key][:len(model[key]):len(model[key])] // the key is known
+				traces[rev] = true
+				continue
+			}
 			mv := modelVersion{rev: rev, tombstone: rapid.IntRange(0, 3).Draw(t, "delete") == 0}
 			if !mv.tombstone {
 				mv.value = fmt.Sprint("v", rev)
@@ -215,6 +222,11 @@ func TestSweepChangesNoRead(t *testing.T) {
 				if mv.rev > o.Floor {
 					want++
 				}
+			}
+		}
+		for rev := range traces { //order-free: a sum
+			if rev > o.Floor {
+				want++
 			}
 		}
 		if left != want {

@@ -14,8 +14,8 @@ type Version struct {
 }
 
 // VersionAt finds the newest version of a key in the user keyspace at or below
-// at, tombstones included. found is false if there is none. value is valid until
-// the next call.
+// at, tombstones and traces included. found is false if there is none. value is
+// valid until the next call.
 func (v *View) VersionAt(key []byte, at shard.Revision) (h VersionHeader, value []byte, rev shard.Revision, found bool, err error) {
 	if v.openErr != nil {
 		return h, nil, 0, false, v.openErr

@@ -62,6 +62,10 @@ func goldenRecords() []struct {
 			version(VersionHeader{Op: shard.OpID{Session: 0x0102030405060708, Sequence: 300}}, "value")},
 		{"version_tombstone", appendVersionKey(nil, userKey("key"), shard.MaxRevision),
 			version(VersionHeader{Op: shard.OpID{Session: 1, Sequence: 1}, Tombstone: true}, "")},
+		{"version_trace", appendVersionKey(nil, userKey("key"), 123456),
+			version(VersionHeader{Op: shard.OpID{Session: 1, Sequence: 300}, Trace: true, Origin: 123000}, "")},
+		{"version_tombstone_trace", appendVersionKey(nil, userKey("key"), 123456),
+			version(VersionHeader{Op: shard.OpID{Session: 1, Sequence: 300}, Tombstone: true, Trace: true}, "")},
 		{"unversioned", appendDataKey(nil, []byte{shard.SystemKeyspace, 'k'}), []byte("\x01value")},
 	}
 }
@@ -120,6 +124,19 @@ func TestRecordsReadBack(t *testing.T) {
 	b = append(b[:putVersionHeader(b, h)], "value"...)
 	if got, value, err := decodeVersion(b); err != nil || got != h || string(value) != "value" {
 		t.Errorf("version %+v %q, %v", got, value, err)
+	}
+	h.Trace, h.Origin = true, shard.MaxRevision
+	b = make([]byte, versionHeaderLen(h))
+	b = b[:putVersionHeader(b, h)]
+	if got, value, err := decodeVersion(b); err != nil || got != h || len(value) != 0 {
+		t.Errorf("version %+v %q, %v", got, value, err)
+	}
+	if got, _, err := decodeVersion(append(b, 'v')); !errors.Is(err, shard.ErrMalformed) {
+		t.Errorf("a trace with a value: %+v, %v", got, err)
+	}
+	none := append(bytes.Clone(b[:versionHeaderLen(VersionHeader{Op: h.Op})]), 0)
+	if got, _, err := decodeVersion(none); !errors.Is(err, shard.ErrMalformed) {
+		t.Errorf("a trace of no revision: %+v, %v", got, err)
 	}
 }
 
@@ -254,7 +271,7 @@ func FuzzVersion(f *testing.F) {
 	}, func(_ []byte, v fuzzedVersion) []byte {
 		b := make([]byte, versionHeaderLen(v.h))
 		return append(b[:putVersionHeader(b, v.h)], v.value...)
-	}, golden("version"), golden("version_tombstone"))
+	}, golden("version"), golden("version_tombstone"), golden("version_trace"), golden("version_tombstone_trace"))
 }
 
 func FuzzUnversioned(f *testing.F) {

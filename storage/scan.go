@@ -104,11 +104,10 @@ func (s *scan) forward() error {
 			continue
 		}
 		hidden = 0
-		fits, err := s.take(key, rev)
-		if err != nil {
+		if key, err = s.take(key, rev); err != nil {
 			return err
 		}
-		if !fits {
+		if key != nil {
 			s.resume = bytes.Clone(key)
 			return nil
 		}
@@ -153,10 +152,10 @@ func (s *scan) backward() error {
 
 // takeNewest takes the newest visible version of s.user, whose oldest one, at
 // the iterator, is visible. It leaves the iterator at the next key down, which
-// ok tells of.
+// ok tells of. The oldest one is not a trace that shows: what that names is older.
 func (s *scan) takeNewest(rev shard.Revision) (fits, ok bool, err error) {
 	it := s.v.it
-	value, tombstone, err := s.read(s.user, rev)
+	h, value, err := s.read(s.user, rev)
 	if err != nil {
 		return false, false, err
 	}
@@ -178,14 +177,21 @@ func (s *scan) takeNewest(rev shard.Revision) (fits, ok bool, err error) {
 			if _, rev, err = parseDataKey(it.Key()); err != nil {
 				return false, false, err
 			}
-			if value, tombstone, err = s.read(s.user, rev); err != nil {
+			if h, value, err = s.read(s.user, rev); err != nil {
+				return false, false, err
+			}
+			if value, rev, err = s.through(&h, s.user, value, rev); err != nil {
 				return false, false, err
 			}
 			row = s.keep(s.user, value, rev)
 			ok = it.SeekLT(s.seekKey())
+			h.Origin = 0
 		}
 	}
-	if tombstone {
+	if h.Origin != 0 {
+		return false, false, fmt.Errorf("key %x at revision %d: %w", s.user, rev, malformed("a trace of a version that is not there"))
+	}
+	if h.Tombstone {
 		s.arena = mark
 		return true, ok, nil
 	}
@@ -199,24 +205,50 @@ func (s *scan) seekKey() []byte {
 }
 
 // take adds the version at the iterator as a row, unless it is a tombstone. It
-// is false if the row does not fit the page any more.
-func (s *scan) take(key []byte, rev shard.Revision) (fits bool, err error) {
-	value, tombstone, err := s.read(key, rev)
-	if err != nil || tombstone {
-		return true, err
+// gives the key back if the row does not fit the page any more.
+func (s *scan) take(key []byte, rev shard.Revision) (left []byte, err error) {
+	h, value, err := s.read(key, rev)
+	if err != nil || h.Tombstone {
+		return nil, err
 	}
-	return s.add(s.keep(key, value, rev)), nil
+	if h.Origin != 0 {
+		s.user = append(s.user[:0], key...) // the iterator's own is gone when it moves
+		key = s.user
+	}
+	if value, rev, err = s.through(&h, key, value, rev); err != nil {
+		return nil, err
+	}
+	if !s.add(s.keep(key, value, rev)) {
+		return key, nil
+	}
+	return nil, nil
 }
 
-func (s *scan) read(key []byte, rev shard.Revision) (value []byte, tombstone bool, err error) {
-	value, tombstone, err = s.v.read(s.versioned)
+func (s *scan) read(key []byte, rev shard.Revision) (h VersionHeader, value []byte, err error) {
+	h, value, err = s.v.read(s.versioned)
 	if err != nil {
-		return nil, false, fmt.Errorf("key %x at revision %d: %w", key, rev, err)
+		return h, nil, fmt.Errorf("key %x at revision %d: %w", key, rev, err)
 	}
 	if s.o.KeysOnly {
 		value = nil
 	}
-	return value, tombstone, nil
+	return h, value, nil
+}
+
+// through gives what a version shows; of a trace, what the version does that it
+// names, to which the iterator is moved.
+func (s *scan) through(h *VersionHeader, key, value []byte, rev shard.Revision) ([]byte, shard.Revision, error) {
+	if h.Origin == 0 {
+		return value, rev, nil
+	}
+	value, err := s.v.origin(key, h.Origin)
+	if err != nil {
+		return nil, 0, fmt.Errorf("key %x at revision %d: %w", key, rev, err)
+	}
+	if s.o.KeysOnly {
+		value = nil
+	}
+	return value, h.Origin, nil
 }
 
 // add appends row to the page, unless that would exceed its bytes; the first row

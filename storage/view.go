@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -43,7 +44,7 @@ func (v *View) Close() error {
 
 // Get finds the newest version of key at or below at (MaxRevision: newest).
 // found is false for a missing key and for a tombstone, for which rev is still
-// the tombstone's. value is valid until the next call.
+// the tombstone's. Traces are seen through. value is valid until the next call.
 func (v *View) Get(key []byte, at shard.Revision) (value []byte, rev shard.Revision, found bool, err error) {
 	if v.openErr != nil {
 		return nil, 0, false, v.openErr
@@ -62,25 +63,46 @@ func (v *View) Get(key []byte, at shard.Revision) (value []byte, rev shard.Revis
 	if err != nil {
 		return nil, 0, false, err
 	}
-	value, tombstone, err := v.read(versioned(key))
+	h, value, err := v.read(versioned(key))
+	if err == nil && h.Origin != 0 {
+		rev = h.Origin
+		value, err = v.origin(key, rev)
+	}
 	if err != nil {
 		return nil, 0, false, fmt.Errorf("key %x at revision %d: %w", key, rev, err)
 	}
-	return value, rev, !tombstone, nil
+	return value, rev, !h.Tombstone, nil
 }
 
-// read decodes the record at the iterator's position. value aliases it.
-func (v *View) read(versioned bool) (value []byte, tombstone bool, err error) {
+// read decodes the record at the iterator's position. value aliases it; an
+// unversioned record has no header.
+func (v *View) read(versioned bool) (h VersionHeader, value []byte, err error) {
 	raw, err := v.it.ValueAndErr()
 	if err != nil {
-		return nil, false, err
+		return h, nil, err
 	}
 	if !versioned {
 		value, err = decodeUnversioned(raw)
-		return value, false, err
+		return h, value, err
 	}
-	h, value, err := decodeVersion(raw)
-	return value, h.Tombstone, err
+	return decodeVersion(raw)
+}
+
+// origin reads the version at rev that a trace of key names, and leaves the iterator
+// there. value aliases it.
+func (v *View) origin(key []byte, rev shard.Revision) (value []byte, err error) {
+	v.key = appendVersionKey(v.key[:0], key, rev)
+	if !v.it.SeekGE(v.key) || !bytes.Equal(v.it.Key(), v.key) {
+		if err := v.it.Error(); err != nil {
+			return nil, err
+		}
+		return nil, malformed("a trace of a version that is not there")
+	}
+	h, value, err := v.read(true)
+	if err == nil && (h.Tombstone || h.Trace) {
+		err = malformed("a trace of what is no value")
+	}
+	return value, err
 }
 
 func (v *View) unbound() {

@@ -143,6 +143,10 @@ func TestScanIsLikeAModel(t *testing.T) {
 		for range rapid.IntRange(0, 60).Draw(t, "writes") {
 			rev++
 			key := string(shard.UserKey(alphabet.Draw(t, "key")))
+			if rapid.IntRange(0, 4).Draw(t, "trace") == 0 {
+				putTrace(t, e, key, rev, model[key])
+				continue
+			}
 			mv := modelVersion{rev: rev, tombstone: rapid.IntRange(0, 3).Draw(t, "delete") == 0}
 			if !mv.tombstone {
 				mv.value = fmt.Sprint("v", rev)
@@ -176,9 +180,9 @@ func TestScanIsLikeAModel(t *testing.T) {
 				t.Fatalf("scan %+v found\n%q, want\n%q", o, got, want)
 			}
 			for key := range model { //order-free: every key is checked on its own
-				value, _, found, err := v.Get([]byte(key), o.At)
+				value, rev, found, err := v.Get([]byte(key), o.At)
 				want := modelGet(model[key], o.At)
-				if err != nil || found != (want != nil) || found && string(value) != want.value {
+				if err != nil || found != (want != nil) || found && (string(value) != want.value || rev != want.rev) {
 					t.Fatalf("key %x at %d is %q, %t, %v, want %v", key, o.At, value, found, err, want)
 				}
 			}
@@ -212,6 +216,19 @@ func scanAll(t *rapid.T, v *View, o ScanOptions) []string {
 		} else {
 			o.Span.Start = resume
 		}
+	}
+}
+
+// putTrace writes a trace at rev of what the model says that a key has.
+func putTrace(t *rapid.T, e *Engine, key string, rev shard.Revision, versions []modelVersion) {
+	h := VersionHeader{Op: opID(uint64(rev)), Trace: true, Tombstone: true}
+	if now := modelGet(versions, rev); now != nil {
+		h.Tombstone, h.Origin = false, now.rev
+	}
+	b := e.NewBatch()
+	b.PutVersion([]byte(key), rev, h, nil)
+	if err := e.Commit(b); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -365,6 +382,10 @@ func TestPutVersionRefusesNonsense(t *testing.T) {
 		"revision 0":           func() { b.PutVersion(userKey("k"), 0, VersionHeader{}, nil) },
 		"a system key":         func() { b.PutVersion([]byte{shard.SystemKeyspace, 1}, 1, VersionHeader{}, nil) },
 		"a tombstone's value":  func() { b.PutVersion(userKey("k"), 1, VersionHeader{Tombstone: true}, []byte("v")) },
+		"a trace of nothing":   func() { b.PutVersion(userKey("k"), 2, VersionHeader{Trace: true}, nil) },
+		"a trace of later":     func() { b.PutVersion(userKey("k"), 2, VersionHeader{Trace: true, Origin: 2}, nil) },
+		"a trace's value":      func() { b.PutVersion(userKey("k"), 2, VersionHeader{Trace: true, Origin: 1}, []byte("v")) },
+		"an origin of a write": func() { b.PutVersion(userKey("k"), 2, VersionHeader{Origin: 1}, []byte("v")) },
 		"an unversioned user":  func() { b.PutUnversioned(userKey("k"), nil) },
 		"another shard's name": func() { b.PutReplicaState(6, testState(5, shard.UserSpan())) },
 	} {

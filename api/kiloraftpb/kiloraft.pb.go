@@ -3034,6 +3034,7 @@ type KeyVersion struct {
 	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`      // of the value
 	Session       uint64                 `protobuf:"fixed64,4,opt,name=session,proto3" json:"session,omitempty"` // with sequence: the operation that wrote it
 	Sequence      uint64                 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Trace         bool                   `protobuf:"varint,6,opt,name=trace,proto3" json:"trace,omitempty"` // it changed nothing, and says once more what the key has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3101,6 +3102,13 @@ func (x *KeyVersion) GetSequence() uint64 {
 		return x.Sequence
 	}
 	return 0
+}
+
+func (x *KeyVersion) GetTrace() bool {
+	if x != nil {
+		return x.Trace
+	}
+	return false
 }
 
 type TransferLeaderRequest struct {
@@ -3898,14 +3906,15 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\rlast_revision\x18\x06 \x01(\x04R\flastRevision\x12\x18\n" +
 	"\aapplied\x18\a \x01(\x04R\aapplied\x123\n" +
 	"\bversions\x18\b \x03(\v2\x17.kiloraft.v1.KeyVersionR\bversions\x12\x12\n" +
-	"\x04more\x18\t \x01(\bR\x04more\"\x92\x01\n" +
+	"\x04more\x18\t \x01(\bR\x04more\"\xa8\x01\n" +
 	"\n" +
 	"KeyVersion\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1c\n" +
 	"\ttombstone\x18\x02 \x01(\bR\ttombstone\x12\x14\n" +
 	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x18\n" +
 	"\asession\x18\x04 \x01(\x06R\asession\x12\x1a\n" +
-	"\bsequence\x18\x05 \x01(\x04R\bsequence\"F\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12\x14\n" +
+	"\x05trace\x18\x06 \x01(\bR\x05trace\"F\n" +
 	"\x15TransferLeaderRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x17\n" +
 	"\ato_node\x18\x02 \x01(\x04R\x06toNode\"M\n" +

@@ -246,7 +246,7 @@ func (c *Cluster) check(n shard.NodeID, t shard.Target, cmd *shard.Command) erro
 	}
 	switch {
 	case cmd.Kind == shard.KindBatch && !cmd.Within(s.Descriptor.Span) && cmd.Retry:
-		return shard.ErrUndetermined
+		return s.Descriptor.Parted()
 	case cmd.Kind == shard.KindBatch && !cmd.Within(s.Descriptor.Span):
 		return shard.ErrSpansShards
 	case cmd.Revision > c.revision:

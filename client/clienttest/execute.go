@@ -13,6 +13,17 @@ type version struct {
 	op        shard.OpID
 	tombstone bool
 	bytes     []byte
+	// origin of a trace of a value: the revision that readers are shown.
+	trace  bool
+	origin shard.Revision
+}
+
+// shown is the version as readers see it.
+func (v version) shown() version {
+	if v.origin != 0 {
+		v.revision = v.origin
+	}
+	return v
 }
 
 // read finds what a key has at a revision.
@@ -20,7 +31,7 @@ func (c *Cluster) read(key string, at shard.Revision) (version, bool) {
 	versions := c.values[key]
 	for i := len(versions) - 1; i >= 0; i-- {
 		if v := versions[i]; v.revision <= at {
-			return v, !v.tombstone
+			return v.shown(), !v.tombstone
 		}
 	}
 	return version{}, false
@@ -61,7 +72,7 @@ func (c *Cluster) execute(cmd *shard.Command) (shard.Result, error) {
 	}
 	if cmd.Retry && !cmd.System() {
 		if cmd.Birth < c.Floor {
-			return shard.Result{}, shard.ErrUndetermined
+			return shard.Result{}, &shard.OutcomeLostError{Reason: "it is older than the retention"}
 		}
 		if v, found := c.find(cmd); found {
 			return c.again(cmd, v)
@@ -73,8 +84,36 @@ func (c *Cluster) execute(cmd *shard.Command) (shard.Result, error) {
 	for _, w := range writes {
 		c.put(w.key, version{revision: c.revision, op: cmd.Op, tombstone: w.tombstone, bytes: bytes.Clone(w.bytes)})
 	}
+	if cmd.Retry && len(writes) == 0 {
+		c.leaveTrace(cmd)
+	}
 	number(&res, cmd, c.revision, len(writes))
 	return res, nil
+}
+
+// leaveTrace says once more what a key has that the command could have written.
+func (c *Cluster) leaveTrace(cmd *shard.Command) {
+	keys := [][]byte{cmd.Start}
+	if cmd.Kind == shard.KindBatch {
+		keys = nil
+		for _, ops := range [...][]shard.BatchOp{cmd.Then, cmd.Else} {
+			for i := range ops {
+				if ops[i].Kind != shard.KindGet {
+					keys = append(keys, ops[i].Key)
+				}
+			}
+		}
+	}
+	if len(keys) == 0 {
+		return
+	}
+	key := string(keys[0])
+	v, found := c.read(key, shard.MaxRevision)
+	trace := version{revision: c.revision, op: cmd.Op, tombstone: !found, trace: true}
+	if found {
+		trace.bytes, trace.origin = v.bytes, v.revision
+	}
+	c.put(key, trace)
 }
 
 // number gives a result the revision of its writes.
@@ -124,7 +163,7 @@ func (c *Cluster) find(cmd *shard.Command) (version, bool) {
 // again is the outcome of a command that took effect before, with version v.
 func (c *Cluster) again(cmd *shard.Command, v version) (shard.Result, error) {
 	res, writes := c.evaluate(cmd, v.revision-1)
-	if cmd.Kind == shard.KindPut && (v.tombstone || !bytes.Equal(v.bytes, cmd.Value)) || cmd.Kind == shard.KindDelete && !v.tombstone {
+	if v.trace != (len(writes) == 0) || cmd.Kind == shard.KindPut && (v.tombstone || !bytes.Equal(v.bytes, cmd.Value)) || cmd.Kind == shard.KindDelete && !v.tombstone {
 		return shard.Result{}, &shard.InvalidError{Field: "operation", Reason: "wrote something else before"}
 	}
 	number(&res, cmd, v.revision, len(writes))

@@ -92,6 +92,23 @@ func (n *Network) Break(address string) {
 	}
 }
 
+// News has the node at an address tell its clients what is newest, as nodes do on
+// idle streams.
+func (n *Network) News(address string) {
+	for _, s := range slices.Clone(n.streams) {
+		if m, ok := s.member(); ok && s.address == address && s.far != nil && s.far.session != 0 {
+			m.cluster.mu.Lock()
+			frame := shard.BeginResponses(nil, m.cluster.revision)
+			m.cluster.mu.Unlock()
+			n.Env.After(n.Latency, func() {
+				if !s.ended {
+					s.handler.Received(frame)
+				}
+			})
+		}
+	}
+}
+
 // Stall holds up what arrives on the streams that are open to an address, even
 // after they broke, until Release. Streams that are opened later are not concerned.
 func (n *Network) Stall(address string) {

@@ -38,6 +38,8 @@ func Run(t *testing.T, open func(t *testing.T) *client.Client) {
 		{"BadBatches", badBatches},
 		{"DeleteRange", deleteRange},
 		{"Operations", operations},
+		{"OperationsThatDidNothing", operationsThatDidNothing},
+		{"OperationsOverShards", operationsOverShards},
 		{"EndedContexts", endedContexts},
 		{"Closed", closed},
 	}
@@ -368,6 +370,12 @@ func multi(t *testing.T, s *suite) {
 	var invalid *shard.InvalidError
 	if len(errs) != 3 || errs[0] != nil || !errors.As(errs[1], &invalid) || errs[2] != nil || revisions[0] == 0 || revisions[2] == 0 {
 		t.Errorf("a pair without a key among others: %v, %v", revisions, errs)
+	}
+	if revisions, errs := s.MultiPut(s.ctx, pairs[:3], client.WithRetries(1)); errs != nil || revisions[2] == 0 {
+		t.Errorf("with an option: %v, %v", revisions, errs)
+	}
+	if revisions, errs := s.MultiPut(s.ctx, pairs[:2], client.AtRevision(1)); len(errs) != 2 || !errors.As(errs[0], &invalid) || !errors.As(errs[1], &invalid) || revisions[0] != 0 {
+		t.Errorf("with an option of reads: %v, %v", revisions, errs)
 	}
 	if _, err := s.MultiGet(s.ctx, [][]byte{s.key("good"), {}}); !errors.As(err, &invalid) {
 		t.Errorf("a get without a key: %v", err)

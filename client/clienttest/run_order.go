@@ -408,3 +408,130 @@ func operations(t *testing.T, s *suite) {
 		t.Errorf("refused operations have written: %+v, %v", kv, err)
 	}
 }
+
+// operationsThatDidNothing: what an operation was told once it is told for ever, that
+// its condition did not hold too, and readers see nothing of that.
+func operationsThatDidNothing(t *testing.T, s *suite) {
+	operation := func() client.CallOption {
+		t.Helper()
+		o, err := s.NewOperation(s.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return client.WithOperation(o)
+	}
+	key, other := s.key("a"), s.key("b")
+	one := s.put(t, key, []byte("one"))
+	// The condition does not hold, and would hold later.
+	swap, batch := operation(), operation()
+	trySwap := func() {
+		t.Helper()
+		res, err := s.CompareAndSwap(s.ctx, key, client.IfValue([]byte("two")), []byte("never"), swap)
+		if err != nil || res.Swapped || res.Revision != 0 || string(res.Current.Value) != "one" || res.Current.Revision != one {
+			t.Errorf("the swap: %+v, %v", res, err)
+		}
+	}
+	tryBatch := func() {
+		t.Helper()
+		res, err := s.Batch(s.ctx, client.BatchRequest{
+			Compares: []client.Compare{{Key: key, If: client.IfValue([]byte("two"))}},
+			Then:     []client.BatchOp{client.PutOp(other, []byte("never")), client.DeleteOp(key)},
+			Else:     []client.BatchOp{client.GetOp(key), client.GetOp(other)},
+		}, batch)
+		if err != nil || res.Held || res.Revision != 0 || len(res.Results) != 2 || res.Results[0].Revision != one || res.Results[1].Revision != 0 {
+			t.Errorf("the batch: %+v, %v", res, err)
+		}
+	}
+	trySwap()
+	tryBatch()
+	seen, err := s.Revision(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// To readers nothing has happened.
+	for at, get := range map[string]func() (client.KeyValue, error){
+		"now":           func() (client.KeyValue, error) { return s.Get(s.ctx, key) },
+		"at a revision": func() (client.KeyValue, error) { return s.GetAt(s.ctx, key, seen) },
+		"in a scan": func() (client.KeyValue, error) {
+			return first(s.Scan(s.ctx, client.ScanOptions{Start: key, End: s.end()}))
+		},
+		"in reverse": func() (client.KeyValue, error) {
+			return first(s.Scan(s.ctx, client.ScanOptions{Start: key, End: other, Reverse: true}))
+		},
+		"among many gets": func() (client.KeyValue, error) { kvs, err := s.MultiGet(s.ctx, [][]byte{key}); return kvs[0], err },
+	} {
+		if kv, err := get(); err != nil || string(kv.Value) != "one" || kv.Revision != one {
+			t.Errorf("%s: %+v, %v; written at %d", at, kv, err, one)
+		}
+	}
+	if left := count(t, s, client.ScanOptions{Start: s.prefix, End: s.end()}); left != 1 {
+		t.Errorf("%d keys", left)
+	}
+	// Nor to a condition on the revision.
+	res, err := s.CompareAndSwap(s.ctx, key, client.IfRevision(one), []byte("two"))
+	if err != nil || !res.Swapped {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	// Now the conditions hold, and the operations were told that they do not.
+	trySwap()
+	tryBatch()
+	if kv, err := s.Get(s.ctx, key); err != nil || string(kv.Value) != "two" || kv.Revision != res.Revision {
+		t.Errorf("%+v, %v", kv, err)
+	}
+	if _, err := s.Get(s.ctx, other); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+	// A condition that holds if there is nothing, and one that does not.
+	missing, absent := s.key("c"), operation()
+	tryAbsent := func() {
+		t.Helper()
+		if res, err := s.CompareAndSwap(s.ctx, missing, client.IfPresent(), []byte("never"), absent); err != nil || res.Swapped || res.Current.Revision != 0 {
+			t.Errorf("%+v, %v", res, err)
+		}
+	}
+	tryAbsent()
+	if _, err := s.Get(s.ctx, missing); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("of a missing key: %v", err)
+	}
+	s.put(t, missing, []byte("c"))
+	tryAbsent()
+	var invalid *shard.InvalidError
+	if _, err := s.Delete(s.ctx, missing, absent); !errors.As(err, &invalid) || invalid.Field != "operation" {
+		t.Errorf("an operation that did nothing, used for a delete: %v", err)
+	}
+}
+
+// first is the first row of a scan.
+func first(rows func(yield func(client.KeyValue, error) bool)) (kv client.KeyValue, err error) {
+	rows(func(row client.KeyValue, e error) bool {
+		kv, err = row, e
+		return false
+	})
+	return kv, err
+}
+
+// operationsOverShards: a chosen batch over several shards is refused as any other
+// while it is certain that it was carried out by nobody before.
+func operationsOverShards(t *testing.T, s *suite) {
+	op, err := s.NewOperation(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, right := append([]byte{0}, s.prefix...), append([]byte{0xff}, s.prefix...)
+	var lost *shard.OutcomeLostError
+	for range 2 {
+		_, err = s.Batch(s.ctx, client.BatchRequest{Then: []client.BatchOp{client.PutOp(left, nil), client.PutOp(right, nil)}}, client.WithOperation(op))
+		switch {
+		case err == nil:
+			return // both lie in one shard
+		case errors.As(err, &lost): // a shard that was split
+		case !errors.Is(err, shard.ErrSpansShards) || errors.Is(err, shard.ErrUndetermined):
+			t.Errorf("a chosen batch over two shards: %v", err)
+		}
+	}
+	for _, key := range [][]byte{left, right} {
+		if _, err := s.Get(s.ctx, key); !errors.Is(err, client.ErrNotFound) {
+			t.Errorf("%x: %v", key, err)
+		}
+	}
+}

@@ -44,7 +44,7 @@ type store interface {
 	Close() error
 
 	// Calls whose options matter, so that a test sees them.
-	getAt(ctx context.Context, key []byte, r shard.Revision) (client.KeyValue, error)
+	getAt(ctx context.Context, key []byte, r shard.Revision, anyReplica bool) (client.KeyValue, error)
 	deleteRange(ctx context.Context, start, end []byte, progress func(client.DeleteRangeResult)) (client.DeleteRangeResult, error)
 }
 
@@ -53,7 +53,10 @@ type clusterStore struct{ *client.Client }
 
 var _ store = clusterStore{}
 
-func (s clusterStore) getAt(ctx context.Context, key []byte, r shard.Revision) (client.KeyValue, error) {
+func (s clusterStore) getAt(ctx context.Context, key []byte, r shard.Revision, anyReplica bool) (client.KeyValue, error) {
+	if anyReplica {
+		return s.GetAt(ctx, key, r, client.AnyReplica())
+	}
 	return s.GetAt(ctx, key, r)
 }
 

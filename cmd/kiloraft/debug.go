@@ -46,7 +46,7 @@ type keyReplicaRecord struct {
 
 type versionRecord struct {
 	Revision uint64 `json:"revision"`
-	Kind     string `json:"kind"` // "put" or "delete"
+	Kind     string `json:"kind"` // "put", "delete", or "trace" of an operation that changed nothing
 	Bytes    uint64 `json:"bytes"`
 	Session  string `json:"session"` // with sequence: the operation that wrote it
 	Sequence uint64 `json:"sequence"`
@@ -145,7 +145,10 @@ func (r *keyReplicaRecord) ask(ctx context.Context, t target, key []byte) {
 		answer.GetLastRevision(), answer.GetApplied(), answer.GetMore()
 	for _, v := range answer.GetVersions() {
 		kind := "put"
-		if v.GetTombstone() {
+		switch {
+		case v.GetTrace():
+			kind = "trace"
+		case v.GetTombstone():
 			kind = "delete"
 		}
 		r.Versions = append(r.Versions, versionRecord{Revision: v.GetRevision(), Kind: kind, Bytes: v.GetBytes(),

@@ -182,6 +182,8 @@ type fakeStore struct {
 	revision shard.Revision
 	err      error // of every operation
 	closed   bool
+	// anywhere counts reads that any replica might have served.
+	anywhere int
 	// stopAfter has a delete-range end with err after so many keys; 0: at once.
 	stopAfter int
 }
@@ -211,12 +213,15 @@ func (s *fakeStore) at(r shard.Revision) (map[string]client.KeyValue, error) {
 }
 
 func (s *fakeStore) Get(ctx context.Context, key []byte, _ ...client.CallOption) (client.KeyValue, error) {
-	return s.getAt(ctx, key, 0)
+	return s.getAt(ctx, key, 0, false)
 }
 
-func (s *fakeStore) getAt(_ context.Context, key []byte, r shard.Revision) (client.KeyValue, error) {
+func (s *fakeStore) getAt(_ context.Context, key []byte, r shard.Revision, anyReplica bool) (client.KeyValue, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if anyReplica {
+		s.anywhere++
+	}
 	values, err := s.at(r)
 	if err != nil {
 		return client.KeyValue{}, &client.OpError{Op: "get", Key: key, Err: err}
@@ -294,7 +299,7 @@ func (s *fakeStore) deleteRange(_ context.Context, start, end []byte, progress f
 	return done, nil
 }
 
-func (s *fakeStore) MultiPut(ctx context.Context, pairs []client.KeyValue) ([]shard.Revision, []error) {
+func (s *fakeStore) MultiPut(ctx context.Context, pairs []client.KeyValue, _ ...client.CallOption) ([]shard.Revision, []error) {
 	revisions, errs := make([]shard.Revision, len(pairs)), make([]error, len(pairs))
 	for i, p := range pairs {
 		revisions[i], errs[i] = s.Put(ctx, p.Key, p.Value)
@@ -304,6 +309,9 @@ func (s *fakeStore) MultiPut(ctx context.Context, pairs []client.KeyValue) ([]sh
 
 func (s *fakeStore) Scan(_ context.Context, o client.ScanOptions) iter.Seq2[client.KeyValue, error] {
 	s.mu.Lock()
+	if o.AnyReplica {
+		s.anywhere++
+	}
 	var rows []client.KeyValue
 	values, err := s.at(o.Revision)
 	for _, kv := range values {

@@ -181,6 +181,9 @@ func (a *app) kvGetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := at.check(); err != nil {
+				return err
+			}
 			return a.onStore(cmd.Context(), operationOn("get", key), func(ctx context.Context, s store) error {
 				kv, err := at.get(ctx, s, key)
 				if err != nil {
@@ -253,7 +256,10 @@ func (a *app) kvScanCommand() *cobra.Command {
 					}
 				}
 			}
-			o.Revision = at.revision
+			if err := at.check(); err != nil {
+				return err
+			}
+			o.Revision, o.AnyReplica = at.revision, at.anyReplica
 			return a.onStore(cmd.Context(), "scan", func(ctx context.Context, s store) error {
 				return at.explain(withoutOperation(a.printScan(ctx, s, o)))
 			})

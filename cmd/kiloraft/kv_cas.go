@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kiloraft/kiloraft/client"
+	"github.com/kiloraft/kiloraft/shard"
 )
 
 // casFlags choose the condition of a compare-and-set.
@@ -22,7 +24,8 @@ func (a *app) kvCasCommand() *cobra.Command {
 		Use:   "cas KEY NEW (--if-value V | --if-revision R | --if-absent)",
 		Short: "Write a value if a condition on the present one holds",
 		Long: "Compare and set: write NEW under a key if the condition on its present value holds, atomically, and print\n" +
-			"the revision of the write. If the condition does not hold nothing is written, and the exit code is 1." + keyHelp,
+			"the revision of the write. If the condition does not hold nothing is written, and the exit code is 1;\n" +
+			"with -o json it is printed then what the key has." + keyHelp,
 		Example: `  kiloraft kv cas hello world --if-absent
   kiloraft kv cas hello again --if-value world -o json`,
 		Args: takes(2, "KEY", "NEW"),
@@ -37,13 +40,14 @@ func (a *app) kvCasCommand() *cobra.Command {
 			}
 			return a.onStore(cmd.Context(), operationOn("cas", key), func(ctx context.Context, s store) error {
 				swap, err := s.CompareAndSwap(ctx, key, condition, []byte(args[1]))
-				switch {
-				case err != nil:
+				if err != nil {
 					return err
-				case !swap.Swapped:
-					return fmt.Errorf("%s does not hold: %s; nothing was written", text, presentText(swap.Current))
 				}
-				return a.printWrite(key, swap.Revision)
+				swap.Current.Key = key
+				if err := a.printSwap(key, &swap); err != nil || swap.Swapped {
+					return err
+				}
+				return fmt.Errorf("%s does not hold: %s; nothing was written", text, presentText(swap.Current))
 			})
 		},
 	}
@@ -52,6 +56,38 @@ func (a *app) kvCasCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&f.absent, "if-absent", false, "if the key has no value")
 	grouped(cmd, "Condition, one of", "if-value", "if-revision", "if-absent")
 	return cmd
+}
+
+// swapRecord is what a compare-and-set prints as JSON.
+type swapRecord struct {
+	Key       string         `json:"key"`
+	Succeeded bool           `json:"succeeded"`
+	Revision  shard.Revision `json:"revision"`
+}
+
+// unswappedRecord is what it prints if the condition did not hold.
+type unswappedRecord struct {
+	Key       string          `json:"key"`
+	Succeeded bool            `json:"succeeded"`
+	Current   *keyValueRecord `json:"current"` // null: the key has no value
+}
+
+// printSwap writes the one document of a compare-and-set; without JSON one that
+// has written nothing has none.
+func (a *app) printSwap(key []byte, swap *client.SwapResult) error {
+	name := shard.FormatUserKey(key)
+	if swap.Swapped {
+		return a.print(swapRecord{name, true, swap.Revision}, func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "revision %d\n", swap.Revision)
+			return err
+		})
+	}
+	record := unswappedRecord{Key: name}
+	if swap.Current.Revision != 0 {
+		current := recordOf(swap.Current)
+		record.Current = &current
+	}
+	return a.print(record, func(io.Writer) error { return nil })
 }
 
 // condition is the one that was given, and how it is called in an error.

@@ -13,7 +13,10 @@ import (
 )
 
 // revisionFlag is a revision that a write can have; 0 while it is not given.
-type revisionFlag struct{ revision shard.Revision }
+type revisionFlag struct {
+	revision   shard.Revision
+	anyReplica bool // of reads
+}
 
 func (f *revisionFlag) String() string {
 	if f.revision == 0 {
@@ -33,9 +36,18 @@ func (f *revisionFlag) Set(s string) error {
 	return nil
 }
 
-// addTo gives a command that reads --revision.
+// addTo gives a command that reads --revision and --any-replica.
 func (f *revisionFlag) addTo(cmd *cobra.Command) {
 	cmd.Flags().Var(f, "revision", "read the state as it was at revision `R`")
+	cmd.Flags().BoolVar(&f.anyReplica, "any-replica", false, "with --revision: let any replica answer, not the leader alone")
+}
+
+// check refuses what only a read at a revision may ask for.
+func (f *revisionFlag) check() error {
+	if f.anyReplica && f.revision == 0 {
+		return usagef("--any-replica is for reads at a revision: give --revision, too")
+	}
+	return nil
 }
 
 // get reads the latest value, or the one at the revision.
@@ -43,7 +55,7 @@ func (f *revisionFlag) get(ctx context.Context, s store, key []byte) (client.Key
 	if f.revision == 0 {
 		return s.Get(ctx, key)
 	}
-	return s.getAt(ctx, key, f.revision)
+	return s.getAt(ctx, key, f.revision, f.anyReplica)
 }
 
 // explain names the flag in an error that is about it, and says what to do.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -43,6 +45,24 @@ func TestKVAtARevision(t *testing.T) {
 	}
 }
 
+func TestKVAtAnyReplica(t *testing.T) {
+	c := command{store: newFakeStore()}
+	c.run(t, "kv", "put", "a", "first")
+	for i, line := range []string{"kv get a --revision 1 --any-replica", "kv scan --revision 1 --any-replica"} {
+		if r := c.run(t, strings.Fields(line)...); r.code != exitDone || c.store.anywhere != i+1 {
+			t.Errorf("%s: %+v, %d reads at any replica", line, r, c.store.anywhere)
+		}
+	}
+	for _, line := range []string{"kv get a --any-replica", "kv scan --any-replica"} {
+		if r := c.run(t, strings.Fields(line)...); r.code != exitUsage || r.stdout != "" || !strings.Contains(r.stderr, "give --revision, too") {
+			t.Errorf("%s: %+v", line, r)
+		}
+	}
+	if r := c.run(t, "kv", "get", "a", "--revision", "1"); r.stdout != "first\n" || c.store.anywhere != 2 {
+		t.Errorf("without the flag: %+v, %d reads at any replica", r, c.store.anywhere)
+	}
+}
+
 // Errors about a revision name the flag and say what to do.
 func TestKVRevisionErrors(t *testing.T) {
 	c := command{store: newFakeStore()}
@@ -72,7 +92,7 @@ func TestKVCas(t *testing.T) {
 	}
 	var got map[string]any
 	decode(t, c.run(t, "kv", "cas", "k", "two", "--if-value", "one", "-o", "json"), &got)
-	if got["key"] != "k" || got["revision"] != 2.0 {
+	if got["key"] != "k" || got["revision"] != 2.0 || got["succeeded"] != true || len(got) != 3 {
 		t.Errorf("if value: %v", got)
 	}
 	decode(t, c.run(t, "kv", "cas", "k", "", "--if-revision", "2", "-o", "json"), &got)
@@ -87,18 +107,33 @@ func TestKVCas(t *testing.T) {
 		{"kv cas k new --if-value two", `cas "k": --if-value "two" does not hold: the key has a value of revision 4`},
 		{"kv cas k new --if-revision 2", `cas "k": --if-revision 2 does not hold: the key has a value of revision 4`},
 		{"kv cas none new --if-revision 2", `cas "none": --if-revision 2 does not hold: the key has no value`},
-		{"kv cas none new --if-value x -o json", `cas "none": --if-value "x" does not hold: the key has no value`},
+		{"kv cas none new --if-value x", `cas "none": --if-value "x" does not hold: the key has no value`},
 	} {
 		r := c.run(t, strings.Fields(bad.line)...)
 		if r.code != exitFailed || r.stdout != "" || !strings.HasPrefix(r.stderr, "kiloraft: "+bad.says) {
 			t.Errorf("%s: %+v, want %q", bad.line, r, bad.says)
 		}
 	}
+	// With JSON there is one document however it comes out.
+	for line, want := range map[string]string{
+		"kv cas k new --if-revision 2 -o json":   `{"key":"k","succeeded":false,"current":{"key":"k","value":"four","revision":4}}`,
+		"kv cas none new --if-value x -o json":   `{"key":"none","succeeded":false,"current":null}`,
+		"kv cas none new --if-revision 2 -ojson": `{"key":"none","succeeded":false,"current":null}`,
+	} {
+		r := c.run(t, strings.Fields(line)...)
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, []byte(r.stdout)); err != nil || compact.String() != want {
+			t.Errorf("%s: %q, %v; want %s", line, r.stdout, err, want)
+		}
+		if r.code != exitFailed || !strings.Contains(r.stderr, "does not hold") {
+			t.Errorf("%s: %+v", line, r)
+		}
+	}
 	if c.store.revision != 4 {
 		t.Errorf("%d writes", c.store.revision)
 	}
 	c.store.err = shard.ErrUndetermined
-	if r := c.run(t, "kv", "cas", "k", "new", "--if-absent"); r.code != exitFailed || !strings.Contains(r.stderr, "may or may not") {
+	if r := c.run(t, "kv", "cas", "k", "new", "--if-absent", "-o", "json"); r.code != exitFailed || r.stdout != "" || !strings.Contains(r.stderr, "may or may not") {
 		t.Errorf("undetermined: %+v", r)
 	}
 }

@@ -14,10 +14,11 @@ const (
 	StaleRevisionApplied   Bug = "revision that is not larger is applied"
 	ProposedInALaterTerm   Bug = "proposed in a later term than the draw's"
 	DropWithoutItsShadow   Bug = "tombstone dropped without what it shadows"
+	NoTraceOfNothing       Bug = "operation that did nothing leaves no trace"
 )
 
 // Bugs lists all names.
 func Bugs() []Bug {
 	return []Bug{RetryWithoutLookUp, RevisionFetchedAhead, GrantWithoutConfirming, ReadFromViewBelow, ReadIndexBySuccessor,
-		FloorIgnoredByReads, StaleStreamNotDropped, StaleRevisionApplied, ProposedInALaterTerm, DropWithoutItsShadow}
+		FloorIgnoredByReads, StaleStreamNotDropped, StaleRevisionApplied, ProposedInALaterTerm, DropWithoutItsShadow, NoTraceOfNothing}
 }

@@ -40,7 +40,7 @@ func InitialDescriptors(node shard.NodeID, users int) ([]shard.Descriptor, error
 		ds = append(ds, shard.Descriptor{
 			ID:          shard.MetaID + shard.ID(i),
 			Span:        span,
-			Epoch:       shard.Epoch{Version: 1, ConfVersion: 1},
+			Epoch:       shard.Epoch{Version: shard.FirstVersion, ConfVersion: 1},
 			Replicas:    []shard.Replica{{ID: 1, Node: node, Role: shard.Voter}},
 			NextReplica: 2,
 		})

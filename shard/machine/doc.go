@@ -20,7 +20,8 @@
 //
 // Commands on keys with versions are evaluated first and carried out afterwards
 // (effect.go): a later attempt of an operation whose effect is found in the data
-// (retry.go) is evaluated on the state before it, and carried out no second time.
+// (retry.go) is evaluated on the state before it, and carried out no second time. One
+// that changed nothing leaves a trace of itself if it is a later attempt.
 //
 // The machine never replies to anybody, never decides who leads, and never
 // looks at what other shards do.

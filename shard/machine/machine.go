@@ -136,9 +136,8 @@ func (m *Machine) refuse(h *Header, c *shard.Command) error {
 	d := &m.state.Descriptor
 	within := c.Within(d.Span)
 	if !within && c.Retry && d.Span.Contains(c.Anchor()) {
-		// The operation's keys were parted by a split. An earlier attempt may have
-		// been before it, and its writes lie in several shards now.
-		return shard.ErrUndetermined
+		// An earlier attempt may have been before the split that parted its keys.
+		return d.Parted()
 	}
 	// The leader compared the epoch when it proposed, but a change of the span may
 	// have got into the log before the operation: applied here, it would write a
@@ -169,8 +168,7 @@ func refuseUnversioned(h *Header, c *shard.Command) error {
 	case h.Revision != 0:
 		return &shard.InvalidError{Field: "revision", Reason: "is set for a key without versions"}
 	case c.Retry:
-		// Records without versions name no operation.
-		return shard.ErrUndetermined
+		return &shard.OutcomeLostError{Reason: "records of the system keyspace name no operation"}
 	}
 	return nil
 }
@@ -208,6 +206,11 @@ func (m *Machine) applyVersions(b *storage.Batch, h *Header, c *shard.Command) (
 			return raftgroup.Result{Err: e.refusal}, err
 		}
 		m.carryOut(b, h.Revision, c.Op, &e)
+		if c.Retry && len(e.writes) == 0 {
+			if err := m.leaveTrace(b, h.Revision, c); err != nil {
+				return raftgroup.Result{}, err
+			}
+		}
 		res = e.result(h.Revision)
 	}
 	m.state.LastRevision = h.Revision
@@ -217,7 +220,11 @@ func (m *Machine) applyVersions(b *storage.Batch, h *Header, c *shard.Command) (
 // write writes a version or a tombstone. The header names the operation, so that
 // a later attempt of it can be told from another write.
 func (m *Machine) write(b *storage.Batch, rev shard.Revision, op shard.OpID, key, value []byte, tombstone bool) {
-	b.PutVersion(key, rev, storage.VersionHeader{Op: op, Tombstone: tombstone}, value)
+	m.put(b, rev, key, storage.VersionHeader{Op: op, Tombstone: tombstone}, value)
+}
+
+func (m *Machine) put(b *storage.Batch, rev shard.Revision, key []byte, h storage.VersionHeader, value []byte) {
+	b.PutVersion(key, rev, h, value)
 	m.counted(key, value)
 }
 

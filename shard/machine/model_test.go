@@ -18,7 +18,7 @@ type model struct {
 	now    map[string]cell
 	last   shard.Revision
 	floor  shard.Revision
-	done   map[uint64]outcome // of operations that wrote something
+	done   map[uint64]outcome // of operations that wrote something, or left a trace
 	writes uint64
 }
 
@@ -49,7 +49,7 @@ func (m *model) apply(rev shard.Revision, op uint64, c shard.Command) string {
 			return "*shard.InvalidError: birth is not below the revisions that the operation may have"
 		}
 		if c.Birth < m.floor {
-			return undetermined
+			return tooOld
 		}
 		if before, ok := m.done[op]; ok && before.rev > c.Birth {
 			return before.told
@@ -57,6 +57,9 @@ func (m *model) apply(rev shard.Revision, op uint64, c shard.Command) string {
 	}
 	s, written := m.carryOut(rev, c)
 	m.last = rev
+	if written == 0 && c.Retry && tracePlace(&c) != nil {
+		written = 1
+	}
 	if written > 0 {
 		m.done[op] = outcome{rev, s}
 		m.writes += written
@@ -153,8 +156,8 @@ func (m *model) content() string {
 }
 
 // sweep moves the replica to a store without what it may drop by its floor: of each
-// key, all below the newest version at or below the floor, and that one too if it
-// is a tombstone.
+// key, all below the newest version at or below the floor that is no trace, that one
+// too if it is a tombstone, and the traces at or below the floor.
 func (b *bench) sweep(keys []string) {
 	state := *b.m.State()
 	fs := vfs.NewMem()
@@ -169,6 +172,9 @@ func (b *bench) sweep(keys []string) {
 			b.t.Fatalf("versions: %v", err)
 		}
 		for _, x := range versions {
+			if x.Revision <= state.Floor && x.Header.Trace {
+				continue
+			}
 			if x.Revision <= state.Floor && x.Header.Tombstone {
 				break
 			}

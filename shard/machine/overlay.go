@@ -13,9 +13,8 @@ import (
 // somebody else's.
 type version struct {
 	key, value []byte
-	op         shard.OpID
 	rev        shard.Revision
-	tombstone  bool
+	header     storage.VersionHeader
 }
 
 // overlay gives a turn's commands the versions that the turn wrote. They are in
@@ -51,7 +50,7 @@ func (o *overlay) update() {
 		return
 	}
 	o.batch.VersionsSince(o.read, func(key []byte, rev shard.Revision, h storage.VersionHeader, value []byte) {
-		o.versions = append(o.versions, version{key: key, value: value, op: h.Op, rev: rev, tombstone: h.Tombstone})
+		o.versions = append(o.versions, version{key: key, value: value, rev: rev, header: h})
 	})
 	o.read = o.batch.Mark()
 }
@@ -122,7 +121,7 @@ func (o *overlay) findOp(key []byte, op shard.OpID, above shard.Revision) shard.
 		switch v := o.of(i, key); {
 		case v == nil || v.rev <= above:
 			return 0
-		case v.op == op:
+		case v.header.Op == op:
 			return v.rev
 		}
 	}
@@ -133,7 +132,7 @@ func (o *overlay) findOpInSpan(span shard.Span, op shard.OpID, above shard.Revis
 	o.update()
 	for i := range o.versions {
 		v := &o.versions[i]
-		if v.op != op || v.rev <= above || !span.Contains(v.key) {
+		if v.header.Op != op || v.rev <= above || !span.Contains(v.key) {
 			continue
 		}
 		if v.rev > rev {

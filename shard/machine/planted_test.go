@@ -18,6 +18,7 @@ func TestPlantedBugs(t *testing.T) {
 		want string
 	}{
 		{planted.RetryWithoutLookUp, versioned(6, 1, again(put("k", "one"), 4)), "at 6"},
+		{planted.NoTraceOfNothing, versioned(8, 3, again(batch("k=two", "k=three", "?k"), 4)), "at 8 holds [ @8]"},
 		{planted.StaleRevisionApplied, versioned(4, 2, put("k", "below")), "at 4"},
 	} {
 		for _, on := range []bool{false, true} {
@@ -26,6 +27,10 @@ func TestPlantedBugs(t *testing.T) {
 			planted.Choose("")
 			if on {
 				planted.Choose(c.bug)
+			}
+			if c.bug == planted.NoTraceOfNothing {
+				b.must(versioned(6, 3, again(batch("k=two", "k=three", "?k"), 4)))
+				b.must(versioned(7, 4, put("k", "two")))
 			}
 			res := b.must(c.op)
 			if got := told(res); (got == c.want) != on {

@@ -8,8 +8,10 @@ import (
 )
 
 const (
-	reused       = "*shard.InvalidError: operation ID was used before for something else"
-	undetermined = "*errors.errorString: undetermined: the write may or may not have taken effect"
+	reused = "*shard.InvalidError: operation ID was used before for something else"
+	lost   = "*shard.OutcomeLostError: undetermined: the write may or may not have taken effect: "
+	tooOld = lost + "it is older than the retention"
+	parted = lost + "a split may have parted its keys since an earlier attempt"
 )
 
 // A later attempt of an operation that took effect is told how it came out then,
@@ -80,23 +82,23 @@ func TestLaterAttemptIsUndetermined(t *testing.T) {
 	}
 	floor(b, 6)
 	b.end()
-	parted := batch("", "k=x z=x", "")
+	apart := batch("", "k=x z=x", "")
 	for _, c := range []struct {
 		name string
 		op   []byte
 		want string
 	}{
-		{"born below the floor", versioned(10, 6, again(put("k", "6"), 5)), undetermined},
-		{"a batch that was", versioned(10, 7, again(batch("", "k=7", ""), 5)), undetermined},
-		{"a delete-range that was", versioned(10, 7, again(deleteRange("k", "l", 1), 5)), undetermined},
-		{"a delete that was", versioned(10, 20, again(remove("k"), 0)), undetermined},
+		{"born below the floor", versioned(10, 6, again(put("k", "6"), 5)), tooOld},
+		{"a batch that was", versioned(10, 7, again(batch("", "k=7", ""), 5)), tooOld},
+		{"a delete-range that was", versioned(10, 7, again(deleteRange("k", "l", 1), 5)), tooOld},
+		{"a delete that was", versioned(10, 20, again(remove("k"), 0)), tooOld},
 		{"born at the floor", versioned(10, 7, again(put("k", "7"), 6)), "at 7"},
 		{"a revision that is not larger, before all", versioned(9, 6, again(put("k", "6"), 5)), "*errors.errorString: " + ErrStaleRevision.Error()},
 		{"a birth that is not below the revision", versioned(10, 9, again(put("k", "9"), 10)), "*shard.InvalidError: birth is not below the revisions that the operation may have"},
-		{"a batch that is parted now", versioned(10, 9, again(parted, 8)), undetermined},
-		{"a batch that was parted after it was proposed", operation(10, 1, again(parted, 8)), undetermined},
-		{"the first attempt of one", operation(10, 1, parted), "*shard.WrongShardError: " + wrongShard},
-		{"a delete-range that is parted now", versioned(10, 9, again(deleteRange("k", "z", 1), 8)), undetermined},
+		{"a batch that is parted now", versioned(10, 9, again(apart, 8)), parted},
+		{"a batch that was parted after it was proposed", operation(10, 1, again(apart, 8)), parted},
+		{"the first attempt of one", operation(10, 1, apart), "*shard.WrongShardError: " + wrongShard},
+		{"a delete-range that is parted now", versioned(10, 9, again(deleteRange("k", "z", 1), 8)), parted},
 		{"one that begins elsewhere", versioned(10, 9, again(deleteRange("a", "k", 1), 8)), "*shard.WrongShardError: " + wrongShard},
 		{"a put in another epoch", operation(10, 1, again(put("k", "9"), 8)), "*shard.WrongShardError: " + wrongShard},
 	} {
@@ -114,7 +116,7 @@ func TestLaterAttemptIsUndetermined(t *testing.T) {
 		{Kind: shard.KindIncrement, Key: []byte("\x01k"), Delta: 1},
 		{Kind: shard.KindCompareAndPut, Key: []byte("\x01k"), ExpectAbsent: true},
 	} {
-		if got := told(meta.must(system(again(c, 0)))); got != undetermined {
+		if got := told(meta.must(system(again(c, 0)))); got != lost+"records of the system keyspace name no operation" {
 			t.Errorf("kind %d without versions: %s", c.Kind, got)
 		}
 	}
@@ -169,4 +171,91 @@ func TestReusedOperationID(t *testing.T) {
 	}
 	b.end()
 	expect(t, b, "k=@9 l=two@7 x=one@10", 10, versions+1)
+}
+
+// While a shard has the span that it was made with, no attempt over its bounds can
+// have been carried out.
+func TestLaterAttemptOverTheSpanOfAShardThatWasNeverSplit(t *testing.T) {
+	state := userState()
+	state.Descriptor.Epoch.Version = shard.FirstVersion
+	b := newBench(t, state)
+	defer b.close()
+	for _, c := range []shard.Command{batch("", "k=x z=x", ""), deleteRange("k", "z", 1)} {
+		c.Op = shard.OpID{Session: 5, Sequence: 1}
+		if got := told(b.must(operation(1, shard.FirstVersion, again(c, 0)))); got != "*errors.errorString: "+shard.ErrSpansShards.Error() {
+			t.Errorf("kind %d: %s", c.Kind, got)
+		}
+	}
+	b.end()
+}
+
+// An operation whose attempts are all marked, because its caller chose it, is decided
+// by the first of them in the log: those that come later change nothing, though they
+// were made earlier and their condition holds by now.
+func TestWhatDidNothingIsDecidedToo(t *testing.T) {
+	swap := again(batch("k=one", "k=two", "?k"), 4)
+	several := again(batch("k=one -m", "-l n=1", "?k ?m"), 4)
+	otherwise := again(batch("k=one", "?k", "e=1"), 4)
+	empty := again(deleteRange("d", "f", 5), 4)
+	reads := again(batch("k=one", "?k", ""), 4)
+	play(t, []step{
+		{5, 1, put("k", "zero"), "at 5"},
+		{6, 2, swap, "at 0 [zero @5]"}, // of the caller's second process
+		{7, 3, several, "at 0 [zero @5] [ @0]"},
+		{8, 4, empty, "at 0"},
+		{9, 5, reads, "at 0"},
+		// To all others nothing has happened.
+		{10, 6, batch("k@5 -e -d -l -n", "?k ?n", ""), "at 0 holds [zero @5] [ @0]"},
+		{11, 7, put("k", "one"), "at 11"},
+		{12, 8, put("e", "here"), "at 12"},
+		// The conditions hold, and the attempts of the first process arrive.
+		{13, 2, swap, "at 0 [zero @5]"},
+		{13, 3, several, "at 0 [zero @5] [ @0]"},
+		{13, 4, empty, "at 0"},
+		{13, 2, swap, "at 0 [zero @5]"},
+		// Who writes nothing, whatever holds, is told what there is.
+		{13, 5, reads, "at 0 holds [one @11]"},
+		{14, 9, otherwise, "at 0 holds [one @11]"},
+		{15, 10, put("k", "three"), "at 15"},
+		{16, 9, otherwise, "at 0 holds [one @11]"},
+		// Other operations have not met these.
+		{16, 11, batch("k=three", "k=four", "?k"), "at 16 holds [ @16]"},
+		{17, 12, again(batch("k=four", "k=five", "?k"), 16), "at 17 holds [ @17]"},
+		{18, 13, again(batch("k=four", "k=six", "?k"), 17), "at 0 [five @17]"},
+	}, func(t *testing.T, b *bench) {
+		// A trace each of 2, 3, 4, 9 and 13.
+		expect(t, b, "e=here@12 k=five@17", 18, 1+1+1+1+1+1+1+1+1+1+1)
+	})
+}
+
+// A trace is no write of an operation that has the same ID by mistake, and no write
+// is a trace.
+func TestReusedOperationIDOfWhatDidNothing(t *testing.T) {
+	b := newBench(t, userState())
+	defer b.close()
+	b.must(versioned(1, 1, put("k", "one")))
+	b.must(versioned(2, 2, again(batch("-k", "k=one", "?k"), 0)))
+	b.must(versioned(3, 3, again(batch("+l", "l=one", "?l"), 0)))
+	b.must(versioned(4, 4, remove("l")))
+	b.end()
+	for _, c := range []struct {
+		name string
+		op   uint64
+		c    shard.Command
+		want string
+	}{
+		{"a put of the value that the trace repeats", 2, put("k", "one"), reused},
+		{"a delete where the trace repeats absence", 3, remove("l"), reused},
+		{"a batch that writes", 2, batch("", "k=one", ""), reused},
+		{"a batch that would have done nothing", 4, batch("+l", "l=one", "?l"), reused},
+		{"other compares that do not hold either", 2, batch("-k k=two", "k=x", "?k"), "at 0 [one @1]"},
+		{"an empty range for it", 3, deleteRange("l", "m", 3), "at 0"},
+		{"the same", 3, batch("+l", "l=one", "?l"), "at 0 [ @0]"},
+	} {
+		if got := told(b.must(versioned(10, c.op, again(c.c, 0)))); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+	b.end()
+	expect(t, b, "k=one@1", 4, 4)
 }

@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"fmt"
+
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -101,14 +103,23 @@ func (m *Machine) versionAt(key []byte, at shard.Revision) (v version, found boo
 		return *v, true, nil
 	}
 	h, value, rev, found, err := m.committed().VersionAt(key, at)
-	return version{key: key, value: value, op: h.Op, rev: rev, tombstone: h.Tombstone}, found, err
+	return version{key: key, value: value, rev: rev, header: h}, found, err
 }
 
-// present is versionAt of keys that have a value; others have revision 0.
+// present is versionAt of keys that have a value, seen through traces; others have
+// revision 0.
 func (m *Machine) present(key []byte, at shard.Revision) (value []byte, rev shard.Revision, err error) {
 	v, found, err := m.versionAt(key, at)
-	if err != nil || !found || v.tombstone {
+	if err != nil || !found || v.header.Tombstone {
 		return nil, 0, err
+	}
+	if origin := v.header.Origin; origin != 0 {
+		if v, found, err = m.versionAt(key, origin); err != nil {
+			return nil, 0, err
+		}
+		if !found || v.rev != origin {
+			return nil, 0, fmt.Errorf("%w: key %x has a trace of revision %d, which is not there", shard.ErrMalformed, key, origin)
+		}
 	}
 	return v.value, v.rev, nil
 }

@@ -41,7 +41,7 @@ func (k *keysOf) next() ([]byte, error) {
 			k.rows = k.rows[1:]
 		}
 		k.written = nil
-		if !w.tombstone {
+		if !w.header.Tombstone {
 			return w.key, nil
 		}
 	}

@@ -60,6 +60,8 @@ func TestWritesThatAreParted(t *testing.T) {
 	compared.Compares = []shard.Compare{{Kind: shard.CompareAbsent, Key: []byte("\x02c")}, {Kind: shard.CompareAbsent, Key: []byte("\x02n")}}
 	otherwise := batchOf("\x02c")
 	otherwise.Else = batchOf("\x02n").Then
+	// Both have been split.
+	parted := fmt.Sprint((&shard.Descriptor{Epoch: shard.Epoch{Version: 2}}).Parted())
 	newer := target(7)
 	newer.Version++
 	ended := target(7)
@@ -73,13 +75,13 @@ func TestWritesThatAreParted(t *testing.T) {
 		{"batch", target(7), batchOf("\x02c", "\x02n"), fmt.Sprint(shard.ErrSpansShards)},
 		{"a key that is compared only", target(7), compared, fmt.Sprint(shard.ErrSpansShards)},
 		{"a key of the other list", target(7), otherwise, fmt.Sprint(shard.ErrSpansShards)},
-		{"batch, again", target(7), again(batchOf("\x02c", "\x02n")), fmt.Sprint(shard.ErrUndetermined)},
+		{"batch, again", target(7), again(batchOf("\x02c", "\x02n")), parted},
 		{"batch that begins elsewhere", target(7), batchOf("\x02n", "\x02c"), "wrong shard 7 [7 8]"},
 		{"batch that begins elsewhere, again", target(7), again(batchOf("\x02n", "\x02c")), "wrong shard 7 [7 8]"},
 		{"batch of another epoch", newer, batchOf("\x02c", "\x02n"), "wrong shard 7 [7]"},
 		{"batch of another term", ended, again(batchOf("\x02c", "\x02n")), "not leader 7: replica 1 on node 1 (node1:7400) in term 5"},
 		{"delete-range", target(7), deleteRange("\x02c", "\x02n", 9), "wrong shard 7 [7]"},
-		{"delete-range, again", target(7), again(deleteRange("\x02c", "\x02n", 9)), fmt.Sprint(shard.ErrUndetermined)},
+		{"delete-range, again", target(7), again(deleteRange("\x02c", "\x02n", 9)), parted},
 		{"delete-range that begins elsewhere", target(7), again(deleteRange("\x02m", "\x02n", 9)), "wrong shard 7 [7 8]"},
 		{"a limit of nothing", target(7), deleteRange("\x02c", "\x02d", 0), "invalid limit"},
 		{"an empty batch", target(7), batchOf(), "invalid batch"},

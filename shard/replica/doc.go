@@ -35,7 +35,8 @@
 // Requests come on the streams of sessions (Stream). The newest stream of a session
 // supersedes the older ones: before it is greeted, what they have not put into a
 // log yet is cancelled, and what they still bring is dropped, so that no attempt of an
-// operation follows a later attempt of the same operation into the log.
+// operation follows a later attempt of the same operation into the log. Streams are
+// told now and then how far revisions have got (Stream.OnNews).
 //
 // # The caller
 //

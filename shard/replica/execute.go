@@ -101,15 +101,14 @@ func (s *Store) admit(t *shard.Target, c *shard.Command) (*Replica, error) {
 
 // parted refuses a write that begins in a shard's span and does not lie in it.
 // The caller of a batch must make it smaller, that of a delete-range cut it off at
-// the span's end. A later attempt can do neither: an earlier one may have been made
-// when all of it was one shard's, and its writes lie in several by now. A scan
-// ends at the span's end of itself.
+// the span's end. A later attempt can do neither. A scan ends at the span's end of
+// itself.
 func (s *Store) parted(id shard.ID, d *shard.Descriptor, c *shard.Command) error {
 	switch {
 	case !c.Kind.Write():
 		return nil
 	case c.Retry:
-		return shard.ErrUndetermined
+		return d.Parted()
 	case c.Kind == shard.KindBatch:
 		return shard.ErrSpansShards
 	}

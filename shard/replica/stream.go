@@ -1,7 +1,10 @@
 package replica
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/kiloraft/kiloraft/internal/planted"
@@ -28,6 +31,7 @@ type Stream struct {
 	mu     sync.Mutex
 	closed bool   // or superseded: nothing more is taken
 	writes *write // between Execute and their reply, linked by next and prev
+	news   func(newest shard.Revision)
 }
 
 // sessions finds the stream of each session: the newest that was opened, while
@@ -64,6 +68,40 @@ func (s *Store) OpenStream(session shard.Session, number uint64, trusted bool) (
 	}
 	s.sessions.streams[session] = st
 	return st, nil
+}
+
+// OnNews has news called with Store.Newest ten times in each retention or more often
+// (see upkeep), for the client of a stream on which nothing else goes: the births of
+// its writes come from what it has heard, and a write whose birth is below the floor
+// of its shard cannot be repeated. A floor is a revision that the shard's leader had
+// applied a retention ago; what this node has told since then is not below it.
+// news is called from a step, which it must not block, and perhaps once more after
+// Close.
+func (st *Stream) OnNews(news func(newest shard.Revision)) {
+	st.mu.Lock()
+	st.news = news
+	st.mu.Unlock()
+}
+
+// tellNews tells all streams.
+func (s *Store) tellNews() {
+	s.sessions.mu.Lock()
+	//order-free: sorted right after
+	streams := slices.AppendSeq(make([]*Stream, 0, len(s.sessions.streams)), maps.Values(s.sessions.streams))
+	s.sessions.mu.Unlock()
+	slices.SortFunc(streams, func(a, b *Stream) int { return cmp.Compare(a.session, b.session) })
+	newest := s.Newest()
+	for _, st := range streams {
+		st.mu.Lock()
+		news := st.news
+		if st.closed {
+			news = nil
+		}
+		st.mu.Unlock()
+		if news != nil {
+			news(newest)
+		}
+	}
 }
 
 // Newest is the newest revision that this node knows to have been handed out: it

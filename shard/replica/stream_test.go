@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
@@ -298,5 +299,38 @@ func TestNewestIsWhatWasApplied(t *testing.T) {
 	h.write(g, "\x02k", "v")
 	if n := h.store.Newest(); n != 41 {
 		t.Errorf("%d, applied is 41", n)
+	}
+}
+
+// Clients of streams on which nothing goes hear how far revisions have got, several
+// times in each retention; those of streams that are closed or superseded do not.
+func TestStreamsHearTheNews(t *testing.T) {
+	const retention = 10 * time.Second
+	h := newHome(t, retained(retention))
+	_, g := h.shard(7, "\x02b", "\x02m")
+	heard := map[uint64][]shard.Revision{}
+	open := func(number uint64) *Stream {
+		st := h.stream(number)
+		st.OnNews(func(newest shard.Revision) { heard[number] = append(heard[number], newest) })
+		return st
+	}
+	open(1)
+	rev := h.write(g, "\x02k", "v").Result.Revision
+	h.settle(retention, g)
+	if n := len(heard[1]); n < 9 || heard[1][0] != rev || heard[1][n-1] != rev {
+		t.Errorf("heard of %v, newest is %d", heard[1], rev)
+	}
+	second := open(2)
+	clear(heard)
+	rev = h.write(g, "\x02k", "w").Result.Revision
+	h.settle(retention/5, g)
+	if n := len(heard[2]); len(heard[1]) != 0 || n == 0 || heard[2][n-1] != rev {
+		t.Errorf("heard of %v, newest is %d", heard, rev)
+	}
+	second.Close()
+	clear(heard)
+	h.settle(retention/5, g)
+	if len(heard) != 0 || len(h.steps.timers) != 1 {
+		t.Errorf("heard of %v; %d timers", heard, len(h.steps.timers))
 	}
 }

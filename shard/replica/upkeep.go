@@ -8,8 +8,9 @@ import (
 )
 
 // upkeep is what a store does of itself: it lets the floors of its shards rise as
-// time passes, and drops the versions below them. All of it runs on one queue, with
-// one timer for all replicas, so that thousands of idle ones cost a look now and then.
+// time passes, drops the versions below them, and tells its clients how far revisions
+// have got. All of it runs on one queue, with one timer for all replicas and streams,
+// so that thousands of idle ones cost a look now and then.
 type upkeep struct {
 	store *Store
 	queue env.Queue
@@ -95,5 +96,6 @@ func (u *upkeep) tick() {
 		r.history.raise(now - retention)
 	}
 	u.sweep.look()
+	u.store.tellNews()
 	u.arm()
 }
