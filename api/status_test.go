@@ -46,6 +46,7 @@ func closedSet() []struct {
 		{shard.ErrStopped, codes.DataLoss},
 		{shard.ErrNoRevision, codes.Unavailable},
 		{shard.ErrSpansShards, codes.FailedPrecondition},
+		{shard.ErrRangeTooWide, codes.FailedPrecondition},
 		{shard.ErrFutureRevision, codes.OutOfRange},
 		{shard.ErrCompacted, codes.OutOfRange},
 		{&shard.InvalidError{Field: "key", Reason: "is empty"}, codes.InvalidArgument},

@@ -35,6 +35,9 @@ var (
 	// ErrSpansShards: the keys of a batch lie in several shards, and only within
 	// one are they written atomically. Split the batch, or choose other keys.
 	ErrSpansShards = errors.New("the keys of the batch lie in several shards; a batch is atomic within one shard only")
+	// ErrRangeTooWide: a delete-range passes more versions than one may. Nothing was
+	// done. Scan its range, and delete piece by piece what each page shows.
+	ErrRangeTooWide = errors.New("the range holds too many versions and tombstones for one delete-range; delete what a page of a scan shows, page by page")
 	// ErrCompacted: a read at a revision whose versions were dropped already.
 	ErrCompacted = errors.New("the revision is below the floor: its versions were dropped")
 )
@@ -114,6 +117,7 @@ const (
 	codeInternal       errorCode = 12
 	codeNoRevision     errorCode = 13
 	codeSpansShards    errorCode = 14
+	codeRangeTooWide   errorCode = 15
 )
 
 var codesOfErrors = []struct {
@@ -123,7 +127,7 @@ var codesOfErrors = []struct {
 	{codeBusy, ErrBusy}, {codeDropped, ErrDropped}, {codeUndetermined, ErrUndetermined},
 	{codeUnavailable, ErrUnavailable}, {codeStopped, ErrStopped}, {codeFutureRevision, ErrFutureRevision},
 	{codeCompacted, ErrCompacted}, {codeMalformed, ErrMalformed}, {codeNoRevision, ErrNoRevision},
-	{codeSpansShards, ErrSpansShards},
+	{codeSpansShards, ErrSpansShards}, {codeRangeTooWide, ErrRangeTooWide},
 }
 
 // AppendError appends the encoding of err, which may be nil. An error outside

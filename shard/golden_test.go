@@ -113,6 +113,7 @@ func sampleErrors() []struct {
 		{"internal", &InternalError{Reason: "the disk is on fire"}},
 		{"no revision", ErrNoRevision},
 		{"spans shards", ErrSpansShards},
+		{"range too wide", ErrRangeTooWide},
 	}
 }
 
