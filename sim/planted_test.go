@@ -23,14 +23,14 @@ var plantedBugs = []struct {
 	scenario string // empty: drawn faults
 }{
 	{planted.RetryWithoutLookUp, 3, "took effect twice", "", ""},
-	{planted.RevisionFetchedAhead, 10, "do not follow real time|took effect twice", "one of the future", ""},
-	{planted.GrantWithoutConfirming, 40, "do not follow real time", "one of the future", ""},
-	{planted.ReadFromViewBelow, 10, "did not find what the logs say", "which nobody was given", ""},
-	{planted.ReadIndexBySuccessor, 20, "do not follow real time", "", "PausedMetaLeaderGrants"},
+	{planted.RevisionFetchedAhead, 3, "do not follow real time|took effect twice", "one of the future", ""},
+	{planted.GrantWithoutConfirming, 3, "do not follow real time", "one of the future", "DeposedMetaLeaderIsAsked"},
+	{planted.ReadFromViewBelow, 4, "did not find what the logs say", "which nobody was given", ""},
+	{planted.ReadIndexBySuccessor, 3, "do not follow real time", "", "DeposedMetaLeaderIsAsked"},
 	{planted.FloorIgnoredByReads, 10, "did not find what the logs say", "", ""},
-	{planted.StaleStreamNotDropped, 40, "took effect twice", "", "NewStreamOvertakesStalledOne"},
-	{planted.StaleRevisionApplied, 5, "revision", "", "StaleRevisionInTheLog"},
-	{planted.ProposedInALaterTerm, 20, "took effect twice", "", "LateAttemptInALaterTerm"},
+	{planted.StaleStreamNotDropped, 4, "took effect twice", "", "NewStreamOvertakesStalledOne"},
+	{planted.StaleRevisionApplied, 2, "revision", "", "StaleRevisionInTheLog"},
+	{planted.ProposedInALaterTerm, 8, "took effect twice", "", "LateAttemptInALaterTerm"},
 	{planted.DropWithoutItsShadow, 10, "shows at the floor", "", ""},
 }
 
