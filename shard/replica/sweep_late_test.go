@@ -54,7 +54,7 @@ func TestLateSweepsAreFew(t *testing.T) {
 		for k := range n {
 			sent = append(sent, h.send(target(groups[i].id), put(key(i, k), "value")))
 		}
-		groups[i].turn(t)
+		groups[i].turns(t)
 		for _, a := range sent {
 			if p := a.once(t); p.Err != nil {
 				t.Fatal(p.Err)

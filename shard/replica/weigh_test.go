@@ -145,6 +145,22 @@ func TestDeleteRangeWhoseStoreCannotBeRead(t *testing.T) {
 	h.idle()
 }
 
+// One that was being walked when its term ended does not wait for what an earlier
+// leadership has in the log.
+func TestDeleteRangeIsWalkedWhileItsTermEnds(t *testing.T) {
+	h := newHome(t)
+	_, g := h.shard(7, "\x02b", "\x02m")
+	logged := h.send(target(7), put("\x02k", "in the log"))
+	a := h.send(target(7), deleteRange("\x02b", "\x02m", 9))
+	g.follow()
+	h.steps.run()
+	var notLeader *shard.NotLeaderError
+	if p := a.once(t); !errors.As(p.Err, &notLeader) {
+		t.Errorf("%+v", p)
+	}
+	logged.waits(t)
+}
+
 // One that is being walked is dropped by a newer stream like any that waits.
 func TestDeleteRangeIsWalkedOnASupersededStream(t *testing.T) {
 	h := newHome(t)
