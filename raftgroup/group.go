@@ -43,6 +43,7 @@ type Group struct {
 	leadership Leadership       // as last reported
 	published  uint64           // the clock when the status was last computed
 	clock      uint64           // ticks
+	commitLeft uint64           // the last commit that was left to the next entry; see leftToNext
 
 	peers []peer
 

@@ -19,6 +19,7 @@ func (g *Group) takeReady(r *round) {
 	}
 	g.h.stats.readies.Add(1)
 	rd := g.rn.Ready()
+	left := g.commitLeft // a commit is left to the next entry for all followers at once
 	for i := range rd.Messages {
 		m := &rd.Messages[i]
 		switch m.Type {
@@ -31,7 +32,7 @@ func (g *Group) takeReady(r *round) {
 		case raftpb.MsgSnap:
 			g.sendSnapshot(m)
 		default:
-			if superseded(m, rd.Messages[i+1:]) || g.leftToNext(m) {
+			if superseded(m, rd.Messages[i+1:]) || g.leftToNext(m, left) {
 				continue
 			}
 			// A leader's appends overtake its own fsync here. What must follow a
@@ -66,14 +67,21 @@ func superseded(m *raftpb.Message, later []raftpb.Message) bool {
 // leftToNext tells whether an append only tells of a commit, and the next entry,
 // which is about to be proposed, can do that as well. If it is not proposed after
 // all, the next heartbeat tells. A probe is no such append: raft waits for its answer.
-func (g *Group) leftToNext(m *raftpb.Message) bool {
-	if m.Type != raftpb.MsgApp || len(m.Entries) > 0 || !g.machine.Expecting() {
+//
+// Nor is one that tells of no commit above left, which was left to an entry before:
+// that is how raft finds out, after a heartbeat, that entries were lost on their way.
+// The entry that is expected may be waiting for the outcome of just those.
+func (g *Group) leftToNext(m *raftpb.Message, left uint64) bool {
+	if m.Type != raftpb.MsgApp || len(m.Entries) > 0 || m.Commit <= left || !g.machine.Expecting() {
 		return false
 	}
 	replicating := false
 	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
 		replicating = replicating || id == m.To && pr.State == tracker.StateReplicate
 	})
+	if replicating {
+		g.commitLeft = m.Commit
+	}
 	return replicating
 }
 

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kiloraft/kiloraft/shard"
 )
 
 // Only an append that says nothing of its own is left out.
@@ -109,16 +111,45 @@ func TestProbesAreNotLeftToTheNextEntry(t *testing.T) {
 	l := c.waitLeader(5)
 	g := l.group(5)
 	l.machine(5).expecting = true
-	m := raftpb.Message{Type: raftpb.MsgApp, To: uint64(l.id%3 + 1), Term: l.machine(5).leadership.Term}
-	if !g.leftToNext(&m) {
+	m := raftpb.Message{Type: raftpb.MsgApp, To: uint64(l.id%3 + 1), Term: l.machine(5).leadership.Term, Commit: 100}
+	if !g.leftToNext(&m, 99) {
 		t.Error("a follower that replicates")
 	}
+	if g.leftToNext(&m, 100) {
+		t.Error("one that tells of no other commit")
+	}
 	g.rn.ReportUnreachable(m.To)
-	if g.leftToNext(&m) {
+	if g.leftToNext(&m, 99) {
 		t.Error("a follower that is probed")
 	}
 	m.Type = raftpb.MsgHeartbeat
-	if g.leftToNext(&m) {
+	if g.leftToNext(&m, 99) {
 		t.Error("a heartbeat")
+	}
+}
+
+// An entry is lost on its way to all followers, while the ones behind it wait for its
+// outcome. Only an append without entries lets raft notice.
+func TestLostEntryWhileMoreAreExpected(t *testing.T) {
+	c := newCluster(t, 44, 3)
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	c.mustAgree(5)
+	l := c.waitLeader(5)
+	l.machine(5).expecting = true
+	c.put(5, "k=w")
+	lost := 0
+	c.filter = func(from, to shard.NodeID, e *envelope) bool {
+		if lost < 2 && e.msg.Type == raftpb.MsgApp && len(e.msg.Entries) > 0 {
+			lost++
+			return false
+		}
+		return true
+	}
+	o := l.propose(5, "k=x")
+	c.until("the lost entry is applied", o.done)
+	if o.err != nil || lost != 2 {
+		t.Errorf("%v, %d messages lost", o.err, lost)
 	}
 }
