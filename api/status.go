@@ -73,7 +73,7 @@ func codeOf(err error) (code codes.Code, closed bool) {
 		return codes.DataLoss, true
 	case errors.Is(err, shard.ErrFutureRevision), errors.Is(err, shard.ErrCompacted):
 		return codes.OutOfRange, true
-	case errors.Is(err, shard.ErrSpansShards):
+	case errors.Is(err, shard.ErrSpansShards), errors.Is(err, shard.ErrRangeTooWide):
 		return codes.FailedPrecondition, true // of other keys, or after a merge
 	case errors.Is(err, context.Canceled):
 		return codes.Canceled, false

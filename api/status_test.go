@@ -47,6 +47,7 @@ func closedSet() []struct {
 		{shard.ErrNoRevision, codes.Unavailable},
 		{shard.ErrSpansShards, codes.FailedPrecondition},
 		{&shard.OutcomeLostError{Reason: "it is older than the retention"}, codes.Unknown},
+		{shard.ErrRangeTooWide, codes.FailedPrecondition},
 		{shard.ErrFutureRevision, codes.OutOfRange},
 		{shard.ErrCompacted, codes.OutOfRange},
 		{&shard.InvalidError{Field: "key", Reason: "is empty"}, codes.InvalidArgument},

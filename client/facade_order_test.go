@@ -94,6 +94,38 @@ func TestADeleteRangeThatIsInterrupted(t *testing.T) {
 	}
 }
 
+// A range in which more was written and removed since it was looked at than one piece
+// may pass is looked at again. What an earlier attempt did is not known then.
+func TestADeleteRangeThatHasBecomeTooWide(t *testing.T) {
+	cluster := clienttest.NewCluster(1, 3, 1)
+	c := openDirect(t, cluster)
+	defer c.Close()
+	ctx := context.Background()
+	var pairs []client.KeyValue
+	for i := range 2500 {
+		pairs = append(pairs, client.KeyValue{Key: []byte(fmt.Sprintf("%05d", i))})
+	}
+	if _, errs := c.MultiPut(ctx, pairs); errs != nil {
+		t.Fatal(errs)
+	}
+	answers := []error{nil, shard.ErrRangeTooWide, shard.ErrRangeTooWide}
+	answeringKind(cluster, shard.KindDeleteRange, func(n int) error {
+		if n <= len(answers) {
+			return answers[n-1]
+		}
+		return nil
+	})
+	res, err := c.DeleteRange(ctx, []byte("00100"), []byte("02400"))
+	if err != nil || res.Deleted != 2300 || res.Next != nil {
+		t.Errorf("%+v, %v", res, err)
+	}
+	answers = []error{shard.ErrUndetermined, shard.ErrRangeTooWide}
+	answeringKind(cluster, shard.KindDeleteRange, func(n int) error { return answers[n-1] })
+	if res, err := c.DeleteRange(ctx, nil, nil); !errors.Is(err, shard.ErrUndetermined) || res.Deleted != 0 {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
 // Pieces whose answers are lost are repeated with the keys that they were about.
 func TestADeleteRangeWhoseAnswersAreLost(t *testing.T) {
 	cluster := clienttest.NewCluster(1, 3, 4)

@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/kiloraft/kiloraft/shard"
@@ -63,7 +64,14 @@ func (c *Client) deleteRange(ctx context.Context, start, end []byte, opts []Call
 		}
 		if n := len(page.Rows); n > 0 {
 			piece := shard.Span{Start: page.Rows[0].Key, End: append(bytes.Clone(page.Rows[n-1].Key), 0)}
-			if err := c.deletePieces(ctx, piece, &do, &done); err != nil {
+			err := c.deletePieces(ctx, piece, &do, &done)
+			if errors.Is(err, shard.ErrRangeTooWide) && !errors.Is(err, shard.ErrUndetermined) {
+				// More was written and removed there since the look. Another one, from
+				// where it has got to, ends earlier.
+				rest.Start = shard.UserKey(done.Next)
+				continue
+			}
+			if err != nil {
 				return done, err
 			}
 		}

@@ -258,7 +258,7 @@ func TestARefusalAfterALostAnswer(t *testing.T) {
 		refusal error
 		final   bool
 	}{
-		{&shard.InvalidError{Field: "key", Reason: "test"}, true}, {shard.ErrSpansShards, true}, {shard.ErrMalformed, true},
+		{&shard.InvalidError{Field: "key", Reason: "test"}, true}, {shard.ErrSpansShards, true}, {shard.ErrMalformed, true}, {shard.ErrRangeTooWide, true},
 		{shard.ErrBusy, false}, {shard.ErrDropped, false}, {shard.ErrNoRevision, false}, {shard.ErrUnavailable, false},
 		{&shard.NotLeaderError{Shard: 2}, false}, {&shard.WrongShardError{Shard: 2}, false},
 	} {

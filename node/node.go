@@ -41,6 +41,8 @@ type Config struct {
 	Stop func(reason error)
 	// Raft tunes the host; zero fields take its defaults.
 	Raft RaftConfig
+	// RaiseBy is that of revision.GrantsConfig.
+	RaiseBy uint64
 	// Watch wraps each replica's machine, so that a simulation sees what its
 	// group tells it; nil: none.
 	Watch func(*raftgroup.Group, raftgroup.Machine) raftgroup.Machine
@@ -100,7 +102,7 @@ func New(cfg Config) (*Node, error) {
 	n.feeder = driver.NewFeeder(driver.FeederConfig{Node: cfg.Identity.Node, Env: cfg.Env, Directory: n.chores.catalog, Logger: cfg.Logger})
 	n.driver = driver.New(driver.Config{Env: cfg.Env, Cluster: (*drivenCluster)(n), Logger: cfg.Logger})
 	// The granter looks into the store, which is there before anybody draws.
-	n.grants = revision.NewGrants(func() (revision.Meta, bool) { return revision.MetaIn(n.store) })
+	n.grants = revision.NewGrants(revision.GrantsConfig{Meta: func() (revision.Meta, bool) { return revision.MetaIn(n.store) }, RaiseBy: cfg.RaiseBy})
 	n.draws = revision.NewDraws(revision.DrawsConfig{Env: cfg.Env, Queue: cfg.Env.NewQueue("draws"), KV: n.core, Grants: n.grants, Notes: (*noteCarrier)(n)})
 	n.store = replica.NewStore(replica.Config{
 		Node: cfg.Identity.Node, Env: cfg.Env, Engine: cfg.Engine, Revisions: n.draws, Grants: n.grants,

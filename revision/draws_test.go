@@ -65,7 +65,7 @@ func (w *world) answer(i int, first shard.Revision) {
 // elsewhere is a world in which another node leads the meta shard.
 func elsewhere() (*world, *Draws) {
 	w := &world{}
-	return w, NewDraws(DrawsConfig{Env: w, Queue: w, KV: w, Grants: NewGrants(func() (Meta, bool) { return nil, false })})
+	return w, NewDraws(DrawsConfig{Env: w, Queue: w, KV: w, Grants: NewGrants(GrantsConfig{Meta: func() (Meta, bool) { return nil, false }})})
 }
 
 func draw(d *Draws, n int) *reply {

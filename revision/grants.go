@@ -33,20 +33,28 @@ type Meta interface {
 func BoundKey() []byte { return append([]byte{shard.SystemKeyspace}, "rev/bound"...) }
 
 const (
-	// raiseBy is how much one command raises the bound. What is left of it when the
-	// leader loses its term is granted to nobody: of 2^63 revisions that is nothing.
-	raiseBy = 1 << 22
-	// raiseBelow is when the next raise is proposed, so that nobody waits for it.
-	raiseBelow = raiseBy / 2
+	defaultRaiseBy = 1 << 22
 	// grantsMax bounds the draws that wait: a node has one in flight, a client that
 	// scans another one.
 	grantsMax = 1 << 16
 )
 
+// GrantsConfig of a node's granter.
+type GrantsConfig struct {
+	// Meta finds the meta shard's replica on this node; there may be none.
+	Meta func() (Meta, bool)
+	// RaiseBy is how many revisions one command raises the bound by, at least; default
+	// 4,194,304. What is left of them when the leader loses its term is granted to
+	// nobody: of 2^63 revisions that is nothing. The next raise is proposed when half
+	// of them are used up, so that nobody waits for it.
+	RaiseBy uint64
+}
+
 // Grants hands out revisions on the leader of the meta shard. On other nodes it
 // refuses with a NotLeaderError. It is safe for concurrent use and never blocks.
 type Grants struct {
-	meta func() (Meta, bool)
+	meta    func() (Meta, bool)
+	raiseBy uint64
 
 	mu      sync.Mutex // guards what follows
 	waiting []grant
@@ -76,9 +84,13 @@ type grant struct {
 
 var _ replica.Granter = (*Grants)(nil)
 
-// NewGrants makes a granter over the meta shard's replica on this node, which meta
-// finds; there may be none.
-func NewGrants(meta func() (Meta, bool)) *Grants { return &Grants{meta: meta} }
+// NewGrants makes a node's granter.
+func NewGrants(cfg GrantsConfig) *Grants {
+	if cfg.RaiseBy == 0 {
+		cfg.RaiseBy = defaultRaiseBy
+	}
+	return &Grants{meta: cfg.Meta, raiseBy: cfg.RaiseBy}
+}
 
 // Granted is how many revisions were granted, and in how many confirmed rounds.
 func (g *Grants) Granted() (revisions, rounds uint64) { return g.granted.Load(), g.rounds.Load() }
@@ -130,10 +142,13 @@ func (g *Grants) grantVoter(n int, voter shard.ReplicaID) (first shard.Revision,
 		first = g.next
 		g.next += shard.Revision(n)
 	}
-	raise := ok && g.wantsRaise()
+	by := uint64(0)
+	if ok {
+		by = g.wantsRaise()
+	}
 	g.mu.Unlock()
-	if raise {
-		g.raise(meta, l.Term)
+	if by > 0 {
+		g.raise(meta, l.Term, by)
 	}
 	// Only now: the number must not be younger than what is asked here.
 	if !ok || meta.Term() != l.Term {
@@ -174,10 +189,10 @@ func (g *Grants) round() {
 			g.round()
 		}
 	}
-	raise := g.wantsRaise()
+	by := g.wantsRaise()
 	g.mu.Unlock()
-	if raise {
-		g.raise(meta, l.Term)
+	if by > 0 {
+		g.raise(meta, l.Term, by)
 	}
 	if !enough {
 		return
@@ -225,30 +240,38 @@ func (g *Grants) left() uint64 {
 	return uint64(g.last-g.next) + 1
 }
 
-// wantsRaise tells whether a raise is to be proposed now. mu is held.
-func (g *Grants) wantsRaise() bool {
-	if g.raising || g.spare.last >= g.spare.first || g.left() > raiseBelow {
-		return false
+// wantsRaise tells by how much a raise is to be proposed now; 0: none is. It gives
+// at least what the draw that waits longest asks for. mu is held.
+func (g *Grants) wantsRaise() uint64 {
+	if g.raising || g.spare.last >= g.spare.first {
+		return 0
+	}
+	asked := uint64(0)
+	if len(g.waiting) > 0 {
+		asked = uint64(g.waiting[0].n)
+	}
+	if left := g.left(); left > g.raiseBy/2 && left >= asked {
+		return 0
 	}
 	g.raising = true
-	return true
+	return max(g.raiseBy, asked)
 }
 
 // raise proposes to raise the bound. What may be granted is what the command
 // itself has added when it was applied, in this term: a bound that is merely read,
 // or computed from what was proposed, may be another leader's too.
-func (g *Grants) raise(meta Meta, term uint64) {
-	meta.Raise(term, raiseBy, func(bound uint64, err error) {
+func (g *Grants) raise(meta Meta, term, by uint64) {
+	meta.Raise(term, by, func(bound uint64, err error) {
 		g.mu.Lock()
 		g.raising = false
 		full := g.full
 		g.full = nil
 		switch {
 		case err != nil:
-		case bound < raiseBy || bound >= uint64(shard.MaxRevision):
+		case bound < by || bound >= uint64(shard.MaxRevision):
 			err = &shard.InternalError{Reason: "the revisions have run out"}
 		case g.term == term: // else another term's round has begun, and raises again
-			g.spare = revisions{shard.Revision(bound - raiseBy + 1), shard.Revision(bound)}
+			g.spare = revisions{shard.Revision(bound - by + 1), shard.Revision(bound)}
 		}
 		g.mu.Unlock()
 		if full != nil {

@@ -95,8 +95,10 @@ func (m *metaFake) settle() {
 	}
 }
 
-func (m *metaFake) grants() *Grants {
-	return NewGrants(func() (Meta, bool) { return m, true })
+func (m *metaFake) grants() *Grants { return m.grantsOf(0) }
+
+func (m *metaFake) grantsOf(raiseBy uint64) *Grants {
+	return NewGrants(GrantsConfig{Meta: func() (Meta, bool) { return m, true }, RaiseBy: raiseBy})
 }
 
 // reply is what a grant was answered.
@@ -195,7 +197,7 @@ func TestPausedMetaLeaderGrantsNothing(t *testing.T) {
 	group.elect(successor)
 	next := ask(successor.grants(), 1)
 	successor.settle()
-	granted(t, next, raiseBy+1)
+	granted(t, next, defaultRaiseBy+1)
 	old.confirm()
 	notLeader(t, paused)
 
@@ -205,7 +207,7 @@ func TestPausedMetaLeaderGrantsNothing(t *testing.T) {
 	notLeader(t, again)
 	fresh := ask(g, 1)
 	old.settle()
-	granted(t, fresh, 2*raiseBy+1)
+	granted(t, fresh, 2*defaultRaiseBy+1)
 }
 
 // What is left of a range is not granted in a later term.
@@ -228,7 +230,7 @@ func TestRangesEndWithTheirTerm(t *testing.T) {
 			last = r.first + 9
 		}
 	}
-	if group.bound != 5*raiseBy {
+	if group.bound != 5*defaultRaiseBy {
 		t.Errorf("the bound is %d after five terms", group.bound)
 	}
 }
@@ -241,7 +243,7 @@ func TestMetaLeaderDiesAroundARaise(t *testing.T) {
 		group.elect(old)
 		waits := ask(old.grants(), 1)
 		if applied {
-			group.bound += raiseBy // applied everywhere, and the leader never knew
+			group.bound += defaultRaiseBy // applied everywhere, and the leader never knew
 		}
 		group.elect(next)
 		old.raise()
@@ -250,7 +252,7 @@ func TestMetaLeaderDiesAroundARaise(t *testing.T) {
 		}
 		r := ask(next.grants(), 1)
 		next.settle()
-		if want := shard.Revision(group.bound - raiseBy + 1); r.first != want || applied == (want == 1) {
+		if want := shard.Revision(group.bound - defaultRaiseBy + 1); r.first != want || applied == (want == 1) {
 			t.Errorf("applied %v: %d, want %d", applied, r.first, want)
 		}
 	}
@@ -269,7 +271,7 @@ func TestRaiseOfAnEarlierTermIsNotGrantedFrom(t *testing.T) {
 		ask(g, shard.DrawMax)
 		m.confirm()
 	}
-	group.bound += raiseBy
+	group.bound += defaultRaiseBy
 	applied := group.bound
 	m.raises = nil
 	group.elect(other)
@@ -283,7 +285,7 @@ func TestRaiseOfAnEarlierTermIsNotGrantedFrom(t *testing.T) {
 	}
 	m.late(applied)
 	m.settle()
-	granted(t, waits, shard.Revision(applied+raiseBy+1))
+	granted(t, waits, shard.Revision(applied+defaultRaiseBy+1))
 }
 
 // The bound is raised before the range is used up, and a range that ends within a
@@ -303,6 +305,32 @@ func TestBoundIsRaisedAhead(t *testing.T) {
 			t.Fatalf("draw %d: %d after %d below %d, %v", i, r.first, last, m.group.bound, r.err)
 		}
 		last = r.first + shard.Revision(shard.DrawMax-i) - 1
+	}
+}
+
+// However little a raise is meant to be, a draw gets all that it asks for, and what
+// one raise has too few of comes with the next one.
+func TestRaisesAreAsLargeAsDraws(t *testing.T) {
+	m := &metaFake{group: &metaGroup{}, id: 1}
+	m.group.elect(m)
+	g := m.grantsOf(4)
+	var last shard.Revision
+	large, small := 0, 0
+	for _, n := range []int{1, 1, 1, 1, 10, 3, shard.DrawMax, 1, 1, 1, 1, 1, 5} {
+		r, bound := ask(g, n), m.group.bound
+		m.settle()
+		if r.calls != 1 || r.err != nil || r.first <= last || uint64(r.first)+uint64(n)-1 > m.group.bound {
+			t.Fatalf("a draw of %d after %d, below %d: %+v", n, last, m.group.bound, r)
+		}
+		if raised := m.group.bound - bound; raised >= shard.DrawMax {
+			large++
+		} else if raised > 0 {
+			small++
+		}
+		last = r.first + shard.Revision(n) - 1
+	}
+	if large != 1 || small < 3 || m.group.bound > uint64(last)+20 {
+		t.Errorf("%d large and %d small raises, to %d with %d granted", large, small, m.group.bound, last)
 	}
 }
 
@@ -349,7 +377,7 @@ func TestVotersConfirmThemselves(t *testing.T) {
 }
 
 func TestGrantsRefuse(t *testing.T) {
-	nowhere := NewGrants(func() (Meta, bool) { return nil, false })
+	nowhere := NewGrants(GrantsConfig{Meta: func() (Meta, bool) { return nil, false }})
 	notLeader(t, ask(nowhere, 1))
 	m := &metaFake{group: &metaGroup{}}
 	g := m.grants()
@@ -369,7 +397,7 @@ func TestGrantsRefuse(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	m.refuses = nil
-	m.group.bound = uint64(shard.MaxRevision) - raiseBy
+	m.group.bound = uint64(shard.MaxRevision) - defaultRaiseBy
 	m.group.elect(m)
 	r = ask(g, 1)
 	m.settle()
@@ -385,9 +413,10 @@ func TestGrantsAreInRealTimeOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		group := &metaGroup{}
 		metas := []*metaFake{{group: group, id: 1}, {group: group, id: 2}, {group: group, id: 3}}
+		raiseBy := rapid.SampledFrom([]uint64{0, 1, 7, 100}).Draw(t, "raise by")
 		grants := []*Grants{}
 		for _, m := range metas {
-			grants = append(grants, m.grants())
+			grants = append(grants, m.grantsOf(raiseBy))
 		}
 		group.elect(metas[0], metas[1])
 		newest := shard.Revision(0)

@@ -36,6 +36,9 @@ var (
 	// ErrSpansShards: the keys of a batch lie in several shards, and only within
 	// one are they written atomically. Split the batch, or choose other keys.
 	ErrSpansShards = errors.New("the keys of the batch lie in several shards; a batch is atomic within one shard only")
+	// ErrRangeTooWide: a delete-range passes more versions than one may. Nothing was
+	// done. Scan its range, and delete piece by piece what each page shows.
+	ErrRangeTooWide = errors.New("the range holds too many versions and tombstones for one delete-range; delete what a page of a scan shows, page by page")
 	// ErrCompacted: a read at a revision whose versions were dropped already.
 	ErrCompacted = errors.New("the revision is below the floor: its versions were dropped")
 )
@@ -136,6 +139,7 @@ const (
 	codeSpansShards    errorCode = 14
 	codeDenied         errorCode = 15
 	codeOutcomeLost    errorCode = 16
+	codeRangeTooWide   errorCode = 17
 )
 
 var codesOfErrors = []struct {
@@ -145,7 +149,7 @@ var codesOfErrors = []struct {
 	{codeBusy, ErrBusy}, {codeDropped, ErrDropped}, {codeUndetermined, ErrUndetermined},
 	{codeUnavailable, ErrUnavailable}, {codeStopped, ErrStopped}, {codeFutureRevision, ErrFutureRevision},
 	{codeCompacted, ErrCompacted}, {codeMalformed, ErrMalformed}, {codeNoRevision, ErrNoRevision},
-	{codeSpansShards, ErrSpansShards},
+	{codeSpansShards, ErrSpansShards}, {codeRangeTooWide, ErrRangeTooWide},
 }
 
 // AppendError appends the encoding of err, which may be nil. An error outside

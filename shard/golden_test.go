@@ -115,6 +115,7 @@ func sampleErrors() []struct {
 		{"spans shards", ErrSpansShards},
 		{"denied", &DeniedError{Reason: "an admin is needed"}},
 		{"outcome lost", &OutcomeLostError{Reason: "it is older than the retention"}},
+		{"range too wide", ErrRangeTooWide},
 	}
 }
 

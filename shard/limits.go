@@ -12,6 +12,7 @@ const (
 	PageRowsMax     = 10_000  // rows of one page of a scan
 	BatchOpsMax     = 1000    // compares and operations of one batch
 	DeleteRangeMax  = 1000    // keys that one piece of a delete-range removes
+	RangeStepsMax   = 50_000  // versions and tombstones that one piece may pass
 	DrawMax         = 1 << 20 // revisions of one draw
 
 	// FrameBytesMax bounds a frame on any stream. One command of the largest

@@ -24,6 +24,8 @@ type Cluster struct {
 	peers       *transport.Network
 	nodes       []*Node
 	raft        node.RaftConfig
+	raiseBy     uint64 // revisions at a time; 0: node's default
+	syncsEarly  int    // of a thousand; see storage.Config
 	keep        Keep
 	grown       bool               // one node founds the cluster and the others join
 	descriptors []shard.Descriptor // that the cluster starts with, in order of ID and of span
@@ -39,6 +41,9 @@ type ClusterConfig struct {
 	Grown bool
 	Drift bool // clocks run at different rates
 	Raft  node.RaftConfig
+	// RaiseBy is node.Config's, SyncsEarlyPerMille storage.Config's.
+	RaiseBy            uint64
+	SyncsEarlyPerMille int
 }
 
 // replicationFactor is what placement aims at.
@@ -49,7 +54,8 @@ const clockExact = 1_000_000
 
 // NewCluster makes nodes with empty disks; Start starts them.
 func NewCluster(loop *Loop, trace *Trace, witness *Witness, cfg ClusterConfig) (*Cluster, error) {
-	c := &Cluster{loop: loop, trace: trace, witness: witness, raft: cfg.Raft, grown: cfg.Grown}
+	c := &Cluster{loop: loop, trace: trace, witness: witness, raft: cfg.Raft, grown: cfg.Grown,
+		raiseBy: cfg.RaiseBy, syncsEarly: cfg.SyncsEarlyPerMille}
 	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c, effect: func(*Node) {}}
 	c.peers = transport.NewNetwork(loop.NewEnv("peers", clockExact), transport.NetworkConfig{Hook: c.net.fate})
 	for i := range cfg.Nodes {

@@ -90,6 +90,7 @@ type wire struct {
 	pumping bool
 	arrived time.Duration // of the last frame: the next one does not overtake it
 	stalled time.Duration // how long the first frame could not pass
+	held    time.Duration // nothing arrives before
 }
 
 type wireFrame struct {
@@ -192,10 +193,14 @@ func (w *wire) pump() {
 	if w == &c.up {
 		env = c.door.env
 	}
-	c.net.in(env, w.frames[0].at-c.net.loop.now, "frame", func() {
+	c.net.in(env, max(w.frames[0].at, w.held)-c.net.loop.now, "frame", func() {
 		w.pumping = false
 		if c.door.gone || c.closed && w == &c.down {
 			w.frames = nil
+			return
+		}
+		if w.held > c.net.loop.now {
+			w.pump()
 			return
 		}
 		f := w.frames[0]

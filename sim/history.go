@@ -36,7 +36,7 @@ func classify(err error) outcome {
 	case errors.Is(err, shard.ErrUndetermined): // whatever else it says
 		return undetermined
 	case errors.Is(err, shard.ErrBusy), errors.Is(err, shard.ErrDropped), errors.Is(err, shard.ErrUnavailable),
-		errors.Is(err, shard.ErrNoRevision), errors.Is(err, shard.ErrSpansShards),
+		errors.Is(err, shard.ErrNoRevision), errors.Is(err, shard.ErrSpansShards), errors.Is(err, shard.ErrRangeTooWide),
 		errors.Is(err, shard.ErrCompacted), errors.Is(err, shard.ErrFutureRevision),
 		errors.As(err, &invalid), errors.As(err, &notLeader), errors.As(err, &wrongShard),
 		errors.As(err, &gaveUp) && !gaveUp.Undetermined:

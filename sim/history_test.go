@@ -89,6 +89,7 @@ func TestClassify(t *testing.T) {
 		{&shard.NotLeaderError{}, refused},
 		{shard.ErrNoRevision, refused},
 		{shard.ErrSpansShards, refused},
+		{shard.ErrRangeTooWide, refused},
 		{shard.ErrUndetermined, undetermined},
 		{fmt.Errorf("%w: %w", shard.ErrUndetermined, shard.ErrSpansShards), undetermined},
 		{&shard.InternalError{}, undetermined},

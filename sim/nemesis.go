@@ -22,6 +22,7 @@ type Faults struct {
 	SlowRounds bool // a node's rounds take their time, and find much mail
 	Client     bool // a client ends, and another one takes its place
 	Sync       bool // syncs that nobody asked for: a crash then keeps a prefix
+	EarlySync  bool // syncs that are over before the next commit: a crash then keeps an append without what was applied in its round
 	Transfer   bool // leadership is handed over
 	Drift      bool // clocks that run at different rates
 }
@@ -34,7 +35,7 @@ func drawFaults(l *Loop) Faults {
 	}
 	coin := func() bool { return l.rand.IntN(2) == 0 }
 	return Faults{Crash: l.rand.IntN(4) > 0, CrashAll: l.rand.IntN(4) == 0, Partition: coin(), PartClient: coin(), Drop: coin(), Double: coin(),
-		Slow: coin(), Pause: coin(), Break: coin(), Ambush: coin(), SlowDisk: coin(), SlowRounds: coin(), Client: coin(), Sync: coin(), Transfer: coin(), Drift: coin()}
+		Slow: coin(), Pause: coin(), Break: coin(), Ambush: coin(), SlowDisk: coin(), SlowRounds: coin(), Client: coin(), Sync: coin(), EarlySync: coin(), Transfer: coin(), Drift: coin()}
 }
 
 func (f Faults) String() string {
@@ -44,7 +45,7 @@ func (f Faults) String() string {
 		name string
 	}{{f.Crash, "crash"}, {f.CrashAll, "crash-all"}, {f.Partition, "partition"}, {f.PartClient, "part-client"}, {f.Drop, "drop"}, {f.Double, "double"},
 		{f.Slow, "slow"}, {f.Pause, "pause"}, {f.Break, "break"},
-		{f.Ambush, "ambush"}, {f.SlowDisk, "slow-disk"}, {f.SlowRounds, "slow-rounds"}, {f.Client, "client"}, {f.Sync, "sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}} {
+		{f.Ambush, "ambush"}, {f.SlowDisk, "slow-disk"}, {f.SlowRounds, "slow-rounds"}, {f.Client, "client"}, {f.Sync, "sync"}, {f.EarlySync, "early-sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}} {
 		if e.on {
 			s = append(s, e.name)
 		}

@@ -68,7 +68,7 @@ func (n *Node) fail(what string, err error) {
 // Start begins an incarnation.
 func (n *Node) Start() {
 	n.env = n.cluster.loop.NewEnv(n.Name, n.rate)
-	e, err := storage.Open(storage.Config{Dir: "store", FS: n.disk.FS(), MemoryBytes: 64 << 20, Env: n.env, Simulated: true,
+	e, err := storage.Open(storage.Config{Dir: "store", FS: n.disk.FS(), MemoryBytes: 64 << 20, Env: n.env, Simulated: true, SyncsEarlyPerMille: n.cluster.syncsEarly,
 		Logger: n.cluster.logger(n.Name), Fatal: func(err error) { n.fail("the store failed", err) }})
 	if err != nil {
 		n.fail("opening the store", err)
@@ -173,7 +173,7 @@ func (n *Node) serve(id storage.Identity) {
 		Identity: id, Env: n.env, Engine: n.engine, Addresses: addresses, Transport: &tap{n.peers, n},
 		Dialer: &Dialer{net: c.net, name: n.Name, env: n.env, trusted: true}, Peers: (*peerCalls)(n), Advertise: n.Address, Version: "sim",
 		Logger: c.logger(n.Name), Stop: func(err error) { n.fail("the cluster refuses the store", err) },
-		Raft:  c.raft,
+		Raft: c.raft, RaiseBy: c.raiseBy,
 		Watch: func(g *raftgroup.Group, m raftgroup.Machine) raftgroup.Machine { return c.witness.Observe(n, g, m) },
 	})
 	if err != nil {

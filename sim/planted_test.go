@@ -23,15 +23,15 @@ var plantedBugs = []struct {
 	scenario string // empty: drawn faults
 }{
 	{planted.RetryWithoutLookUp, 3, "took effect twice|otherwise than the first|told that it does nothing", "", ""},
-	{planted.RevisionFetchedAhead, 10, "do not follow real time|took effect twice", "one of the future", ""},
-	{planted.GrantWithoutConfirming, 40, "do not follow real time", "one of the future", ""},
-	{planted.ReadFromViewBelow, 10, "did not find what the logs say", "which nobody was given", ""},
-	{planted.ReadIndexBySuccessor, 20, "do not follow real time", "", "PausedMetaLeaderGrants"},
+	{planted.RevisionFetchedAhead, 3, "do not follow real time|took effect twice", "one of the future", ""},
+	{planted.GrantWithoutConfirming, 3, "do not follow real time", "one of the future", "DeposedMetaLeaderIsAsked"},
+	{planted.ReadFromViewBelow, 4, "did not find what the logs say", "which nobody was given", ""},
+	{planted.ReadIndexBySuccessor, 3, "do not follow real time", "", "DeposedMetaLeaderIsAsked"},
 	{planted.FloorIgnoredByReads, 10, "did not find what the logs say", "", ""},
-	{planted.StaleStreamNotDropped, 40, "took effect twice|otherwise than the first|told that it does nothing", "", "NewStreamOvertakesStalledOne"},
-	{planted.StaleRevisionApplied, 5, "revision", "", "StaleRevisionInTheLog"},
-	{planted.ProposedInALaterTerm, 20, "took effect twice|otherwise than the first|told that it does nothing", "", "LateAttemptInALaterTerm"},
-	{planted.DropWithoutItsShadow, 10, "shows at the floor", "", ""},
+	{planted.StaleStreamNotDropped, 4, "took effect twice|otherwise than the first|told that it does nothing", "", "NewStreamOvertakesStalledOne"},
+	{planted.StaleRevisionApplied, 2, "revision", "", "StaleRevisionInTheLog"},
+	{planted.ProposedInALaterTerm, 8, "took effect twice|otherwise than the first|told that it does nothing", "", "LateAttemptInALaterTerm"},
+	{planted.DropWithoutItsShadow, 10, "shows at the floor|came out otherwise than its log says", "", ""},
 	{planted.NoTraceOfNothing, 20, "was told that it does nothing", "is missing|otherwise than the first|none of the", "ReplacedClientsChoose"},
 }
 

@@ -62,6 +62,7 @@ type Report struct {
 	Grown        bool
 	Nodes        int
 	Keep         Keep
+	RaiseBy      uint64 // see ClusterConfig
 	Faults       Faults
 
 	Acked, Undetermined, Refused, Reads int // operations
@@ -71,8 +72,8 @@ type Report struct {
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d crashes, %d partitions, %d pauses; %d snapshots; %d nodes, grown %v; %v; faults %v",
-		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Nodes, r.Grown, r.Keep, r.Faults)
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d crashes, %d partitions, %d pauses; %d snapshots; %d nodes, grown %v; %v; the bound is raised by %d; faults %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Nodes, r.Grown, r.Keep, r.RaiseBy, r.Faults)
 }
 
 // Failure is a run that broke a promise.
@@ -169,9 +170,13 @@ func newRun(cfg Config) (*run, error) {
 			nodes += 1 + r.loop.rand.IntN(2)
 		}
 	}
+	c := ClusterConfig{Nodes: nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift,
+		Raft: drawRaft(r.loop), RaiseBy: drawRaiseBy(r.loop)}
+	if faults.EarlySync {
+		c.SyncsEarlyPerMille = 1 + r.loop.rand.IntN(600)
+	}
 	var err error
-	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, ClusterConfig{Nodes: nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift,
-		Raft: drawRaft(r.loop)}); err != nil {
+	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, c); err != nil {
 		return nil, err
 	}
 	r.cluster.keep = drawKeep(r.loop)
@@ -197,6 +202,10 @@ func drawRaft(l *Loop) node.RaftConfig {
 	}
 	return cfg
 }
+
+// drawRaiseBy draws by how much the bound of revisions is raised at a time: most
+// often so little that it is raised all the time, under every fault.
+func drawRaiseBy(l *Loop) uint64 { return []uint64{0, 1, 10, 100, 1000}[l.rand.IntN(5)] }
 
 // drawWorkload draws how busy the clients are. In a quiet cluster the log of a
 // leader that was cut off can be longer than its successor's.
@@ -293,7 +302,7 @@ func (r *run) check() error {
 }
 
 func (r *run) report() Report {
-	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Nodes: len(r.cluster.nodes), Keep: r.cluster.keep, Faults: r.nemesis.faults,
+	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Nodes: len(r.cluster.nodes), Keep: r.cluster.keep, RaiseBy: r.cluster.raiseBy, Faults: r.nemesis.faults,
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
 		Calls: r.load.Calls, ReadsAt: r.load.ReadsAt, Compacted: r.load.Compacted,
 		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses,

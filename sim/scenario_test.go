@@ -18,6 +18,7 @@ import (
 // is broken is shown by the planted bugs.
 var scenarios = map[string]func(*Stage){
 	"PausedMetaLeaderGrants":       pausedMetaLeader,
+	"DeposedMetaLeaderIsAsked":     deposedMetaLeader,
 	"NewStreamOvertakesStalledOne": stalledStreams,
 	"LateAttemptInALaterTerm":      lateAttempts,
 	"StaleRevisionInTheLog":        staleProposals,
@@ -70,11 +71,54 @@ func pausedMetaLeader(s *Stage) {
 	})
 }
 
-// stalledStreams breaks streams while frames on them take long: what a client sent
-// on its old stream arrives after what it sends on the new one.
+// deposedMetaLeader stops the process of the meta shard's leader and lets it hear
+// nothing, until another node has been elected and has granted a revision. Then it goes
+// on with draws in its mail that were made after that, and hears of its successor
+// only when it has taken its counter for them: between that and the confirmation.
+func deposedMetaLeader(s *Stage) {
+	scout := NewScout(s.run.load, 0)
+	// granted has a leader of the meta shard other than not grant a revision.
+	var granted func(not *Node, then func(leader *Node))
+	granted = func(not *Node, then func(leader *Node)) {
+		var leader *Node
+		s.When(func() bool {
+			leader = s.Leader(shard.MetaID)
+			return leader != nil && leader != not
+		}, func() {
+			o := scout.drawAt(leader)
+			s.When(func() bool { return o.Outcome != pending }, func() {
+				if o.Outcome == done {
+					then(leader)
+				} else {
+					granted(not, then)
+				}
+			})
+		})
+	}
+	var again func()
+	again = func() {
+		granted(nil, func(old *Node) { // which has a range of its term now
+			release := s.Hold(old)
+			granted(old, func(*Node) {
+				release()
+				scout.drawAt(old)
+				s.After(time.Second, again)
+			})
+		})
+	}
+	again()
+}
+
+// stalledStreams ends streams while a frame is on its way on them, which arrives
+// after what the client sends on its next one.
 func stalledStreams(s *Stage) {
-	s.run.cluster.net.faults = NetFaults{SlowPerMille: 300, SlowMax: 300 * time.Millisecond}
-	s.Every(100*time.Millisecond, func() { s.run.cluster.net.Break(s.run.load.clients[s.run.loop.rand.IntN(3)].env.name) })
+	var again func()
+	again = func() {
+		s.When(func() bool { return s.Stall(s.run.loop.between(50*time.Millisecond, 500*time.Millisecond)) }, func() {
+			s.After(300*time.Millisecond, again)
+		})
+	}
+	again()
 }
 
 // replacedClients ends clients while their frames take long: what one of them has sent

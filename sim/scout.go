@@ -146,17 +146,23 @@ func (s *Scout) putOften(key []byte) {
 // draw asks every node for a revision, whether it leads the meta shard or not.
 func (s *Scout) draw() {
 	for _, n := range s.load.cluster.nodes {
-		o := s.load.history.Begin(&Op{Kind: shard.KindDraw, Shard: shard.MetaID, Count: 1, At: s.load.cluster.loop.now})
-		s.send(n, shard.MetaID, shard.Command{Kind: shard.KindDraw, Limit: 1}, func(p shard.Response) {
-			how := refused
-			if p.Err == nil {
-				how = done
-				o.Rev = p.Result.Revision
-				s.load.memory.revision(o.Rev)
-			}
-			s.end(n, o, how, p.Err)
-		})
+		s.drawAt(n)
 	}
+}
+
+// drawAt asks a node for a revision.
+func (s *Scout) drawAt(n *Node) *Op {
+	o := s.load.history.Begin(&Op{Kind: shard.KindDraw, Shard: shard.MetaID, Count: 1, At: s.load.cluster.loop.now})
+	s.send(n, shard.MetaID, shard.Command{Kind: shard.KindDraw, Limit: 1}, func(p shard.Response) {
+		how := refused
+		if p.Err == nil {
+			how = done
+			o.Rev = p.Result.Revision
+			s.load.memory.revision(o.Rev)
+		}
+		s.end(n, o, how, p.Err)
+	})
+	return o
 }
 
 // getAt asks every node for what a key held at one revision.

@@ -94,6 +94,71 @@ func (s *Stage) Pause(n *Node, d time.Duration) {
 	}
 }
 
+// holdSlice is how far ahead a process is held at a time: a step that was put off
+// for longer would not come back earlier.
+const holdSlice = 2 * time.Millisecond
+
+// Hold stops a node's process, and closes its ways to and from all others, until
+// release is called. From then on scouts reach it. A moment later it goes on, and
+// another moment later it hears from the rest.
+func (s *Stage) Hold(n *Node) (release func()) {
+	s.note("hold %s", n.Name)
+	env, net, held := n.env, s.run.cluster.net, true
+	const scout = "scout"
+	others := []string{scout}
+	for _, o := range s.run.cluster.nodes {
+		if o != n {
+			others = append(others, o.Name)
+		}
+	}
+	for _, k := range s.run.load.clients {
+		others = append(others, k.env.name)
+	}
+	for _, o := range others {
+		net.Block(o, n.Name)
+		net.Block(n.Name, o)
+	}
+	open := func(o string) {
+		net.Open(o, n.Name)
+		net.Open(n.Name, o)
+	}
+	var on func()
+	on = func() {
+		if held {
+			env.Pause(s.run.loop.now + holdSlice)
+			s.After(holdSlice/2, on)
+		}
+	}
+	on()
+	return func() {
+		s.note("release %s", n.Name)
+		held = false
+		env.Pause(s.run.loop.now + holdSlice)
+		open(scout)
+		s.After(2*holdSlice, func() {
+			for _, o := range others {
+				open(o)
+			}
+		})
+	}
+}
+
+// Stall holds what is on its way on a client's stream for d, and ends the stream for
+// the client. It tells whether there was anything.
+func (s *Stage) Stall(d time.Duration) bool {
+	net := s.run.cluster.net
+	for _, c := range net.live() {
+		if c.trusted || c.door == nil || len(c.up.frames) == 0 {
+			continue
+		}
+		s.note("stall what %s sends to %s for %v", c.client, c.door.node.Name, d)
+		c.up.held = s.run.loop.now + d
+		net.in(c.env, 0, "break", func() { c.lose(errReset) })
+		return true
+	}
+	return false
+}
+
 func (s *Stage) note(format string, args ...any) {
 	s.run.trace.Event(s.run.loop.now, "stage", format, args...)
 }

@@ -31,6 +31,10 @@ type Config struct {
 	Env env.Env
 	// Simulated makes the engine deterministic: see the package's comment.
 	Simulated bool
+	// SyncsEarlyPerMille is how many in a thousand commits that are to be synced are
+	// durable before the next one is made; with Simulated only. Which ones is drawn
+	// from Env.
+	SyncsEarlyPerMille int
 	// Logger: nil discards.
 	Logger *slog.Logger
 	// Fatal is called once, on the first failed write, sync or background work,

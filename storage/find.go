@@ -96,6 +96,30 @@ func (v *View) FindOpInSpan(span shard.Span, op shard.OpID, above shard.Revision
 	return rev, keys, v.it.Error()
 }
 
+// Walk counts the steps of a walk over a span in the user keyspace that looks at
+// every key, and at every version above revision above; MaxRevision: at the newest
+// of each key alone. It ends after max steps.
+func (v *View) Walk(span shard.Span, above shard.Revision, max int) (steps int, err error) {
+	if v.openErr != nil {
+		return 0, v.openErr
+	}
+	lower, upper := spanBounds(span)
+	v.it.SetBounds(lower, upper)
+	v.bounded = true
+	for ok := v.it.First(); ok && steps < max; steps++ {
+		_, rev, err := parseDataKey(v.it.Key())
+		if err != nil {
+			return 0, err
+		}
+		if rev > above {
+			ok = v.it.Next()
+		} else {
+			ok = v.it.NextPrefix()
+		}
+	}
+	return steps, v.it.Error()
+}
+
 // eachVersion visits the versions of a key newest first, until each is false.
 // value is valid during the call.
 func (v *View) eachVersion(key []byte, each func(rev shard.Revision, h VersionHeader, value []byte) bool) error {

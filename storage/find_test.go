@@ -130,6 +130,23 @@ func TestFindOpInSpan(t *testing.T) {
 	}
 }
 
+func TestWalk(t *testing.T) {
+	v := findStore(t) // a at 20, 16, 12 and 10; b at 18, 12; b 00 at 14; c at 16; d at 18
+	for _, c := range []struct {
+		start, end string
+		above      shard.Revision
+		max        int
+		want       int
+	}{
+		{"", "", shard.MaxRevision, 99, 5}, {"", "", 99, 99, 5}, {"", "", 0, 99, 9}, {"", "", 12, 99, 8}, {"", "", 15, 99, 8},
+		{"", "", 0, 4, 4}, {"", "", 0, 0, 0}, {"a", "b", 0, 99, 4}, {"b", "b\x00", 0, 99, 2}, {"b", "c", 99, 99, 2}, {"e", "", 0, 99, 0},
+	} {
+		if steps, err := v.Walk(userSpan(c.start, c.end), c.above, c.max); err != nil || steps != c.want {
+			t.Errorf("[%q, %q) above %d, at most %d: %d steps, %v; want %d", c.start, c.end, c.above, c.max, steps, err, c.want)
+		}
+	}
+}
+
 // A batch tells the versions that were written to it, and nothing else in it.
 func TestVersionsSince(t *testing.T) {
 	e := open(t, Config{})

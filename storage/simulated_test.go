@@ -74,6 +74,82 @@ func TestSimulatedCrashLosesExactlyWhatWasNotSynced(t *testing.T) {
 	}
 }
 
+// A sync that is over early covers its commit and those before it, and not what is
+// committed before its completion is told.
+func TestSimulatedSyncMayBeOverBeforeTheNextCommit(t *testing.T) {
+	const never, always = 0, 1000
+	for _, c := range []struct {
+		first, second int
+		want          string // completions told, commits durable
+	}{
+		{never, never, "00 00 13 13 24"},
+		{always, always, "02 02 12 14 24"},
+		{always, never, "02 02 12 12 24"},
+	} {
+		world := newFakeEnv(1)
+		fs := vfs.NewCrashableMem()
+		e := open(t, Config{FS: fs, Env: world, Simulated: true, SyncsEarlyPerMille: c.first})
+		told := 0
+		put := func(n int, synced bool) {
+			b := e.NewBatch()
+			b.PutAddress(shard.NodeID(n), "address")
+			err := error(nil)
+			if synced {
+				err = e.CommitSync(b, 0, func() { told++ })
+			} else {
+				err = e.Commit(b)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var seen []string
+		look := func() {
+			crashed := openSimulated(t, fs.CrashClone(vfs.CrashCloneCfg{}), newFakeEnv(2))
+			book, err := crashed.AddressBook()
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen = append(seen, fmt.Sprint(told)+fmt.Sprint(len(book)))
+		}
+		put(1, false)
+		put(2, true)
+		look()
+		put(3, false)
+		look()
+		world.step()
+		look()
+		if world.step() {
+			t.Error("a second event without a commit")
+		}
+		e.cfg.SyncsEarlyPerMille = c.second
+		put(4, true)
+		look()
+		world.step()
+		look()
+		if got := strings.Join(seen, " "); got != c.want {
+			t.Errorf("%d, then %d of 1000 early: %s, want %s", c.first, c.second, got, c.want)
+		}
+	}
+	// One that is over early does not speak for a later one of the same event.
+	world := newFakeEnv(1)
+	fs := vfs.NewCrashableMem()
+	e := open(t, Config{FS: fs, Env: world, Simulated: true})
+	for i, early := range []int{always, never} {
+		e.cfg.SyncsEarlyPerMille = early
+		b := e.NewBatch()
+		b.PutAddress(shard.NodeID(i+1), "address")
+		if err := e.CommitSync(b, 0, func() {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	world.step()
+	crashed := openSimulated(t, fs.CrashClone(vfs.CrashCloneCfg{}), newFakeEnv(2))
+	if book, err := crashed.AddressBook(); err != nil || len(book) != 2 {
+		t.Errorf("%d of 2 commits are durable when both are told of, %v", len(book), err)
+	}
+}
+
 // tracingFS writes down what is made and synced, and what bytes are synced.
 type tracingFS struct {
 	vfs.FS
@@ -127,7 +203,7 @@ func simulatedRun(t *testing.T, seed uint64) (trace, crashes string) {
 	world := newFakeEnv(seed)
 	mem := vfs.NewCrashableMem()
 	fs := &tracingFS{FS: mem}
-	e := openSimulated(t, fs, world)
+	e := open(t, Config{FS: fs, Env: world, Simulated: true, SyncsEarlyPerMille: 300})
 	var left strings.Builder
 	for i := range 1500 {
 		b := e.NewBatch()

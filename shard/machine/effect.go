@@ -98,6 +98,7 @@ func (m *Machine) holds(x *shard.Compare, at shard.Revision) (bool, error) {
 // evaluateDeleteRange finds the first Limit keys of the range that have a value.
 // Unlike a page of a scan it does not end early: how many tombstones lie in
 // between differs from replica to replica, and every one must find the same keys.
+// How wide the range may be is the leader's concern, before it proposes.
 func (m *Machine) evaluateDeleteRange(e *effect, c *shard.Command, at shard.Revision) error {
 	span := shard.Span{Start: c.Start, End: c.End}
 	keys := keysOf{m: m, span: span, at: at, limit: c.Limit, staged: m.staged.versions.visible(span, at)}

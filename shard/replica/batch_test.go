@@ -31,6 +31,7 @@ func TestBatchAndDeleteRange(t *testing.T) {
 	h.together(g, func() {
 		first, second = h.send(target(7), c), h.send(target(7), c)
 		cut = h.send(target(7), deleteRange("\x02b", "\x02m", 1))
+		h.steps.run()
 	})
 	g.turn(t)
 	if p := first.once(t); p.Err != nil || p.Result.Revision != 2 || !p.Result.Found || len(p.Result.Rows) != 2 || p.Result.Rows[1].Revision != 2 {
@@ -111,6 +112,7 @@ func TestDeleteRangesTakeWhatTheyBecome(t *testing.T) {
 	if p := h.send(target(7), deleteRange("\x02b", "\x02m", shard.DeleteRangeMax)).once(t); !errors.Is(p.Err, shard.ErrBusy) {
 		t.Errorf("%+v", p)
 	}
+	h.steps.run()
 	for range 2 { // the first goes alone
 		g.turn(t)
 	}

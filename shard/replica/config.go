@@ -98,5 +98,6 @@ type view interface {
 	Scan(o storage.ScanOptions) (rows []shard.Row, resume []byte, err error)
 	Garbage(o storage.GarbageOptions) (storage.Garbage, error)
 	Versions(key []byte, max int) ([]storage.Version, error)
+	Walk(span shard.Span, above shard.Revision, max int) (steps int, err error)
 	Close() error
 }

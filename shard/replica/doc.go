@@ -10,7 +10,8 @@
 // later, so that the order of revisions is an order in real time. The writes are
 // proposed in the order of their revisions, only in the term in which the draw
 // was sent. What the state machine refuses because its revision came too late
-// draws again. The system keyspace has no versions, and its writes skip the draw.
+// draws again. The system keyspace has no versions, and its writes skip the draw. A
+// delete-range is walked before the draw, and refused if that is too far (weigh.go).
 //
 // # A read
 //

@@ -45,9 +45,15 @@ func (d *draws) init(r *Replica) {
 	d.drawn = d.answered
 }
 
-// add lets w wait for the next draw.
+// add lets w wait for the next draw. One that comes after its term has ended is not
+// among those that deposed refuses, and would wait for them.
 func (d *draws) add(w *write) {
 	d.mu.Lock()
+	if l := d.r.leadership.Load(); !l.Leading || w.term != l.Term {
+		d.mu.Unlock()
+		w.finish(shard.Response{Err: d.r.notLeader()})
+		return
+	}
 	d.waiting = append(d.waiting, w)
 	start := d.startLocked()
 	d.mu.Unlock()

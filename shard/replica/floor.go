@@ -54,6 +54,12 @@ func (h *history) sample(now, retention time.Duration) {
 		return
 	}
 	h.forget(s.Floor)
+	if s.Floor == s.LastRevision {
+		// All is below it. A replica that was away while the last of it was written,
+		// and hears of that together with the floor, has no sample that tells.
+		h.below = sample{at: now, revision: s.Floor, versions: s.Versions, bytes: s.Bytes}
+		return
+	}
 	last := sample{at: -1 << 62, revision: s.Floor}
 	if n := len(h.samples); n > 0 {
 		last = h.samples[n-1]

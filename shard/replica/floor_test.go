@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -174,6 +175,64 @@ func TestSamplesAreBounded(t *testing.T) {
 	h.settle(5*time.Second, g)
 	if floor, last := r.at(); floor != last {
 		t.Errorf("floor %d, last revision %d", floor, last)
+	}
+}
+
+// Of too many samples the one goes that is closest to its neighbours: the oldest is
+// what the floor rises to next, the newest tells how far the shard has come, and
+// wherever between them the retention ends there is a sample not much older.
+func TestThinnedSamplesAreSpread(t *testing.T) {
+	at := func(h *history) (seconds []int) {
+		for _, s := range h.samples {
+			seconds = append(seconds, int(s.at/time.Second))
+		}
+		return seconds
+	}
+	sampled := func(seconds ...int) *history {
+		h := new(history)
+		for _, s := range seconds {
+			h.samples = append(h.samples, sample{at: time.Duration(s) * time.Second, revision: shard.Revision(s + 1)})
+		}
+		return h
+	}
+	for _, c := range []struct{ samples, want []int }{
+		{[]int{0, 1, 2, 10, 20}, []int{0, 2, 10, 20}},
+		{[]int{0, 10, 20, 21, 22}, []int{0, 10, 20, 22}},
+		{[]int{0, 10, 11, 12, 22}, []int{0, 10, 12, 22}},
+		{[]int{0, 10, 20, 30}, []int{0, 20, 30}},
+		{[]int{0, 1, 100}, []int{0, 100}},
+	} {
+		h := sampled(c.samples...)
+		h.thin()
+		if got := at(h); !slices.Equal(got, c.want) {
+			t.Errorf("%v became %v, want %v", c.samples, got, c.want)
+		}
+	}
+	h := newHome(t, retained(time.Second))
+	r, g := h.shard(7, "\x02b", "\x02m")
+	g.follow() // nobody raises the floor
+	const seconds = 300
+	var began time.Duration
+	for i := range seconds * 10 {
+		g.lead(term)
+		h.write(g, "\x02k", fmt.Sprint(i))
+		g.follow()
+		h.steps.pass(100 * time.Millisecond)
+		if i == 0 {
+			began = r.history.samples[0].at
+		}
+	}
+	all := r.history.samples
+	if len(all) != samplesMax || all[0].at != began || h.steps.now-all[len(all)-1].at > 200*time.Millisecond {
+		t.Errorf("%d samples from %v to %v, now %v; the first one was of %v", len(all), all[0].at, all[len(all)-1].at, h.steps.now, began)
+	}
+	for i := 1; i < len(all); i++ {
+		if gap, even := all[i].at-all[i-1].at, seconds*time.Second/samplesMax; gap > 3*even {
+			t.Errorf("%v between two samples of %d in %d s: %v", gap, len(all), seconds, at(&r.history))
+		}
+		if all[i].revision <= all[i-1].revision {
+			t.Errorf("revision %d after %d", all[i].revision, all[i-1].revision)
+		}
 	}
 }
 

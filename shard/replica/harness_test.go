@@ -180,6 +180,7 @@ type fakeGroup struct {
 	proposals   []*raftgroup.Proposal
 	reads       []raftgroup.Read
 	refusal     error
+	full        bool // of reads
 	changes     []change
 	controls    []control
 	revisions   []shard.Revision // of all applied, in order of the log
@@ -201,9 +202,14 @@ func (g *fakeGroup) Propose(p *raftgroup.Proposal) error {
 	return nil
 }
 
-func (g *fakeGroup) Confirm(r raftgroup.Read) error { return g.Read(r) }
-
 func (g *fakeGroup) Read(r raftgroup.Read) error {
+	if g.full {
+		return shard.ErrBusy
+	}
+	return g.Confirm(r)
+}
+
+func (g *fakeGroup) Confirm(r raftgroup.Read) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.refusal != nil {

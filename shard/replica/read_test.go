@@ -338,8 +338,9 @@ func (broken) Scan(storage.ScanOptions) ([]shard.Row, []byte, error) { return ni
 func (broken) Garbage(storage.GarbageOptions) (storage.Garbage, error) {
 	return storage.Garbage{}, errBroken
 }
-func (broken) Versions([]byte, int) ([]storage.Version, error) { return nil, errBroken }
-func (broken) Close() error                                    { return errBroken }
+func (broken) Versions([]byte, int) ([]storage.Version, error)   { return nil, errBroken }
+func (broken) Walk(shard.Span, shard.Revision, int) (int, error) { return 0, errBroken }
+func (broken) Close() error                                      { return errBroken }
 
 func TestFifo(t *testing.T) {
 	var f fifo

@@ -93,6 +93,7 @@ func kindOf(err error) int {
 		{shard.ErrUnavailable, kindUnavailable}, {shard.ErrStopped, kindStopped}, {shard.ErrMalformed, kindInvalid},
 		{shard.ErrFutureRevision, kindRevision}, {shard.ErrCompacted, kindRevision},
 		{shard.ErrSpansShards, kindInvalid}, {shard.ErrNoRevision, kindUnavailable},
+		{shard.ErrRangeTooWide, kindInvalid},
 	} {
 		if errors.Is(err, k.err) {
 			return k.kind

@@ -27,13 +27,20 @@ import (
 // A sweep costs as much as the replica has versions. So it begins only when enough
 // has been written below the floor since the last one: then every version that is
 // dropped pays for looking at a few, and at most a third of what is stored is
-// garbage. All is of the upkeep's queue, but for what says otherwise.
+// garbage. What is less than that would stay for ever in a shard that is written no
+// more. A late sweep removes it, once nothing is left above the floor: one of those
+// for everything that was written since the sweep before, so that a shard with
+// nothing to drop is not looked at again, and all of them together take a small
+// share of the rate. All is of the upkeep's queue, but for what says otherwise.
 type sweeper struct {
 	u     *upkeep
 	after shard.ID // the shard that was swept last
 	run   *sweepRun
 	busy  bool      // a part is under way, or the timer is
 	timer env.Timer // nil: none yet
+
+	lateFrom  time.Duration // no late sweep begins before
+	lateTimer env.Timer     // nil: none yet
 }
 
 // A part is as large as keeps its step and its batch short; with a low rate it is
@@ -44,6 +51,9 @@ const (
 	partTime      = 100 * time.Millisecond
 	// visitsPerDrop is how many versions may be looked at in the time of one drop.
 	visitsPerDrop = 4
+	// lateRest is how long no late sweep begins after one: so many times as long as
+	// the rate lets it take.
+	lateRest = 20
 )
 
 // sweepRun is one sweep of a replica. While a part is under way it is that part's.
@@ -53,6 +63,9 @@ type sweepRun struct {
 	below sample               // written up to the floor, as far as is known
 	state storage.ReplicaState // when it began
 	next  []byte               // where the next part starts
+
+	late  bool
+	drops float64 // what it took of the rate so far
 
 	kept, keys, bytes uint64
 
@@ -88,8 +101,10 @@ type sweepState struct {
 func (w *sweeper) init(u *upkeep) { w.u = u }
 
 func (w *sweeper) stop() {
-	if w.timer != nil {
-		w.timer.Stop()
+	for _, t := range [...]env.Timer{w.timer, w.lateTimer} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 }
 
@@ -99,56 +114,76 @@ func (w *sweeper) look() {
 		return
 	}
 	if w.run == nil {
-		r := w.choose()
-		if r == nil {
+		enough, late := w.choose()
+		switch {
+		case enough != nil:
+			w.begin(enough, false)
+		case late != nil && w.u.store.cfg.Env.Now() >= w.lateFrom:
+			w.begin(late, true)
+		default:
 			return
 		}
-		w.begin(r)
 	}
 	w.submit()
 }
 
-// choose finds the next replica that is worth it, in order of shard.
-func (w *sweeper) choose() *Replica {
-	var first *Replica
-	for _, r := range w.u.store.replicas.all() {
-		if (first != nil && r.id <= w.after) || !r.worthSweeping() {
-			continue
-		}
-		if r.id > w.after {
+// choose finds the next replicas, in order of shard, that have enough garbage, and
+// that have any.
+func (w *sweeper) choose() (enough, late *Replica) {
+	next := func(found *Replica, r *Replica) *Replica {
+		if found == nil || found.id <= w.after && r.id > w.after {
 			return r
 		}
-		if first == nil {
-			first = r
+		return found
+	}
+	for _, r := range w.u.store.replicas.all() {
+		switch r.garbage() {
+		case garbageEnough:
+			enough = next(enough, r)
+		case garbageLate:
+			late = next(late, r)
 		}
 	}
-	return first
+	return enough, late
 }
 
-// worthSweeping tells whether there is enough garbage, as far as is known: the
-// first time, and after a snapshot, nothing is.
-func (r *Replica) worthSweeping() bool {
+type garbage int
+
+const (
+	garbageFew    garbage = iota // too few to look for
+	garbageEnough                // a sweep pays
+	garbageLate                  // perhaps a few, and more will not come
+)
+
+// garbage tells how much there is, as far as is known: the first time, and after
+// a snapshot, nothing is.
+func (r *Replica) garbage() garbage {
 	s, d := &r.sweep, r.descriptor.Load()
 	floor := shard.Revision(r.floor.Load())
 	if d == nil || floor == 0 || d.Span.Start[0] == shard.SystemKeyspace || r.generation.Load()%2 == 1 {
-		return false
+		return garbageFew
 	}
 	if !s.known || s.fresh.Load() {
-		return true
+		return garbageEnough
 	}
 	below := &r.history.below
-	if floor <= s.floor || below.versions <= s.below.versions {
-		return false
+	switch {
+	case floor <= s.floor || below.versions <= s.below.versions:
+		return garbageFew
+	case below.versions-s.below.versions >= s.left/2 || below.bytes-s.below.bytes >= s.leftBytes/2:
+		return garbageEnough
+	case floor >= shard.Revision(r.lastRevision.Load()):
+		return garbageLate
 	}
-	return below.versions-s.below.versions >= s.left/2 || below.bytes-s.below.bytes >= s.leftBytes/2
+	return garbageFew
 }
 
-func (w *sweeper) begin(r *Replica) {
+func (w *sweeper) begin(r *Replica, late bool) {
 	r.sweep.fresh.Store(false)
 	floor := shard.Revision(r.floor.Load())
 	r.history.forget(floor)
 	state, _ := r.State()
-	w.run = &sweepRun{r: r, state: state, floor: floor, below: r.history.below}
+	w.run = &sweepRun{r: r, state: state, floor: floor, below: r.history.below, late: late}
 }
 
 func (w *sweeper) submit() {
@@ -246,6 +281,7 @@ func (w *sweeper) next() {
 		run.kept += uint64(run.part.Kept)
 		run.keys += run.part.Keys
 		run.bytes += run.part.Bytes
+		run.drops += run.cost()
 		if run.part.Resume == nil {
 			w.finish()
 			return
@@ -262,9 +298,18 @@ func (w *sweeper) next() {
 
 // pause is how long the rate forbids the next part.
 func (w *sweeper) pause(run *sweepRun) time.Duration {
-	rate := max(w.u.rate.Load(), 1)
-	cost := max(float64(run.dropped), float64(run.part.Visited)/visitsPerDrop)
-	return time.Duration(cost/float64(rate)*float64(time.Second)) - (w.u.store.cfg.Env.Now() - run.began)
+	return w.allowed(run.cost()) - (w.u.store.cfg.Env.Now() - run.began)
+}
+
+// cost is what the last part takes of the rate, in drops.
+func (run *sweepRun) cost() float64 {
+	return max(float64(run.dropped), float64(run.part.Visited)/visitsPerDrop)
+}
+
+// allowed is how long the rate lets so many drops take.
+func (w *sweeper) allowed(drops float64) time.Duration {
+	const yearsMax = 1e8 // seconds; a duration holds lateRest times as many
+	return time.Duration(min(drops/float64(max(w.u.rate.Load(), 1)), yearsMax) * float64(time.Second))
 }
 
 func (w *sweeper) resume() {
@@ -287,10 +332,22 @@ func (w *sweeper) finish() {
 func (w *sweeper) end() {
 	w.after = w.run.r.id
 	failed := w.run.outcome == partFailed
+	if w.run.late {
+		w.rest(w.run)
+	}
 	w.run, w.busy = nil, false
 	if !failed { // else with the next tick: it may fail at once again
 		w.look()
 	}
+}
+
+// rest keeps the next late sweep away for a time. Whatever is worth a sweep in
+// the meantime gets its own.
+func (w *sweeper) rest(run *sweepRun) {
+	e := w.u.store.cfg.Env
+	d := max(lateRest*w.allowed(run.drops), partTime)
+	w.lateFrom = e.Now() + d
+	w.lateTimer = e.AfterFunc(d, w.u.queue, w.look)
 }
 
 // hasStopped tells whether the replica takes no further part.

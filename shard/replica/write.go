@@ -65,6 +65,10 @@ func (s *Store) write(r *Replica, q *shard.Request, c *shard.Command, st *Stream
 		w.propose(0)
 		return
 	}
+	if c.Kind == shard.KindDeleteRange {
+		w.weigh(c)
+		return
+	}
 	r.draws.add(w)
 }
 
