@@ -46,7 +46,7 @@ func TestDeleteRangeOverManyTombstonesIsNotProposed(t *testing.T) {
 		a := h.send(target(7), c.c)
 		a.waits(t) // the walk is a step of its own
 		h.steps.run()
-		if p := a.once(t); p.Err != c.want || len(g.proposals) != 0 {
+		if p := a.once(t); !errors.Is(p.Err, c.want) || len(g.proposals) != 0 {
 			t.Errorf("%+v, %d proposals", p, len(g.proposals))
 		}
 	}
