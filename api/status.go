@@ -53,6 +53,7 @@ func codeOf(err error) (code codes.Code, closed bool) {
 	var invalid *shard.InvalidError
 	var notLeader *shard.NotLeaderError
 	var wrongShard *shard.WrongShardError
+	var notReady *shard.NotReadyError
 	switch {
 	case errors.Is(err, shard.ErrUndetermined):
 		// Before all others: it may wrap what a later attempt was refused with,
@@ -70,6 +71,8 @@ func codeOf(err error) (code codes.Code, closed bool) {
 		return codes.DataLoss, true
 	case errors.Is(err, shard.ErrFutureRevision), errors.Is(err, shard.ErrCompacted):
 		return codes.OutOfRange, true
+	case errors.As(err, &notReady):
+		return codes.FailedPrecondition, true
 	case errors.Is(err, shard.ErrSpansShards):
 		return codes.FailedPrecondition, true // of other keys, or after a merge
 	case errors.Is(err, context.Canceled):
@@ -97,6 +100,10 @@ func detailOf(err error) []byte {
 	var invalid *shard.InvalidError
 	if errors.As(err, &invalid) {
 		return shard.AppendError(nil, &shard.InvalidError{Field: cut(invalid.Field), Reason: cut(invalid.Reason)})
+	}
+	var notReady *shard.NotReadyError
+	if errors.As(err, &notReady) {
+		return shard.AppendError(nil, &shard.NotReadyError{Shard: notReady.Shard, Reason: cut(notReady.Reason)})
 	}
 	return shard.AppendError(nil, &shard.InternalError{Reason: cut(err.Error())})
 }

@@ -80,6 +80,7 @@ func (n *testNode) start() {
 	n.machines = map[shard.ID]*register{}
 	cfg := Config{Node: n.id, Incarnation: n.incarnation, Env: n.env, Engine: n.engine,
 		Transport: &loopTransport{n: n, incarnation: n.incarnation},
+		Nodes:     n.c.ids,
 		NewMachine: func(g *Group, state *storage.ReplicaState) (Machine, error) {
 			m := newRegister(n.c.t, n.engine, g, state)
 			n.machines[g.Shard()] = m
@@ -155,11 +156,27 @@ func (c *cluster) bootstrap(id shard.ID, nodes ...shard.NodeID) {
 // until runs the loop until cond holds; a minute without is a failure.
 func (c *cluster) until(what string, cond func() bool) {
 	c.t.Helper()
-	for end := c.env.now + time.Minute; !cond(); {
+	if !c.within(time.Minute, cond) {
+		c.t.Fatalf("%v: not within a minute: %s", c.env.now, what)
+	}
+}
+
+// within runs the loop until cond holds, and tells whether it did in time.
+func (c *cluster) within(d time.Duration, cond func() bool) bool {
+	for end := c.env.now + d; !cond(); {
 		if c.env.now > end || !c.env.step() {
-			c.t.Fatalf("%v: not within a minute: %s", c.env.now, what)
+			return false
 		}
 	}
+	return true
+}
+
+// ids lists all nodes.
+func (c *cluster) ids() (ids []shard.NodeID) {
+	for _, n := range c.nodes {
+		ids = append(ids, n.id)
+	}
+	return ids
 }
 
 func (c *cluster) runFor(d time.Duration) {

@@ -89,6 +89,19 @@ func (e *WrongShardError) Error() string {
 	return s.String()
 }
 
+// NotReadyError: a change of a shard's membership or leadership that fits its
+// descriptor, and that its leader refuses for now: a learner is not caught up, a
+// majority would be lost. Nothing was done; try again when the reason is gone, or
+// decide otherwise.
+type NotReadyError struct {
+	Shard  ID
+	Reason string
+}
+
+func (e *NotReadyError) Error() string {
+	return fmt.Sprintf("shard %d is not ready for this: %s", e.Shard, e.Reason)
+}
+
 // InternalError is an unexpected failure of the server, in words. It is not
 // known whether a write took effect.
 type InternalError struct{ Reason string }
@@ -114,6 +127,7 @@ const (
 	codeInternal       errorCode = 12
 	codeNoRevision     errorCode = 13
 	codeSpansShards    errorCode = 14
+	codeNotReady       errorCode = 15
 )
 
 var codesOfErrors = []struct {
@@ -136,6 +150,7 @@ func AppendError(b []byte, err error) []byte {
 	var invalid *InvalidError
 	var notLeader *NotLeaderError
 	var wrongShard *WrongShardError
+	var notReady *NotReadyError
 	switch {
 	case errors.As(err, &invalid):
 		b = append(b, byte(codeInvalid))
@@ -154,6 +169,9 @@ func AppendError(b []byte, err error) []byte {
 			b = appendBytes(b, AppendDescriptor(nil, &known[i]))
 		}
 		return b
+	case errors.As(err, &notReady):
+		b = appendUvarints(append(b, byte(codeNotReady)), uint64(notReady.Shard))
+		return appendBytes(b, []byte(notReady.Reason))
 	}
 	for _, c := range codesOfErrors {
 		if errors.Is(err, c.err) {
@@ -204,6 +222,8 @@ func (r *reader) error() error {
 			e.Descriptors = append(e.Descriptors, d)
 		}
 		return e
+	case codeNotReady:
+		return &NotReadyError{Shard: ID(r.uvarint()), Reason: string(r.bytes())}
 	case codeInternal:
 		return &InternalError{Reason: string(r.bytes())}
 	}

@@ -113,6 +113,7 @@ func sampleErrors() []struct {
 		{"internal", &InternalError{Reason: "the disk is on fire"}},
 		{"no revision", ErrNoRevision},
 		{"spans shards", ErrSpansShards},
+		{"not ready", &NotReadyError{Shard: 42, Reason: "replica 7 is not caught up"}},
 	}
 }
 

@@ -21,7 +21,12 @@ var scenarios = map[string]func(*Stage){
 	"NewStreamOvertakesStalledOne": stalledStreams,
 	"LateAttemptInALaterTerm":      lateAttempts,
 	"StaleRevisionInTheLog":        staleProposals,
+	"ReplicasMoveUnderLoad":        movingReplicas,
 }
+
+// grownTo are the scenarios for a cluster that has grown to more nodes than a shard
+// has replicas.
+var grownTo = map[string]int{"ReplicasMoveUnderLoad": 4}
 
 func grownNot() *bool { return new(bool) }
 
@@ -29,6 +34,10 @@ func grownNot() *bool { return new(bool) }
 func directed(t *testing.T, seed uint64, scenario string) Config {
 	cfg := config(t, seed)
 	cfg.Grown = grownNot()
+	if n := grownTo[scenario]; n > 0 {
+		cfg.Grown, cfg.Nodes = new(bool), n
+		*cfg.Grown = true
+	}
 	cfg.Direct = scenarios[scenario]
 	cfg.Workload = &WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 6, ValueBytes: 40, Think: 20 * time.Millisecond, Scout: 10 * time.Millisecond}
 	cfg.Work = 10 * time.Second
@@ -142,4 +151,55 @@ func staleProposals(s *Stage) {
 			scout.end(n, o, refused, err)
 		}
 	})
+}
+
+// movingReplicas moves replicas of the user's shards and of the meta shard from node to
+// node, one after the other in each shard, while nodes crash.
+func movingReplicas(s *Stage) {
+	var again func(id shard.ID)
+	again = func(id shard.ID) {
+		var from, to []*Node
+		s.When(func() bool {
+			leader, state := s.leads(id)
+			from, to = nil, nil
+			if leader == nil || state.Descriptor.Joint() || len(state.Descriptor.Replicas) < replicationFactor {
+				return false
+			}
+			for _, n := range s.run.cluster.nodes {
+				if r, here := state.Descriptor.ReplicaOn(n.ID); !here {
+					to = append(to, n)
+				} else if r.Role == shard.Voter {
+					from = append(from, n)
+				}
+			}
+			return len(to) > 0 && len(from) == replicationFactor
+		}, func() {
+			m := &mover{stage: s, shard: id, from: from[s.run.loop.rand.IntN(len(from))], to: to[s.run.loop.rand.IntN(len(to))]}
+			m.ended = func() { again(id) }
+			m.start()
+		})
+	}
+	for _, d := range s.run.cluster.descriptors {
+		again(d.ID)
+	}
+	s.Every(1500*time.Millisecond, func() {
+		if n := s.other(); n.Serving() {
+			s.run.nemesis.crash(n)
+		}
+	})
+}
+
+// The scenario of moves shows something only if replicas are removed.
+func TestReplicasMoveUnderLoad(t *testing.T) {
+	n := uint64(4)
+	if raceDetector {
+		n = 1
+	}
+	for seed := uint64(seed0); seed < seed0+n; seed++ {
+		cfg := directed(t, seed, "ReplicasMoveUnderLoad")
+		cfg.Work = 20 * time.Second
+		if r := runSeed(t, cfg); r.Removals < 4 {
+			t.Errorf("seed %d: %d replicas were removed", seed, r.Removals)
+		}
+	}
 }

@@ -14,10 +14,14 @@ const (
 	StaleRevisionApplied   Bug = "revision that is not larger is applied"
 	ProposedInALaterTerm   Bug = "proposed in a later term than the draw's"
 	DropWithoutItsShadow   Bug = "tombstone dropped without what it shadows"
+	TombstoneNotWritten    Bug = "tombstone not written"
+	RemovedReplicaNotTold  Bug = "removed replica not told"
+	VoterRemovedAtOnce     Bug = "voter removed without demotion"
 )
 
 // Bugs lists all names.
 func Bugs() []Bug {
 	return []Bug{RetryWithoutLookUp, RevisionFetchedAhead, GrantWithoutConfirming, ReadFromViewBelow, ReadIndexBySuccessor,
-		FloorIgnoredByReads, StaleStreamNotDropped, StaleRevisionApplied, ProposedInALaterTerm, DropWithoutItsShadow}
+		FloorIgnoredByReads, StaleStreamNotDropped, StaleRevisionApplied, ProposedInALaterTerm, DropWithoutItsShadow,
+		TombstoneNotWritten, RemovedReplicaNotTold, VoterRemovedAtOnce}
 }
