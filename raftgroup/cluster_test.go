@@ -373,6 +373,9 @@ func (t *loopTransport) Send(to shard.NodeID, size int, encode func([]byte) []by
 	if err != nil {
 		c.t.Errorf("an own message does not decode: %v", err)
 	}
+	if m := t.n.machines[e.shard]; m != nil && m.removed && m.g.replica == e.from && e.raft() {
+		c.t.Errorf("replica %d of shard %d was removed and sends %v", e.from, e.shard, e.msg.Type)
+	}
 	if c.sending != nil {
 		c.sending(t.n, &e)
 	}

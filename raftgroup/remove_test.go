@@ -154,6 +154,22 @@ func TestRemovedReplicaLeavesNothing(t *testing.T) {
 	}
 }
 
+// The leader tells the replica that it removes, which need not learn it from its log.
+func TestLeaderTellsTheReplicaItRemoves(t *testing.T) {
+	c := newCluster(t, 59, 4)
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	from := c.node(c.waitLeader(5).id%3 + 1)
+	old := c.replace(5, from.id, 4)
+	c.mustAgree(5)
+	c.filter = func(_, to shard.NodeID, e *envelope) bool { return to != from.id || !e.raft() }
+	c.steadily(5, shard.Change{Kind: shard.RemoveLearner, Replica: old})
+	if !c.within(100*time.Millisecond, func() bool { return from.free(5) }) {
+		t.Errorf("it holds %v", from.holds(5))
+	}
+}
+
 // zombieReplicaVotes removes a replica and has a message of long ago ask it for its
 // vote, before and after a crash. It must not exist: it would vote with an empty log
 // and without what it has voted for.
@@ -353,6 +369,13 @@ func TestReaddSameNodeDelayedMessages(t *testing.T) {
 		c.until("the joint configuration is left", func() bool { return !c.joint(5) })
 		c.put(5, "after=all")
 		c.mustAgree(5)
+		l := c.waitLeader(5)
+		term := l.group(5).Term()
+		l.deliver(from.id, 5, raftpb.Message{Type: raftpb.MsgHeartbeat, From: uint64(old), To: uint64(l.group(5).replica), Term: term + 50})
+		c.runFor(100 * time.Millisecond)
+		if got := l.group(5).Term(); got != term {
+			t.Errorf("a message of a removed replica moved the term from %d to %d", term, got)
+		}
 		for _, n := range c.nodes {
 			n.crash()
 		}
@@ -380,7 +403,8 @@ func TestHigherReplicaReplacesLower(t *testing.T) {
 	c.put(5, "k=v")
 	from := c.node(c.waitLeader(5).id%3 + 1)
 	old := c.replace(5, from.id, 4)
-	c.filter = func(_, _ shard.NodeID, e *envelope) bool { return e.raft() } // no notices
+	// No notices, and nothing by which the old one could apply its removal itself.
+	c.filter = func(_, to shard.NodeID, e *envelope) bool { return e.raft() && (to != from.id || e.to != old) }
 	c.steadily(5, shard.Change{Kind: shard.RemoveLearner, Replica: old})
 	next := c.descriptor(5).NextReplica
 	if g := from.group(5); g.replica != old {
@@ -631,6 +655,62 @@ func TestCrashDuringRemoval(t *testing.T) {
 	}
 }
 
+// A removed replica that has missed so much that it speaks to replicas of before is
+// told by who has come in their place.
+func TestStrangerOfLongAgoIsTold(t *testing.T) {
+	c := newCluster(t, 91, 2)
+	n := c.node(1)
+	n.open()
+	b := n.engine.NewBatch()
+	b.PutInitialReplica(7, &storage.ReplicaState{Descriptor: shard.Descriptor{ID: 5, Span: registerSpan(5), Epoch: shard.Epoch{Version: 1, ConfVersion: 9},
+		NextReplica: 8, Replicas: []shard.Replica{{ID: 7, Node: 1, Role: shard.Voter}}}})
+	if err := n.engine.Commit(b); err != nil {
+		t.Fatal(err)
+	}
+	var told []shard.ReplicaID
+	c.sending = func(_ *testNode, e *envelope) {
+		if e.next != 0 {
+			told = append(told, e.to, e.next)
+		}
+	}
+	n.start()
+	n.deliver(2, 5, raftpb.Message{Type: raftpb.MsgPreVote, From: 3, To: 1, Term: 9, Index: 90, LogTerm: 8})
+	if fmt.Sprint(told) != "[3 8]" {
+		t.Errorf("told %v", told)
+	}
+}
+
+// What a replica has written and not yet acknowledged when it is removed, it never
+// acknowledges: the sync that its responses wait for ends after it.
+func TestRemovedReplicaSaysNothing(t *testing.T) {
+	caught := 0
+	for seed := range uint64(10) {
+		c := newCluster(t, 130+seed, 3)
+		c.bootstrap(5, 1, 2, 3)
+		c.start()
+		c.put(5, "k=v")
+		c.mustAgree(5)
+		l := c.waitLeader(5)
+		n := c.node(l.id%3 + 1)
+		g := n.group(5)
+		last, _ := g.log.LastIndex()
+		l.propose(5, "k=w")
+		c.until("the entry is appended", func() bool { now, _ := g.log.LastIndex(); return now > last })
+		if g.cover != nil && !g.cover.done && len(g.cover.deliveries) > 0 {
+			caught++
+		}
+		g.pushRemoved(9)
+		for !n.free(5) {
+			c.env.step()
+		}
+		c.filter = func(from, _ shard.NodeID, _ *envelope) bool { return from == n.id } // the new one is not made
+		c.runFor(50 * time.Millisecond)
+	}
+	if caught == 0 {
+		t.Error("no response was waiting for a sync")
+	}
+}
+
 // Notices are bounded: one per group and tick, and a number per host and tick.
 func TestNoticesAreBounded(t *testing.T) {
 	c := newCluster(t, 90, 2)
@@ -652,7 +732,7 @@ func TestNoticesAreBounded(t *testing.T) {
 		}
 	}
 	for range 100 {
-		n.deliver(2, 5, raftpb.Message{Type: raftpb.MsgPreVote, From: 4, To: 1, Term: 90, Index: 90, LogTerm: 80})
+		n.deliver(2, 5, raftpb.Message{Type: raftpb.MsgHeartbeat, From: 4, To: 1, Term: 90})
 		if err := n.host.Receive(2, appendAsk(nil, 5, 4)); err != nil {
 			t.Fatal(err)
 		}

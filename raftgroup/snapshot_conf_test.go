@@ -123,13 +123,27 @@ func TestSnapshotStaleConfState(t *testing.T) {
 	c.steadily(5, shard.Change{Kind: shard.AddLearner, Replica: next, Node: 4})
 	to := c.node(4)
 	c.until("the learner is made", func() bool { _, ok := to.host.Group(5); return ok })
-	after, _ := l.snapshotNow(5, next, term)
-	for name, m := range map[string]raftpb.Message{
-		"which does not list the receiver":             before,
-		"announced with the configuration of later on": {Type: raftpb.MsgSnap, From: before.From, To: before.To, Term: term, Snapshot: &raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{Index: before.Snapshot.Metadata.Index, Term: before.Snapshot.Metadata.Term, ConfState: after.Snapshot.Metadata.ConfState}}},
+	after, chunksAfter := l.snapshotNow(5, next, term)
+	announced := func(m raftpb.Message, cs raftpb.ConfState) raftpb.Message {
+		s := *m.Snapshot
+		s.Metadata.ConfState = cs
+		m.Snapshot = &s
+		return m
+	}
+	promoted := after.Snapshot.Metadata.ConfState
+	promoted.Voters, promoted.Learners = append([]uint64{uint64(next)}, promoted.Voters...), nil
+	for _, s := range []struct {
+		name   string
+		m      raftpb.Message
+		chunks [][]byte
+	}{
+		{"which does not list the receiver", before, chunks},
+		{"announced with the configuration of later on", announced(before, after.Snapshot.Metadata.ConfState), chunks},
+		{"announced with the configuration of before", announced(after, before.Snapshot.Metadata.ConfState), chunksAfter},
+		{"announced with another role for the receiver", announced(after, promoted), chunksAfter},
 	} {
-		if err := to.receive(l.id, 5, m, chunks); !errors.Is(err, shard.ErrMalformed) {
-			t.Errorf("a snapshot %s: %v", name, err)
+		if err := to.receive(l.id, 5, s.m, s.chunks); !errors.Is(err, shard.ErrMalformed) {
+			t.Errorf("a snapshot %s: %v", s.name, err)
 		}
 	}
 	c.runFor(300 * time.Millisecond)

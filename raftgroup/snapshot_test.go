@@ -355,6 +355,10 @@ func TestOutgoingSnapshotsAreBounded(t *testing.T) {
 	if got := c.node(1).host.snapshotsOut.Load(); got != snapshotsPerGroupMax {
 		t.Errorf("%d are counted", got)
 	}
+	c.node(1).host.Close()
+	if got := c.node(1).host.snapshotsOut.Load(); got != 0 {
+		t.Errorf("%d are counted of a group that has stopped", got)
+	}
 }
 
 // Term and vote of a snapshot's message are synced before the ingest. What is

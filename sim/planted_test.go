@@ -32,6 +32,9 @@ var plantedBugs = []struct {
 	{planted.StaleRevisionApplied, 5, "revision", "", "StaleRevisionInTheLog"},
 	{planted.ProposedInALaterTerm, 20, "took effect twice", "", "LateAttemptInALaterTerm"},
 	{planted.DropWithoutItsShadow, 10, "shows at the floor", "", ""},
+	{planted.TombstoneNotWritten, 10, "which was removed from", "", "ReplicasMoveUnderLoad"},
+	{planted.RemovedReplicaNotTold, 20, "not settled", "", "ReplicasMoveUnderLoad"},
+	{planted.VoterRemovedAtOnce, 10, "a voter is demoted first", "", "ReplicasMoveUnderLoad"},
 }
 
 // TestPlantedBugs switches one bug on after the other, and runs seeds until one

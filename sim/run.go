@@ -168,6 +168,9 @@ func newRun(cfg Config) (*run, error) {
 		// Nodes without a replica of the meta shard draw revisions too.
 		if grown && r.loop.rand.IntN(3) == 0 {
 			nodes += 1 + r.loop.rand.IntN(2)
+			if cfg.Direct == nil && cfg.Faults == nil {
+				faults.Move = r.loop.rand.IntN(4) > 0
+			}
 		}
 	}
 	var err error

@@ -154,30 +154,13 @@ func staleProposals(s *Stage) {
 }
 
 // movingReplicas moves replicas of the user's shards and of the meta shard from node to
-// node, one after the other in each shard, while nodes crash.
+// node, one after the other in each shard, while nodes crash. Messages are late, and
+// arrive twice: they find replicas that are gone, and others in their place.
 func movingReplicas(s *Stage) {
+	s.run.cluster.net.faults = NetFaults{DoublePerMille: 50, SlowPerMille: 100, SlowMax: 400 * time.Millisecond}
 	var again func(id shard.ID)
 	again = func(id shard.ID) {
-		var from, to []*Node
-		s.When(func() bool {
-			leader, state := s.leads(id)
-			from, to = nil, nil
-			if leader == nil || state.Descriptor.Joint() || len(state.Descriptor.Replicas) < replicationFactor {
-				return false
-			}
-			for _, n := range s.run.cluster.nodes {
-				if r, here := state.Descriptor.ReplicaOn(n.ID); !here {
-					to = append(to, n)
-				} else if r.Role == shard.Voter {
-					from = append(from, n)
-				}
-			}
-			return len(to) > 0 && len(from) == replicationFactor
-		}, func() {
-			m := &mover{stage: s, shard: id, from: from[s.run.loop.rand.IntN(len(from))], to: to[s.run.loop.rand.IntN(len(to))]}
-			m.ended = func() { again(id) }
-			m.start()
-		})
+		s.When(func() bool { return s.run.nemesis.move(id, func() { again(id) }) }, func() {})
 	}
 	for _, d := range s.run.cluster.descriptors {
 		again(d.ID)
