@@ -49,6 +49,8 @@ type Group struct {
 	published  uint64           // the clock when the status was last computed
 	clock      uint64           // ticks
 
+	answered bool // an answer to a heartbeat was stepped in this turn
+
 	peers []peer
 	joint bool // the applied configuration is
 	// jointSince is the clock from which on this leader might have left it.

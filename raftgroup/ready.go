@@ -66,8 +66,10 @@ func superseded(m *raftpb.Message, later []raftpb.Message) bool {
 // leftToNext tells whether an append only tells of a commit, and the next entry,
 // which is about to be proposed, can do that as well. If it is not proposed after
 // all, the next heartbeat tells. A probe is no such append: raft waits for its answer.
+// Nor is one that follows the answer to a heartbeat: by it raft finds out that an
+// append was lost, and the entry that is expected may be waiting for that one.
 func (g *Group) leftToNext(m *raftpb.Message) bool {
-	if m.Type != raftpb.MsgApp || len(m.Entries) > 0 || !g.machine.Expecting() {
+	if m.Type != raftpb.MsgApp || len(m.Entries) > 0 || g.answered || !g.machine.Expecting() {
 		return false
 	}
 	replicating := false

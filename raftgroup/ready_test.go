@@ -2,8 +2,11 @@ package raftgroup
 
 import (
 	"testing"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kiloraft/kiloraft/shard"
 )
 
 // Only an append that says nothing of its own is left out.
@@ -96,6 +99,27 @@ func TestCommitIsLeftToTheNextEntry(t *testing.T) {
 	c.mustAgree(5)
 	if empty == 0 {
 		t.Error("nothing else is expected, and nobody tells of the commit")
+	}
+}
+
+// An append that is lost while more is expected is sent again: what is expected may
+// never come, because it waits for the outcome of what was lost.
+func TestLostAppendIsFoundWhileMoreIsExpected(t *testing.T) {
+	c := newCluster(t, 44, 3)
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	c.mustAgree(5)
+	l := c.waitLeader(5)
+	l.machine(5).expecting = true
+	c.filter = func(from, _ shard.NodeID, e *envelope) bool {
+		return from != l.id || e.msg.Type != raftpb.MsgApp || len(e.msg.Entries) == 0
+	}
+	o := l.propose(5, "k=lost")
+	c.runFor(20 * time.Millisecond)
+	c.filter = nil
+	if !c.within(3*time.Second, o.done) {
+		t.Error("the entry was not sent again within 3 s")
 	}
 }
 

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -76,6 +77,7 @@ func (g *Group) stepLocal(in *mail) {
 }
 
 func (g *Group) stepMessages(in *mail) {
+	g.answered = false
 	if len(in.messages) == 0 {
 		return
 	}
@@ -87,6 +89,7 @@ func (g *Group) stepMessages(in *mail) {
 			continue
 		}
 		g.heardLeader(&m.msg)
+		g.answered = g.answered || m.msg.Type == raftpb.MsgHeartbeatResp
 		// Refusals concern senders that are no members here.
 		_ = g.rn.Step(m.msg)
 	}
