@@ -35,7 +35,7 @@ race: ## run every test under the race detector (needs a C compiler)
 	$(GO) test -race $(ARGS) ./...
 
 planted: ## plant known bugs, one at a time, and show that the tests catch them
-	$(GO) test -tags planted -count=1 -v -run '^TestPlantedBugs$$' $(ARGS) ./sim ./shard/machine
+	$(GO) test -tags planted -count=1 -v -run '^TestPlantedBugs$$' $(ARGS) ./sim ./shard/machine ./raftgroup
 
 lint: ## gofmt, go vet, staticcheck and the house rules
 	@unformatted="$$(gofmt -l .)" && \

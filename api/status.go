@@ -54,6 +54,7 @@ func codeOf(err error) (code codes.Code, closed bool) {
 	var notLeader *shard.NotLeaderError
 	var wrongShard *shard.WrongShardError
 	var denied *shard.DeniedError
+	var notReady *shard.NotReadyError
 	switch {
 	case errors.Is(err, shard.ErrUndetermined):
 		// Before all others: it may wrap what a later attempt was refused with,
@@ -73,6 +74,8 @@ func codeOf(err error) (code codes.Code, closed bool) {
 		return codes.DataLoss, true
 	case errors.Is(err, shard.ErrFutureRevision), errors.Is(err, shard.ErrCompacted):
 		return codes.OutOfRange, true
+	case errors.As(err, &notReady):
+		return codes.FailedPrecondition, true
 	case errors.Is(err, shard.ErrSpansShards), errors.Is(err, shard.ErrRangeTooWide):
 		return codes.FailedPrecondition, true // of other keys, or after a merge
 	case errors.Is(err, context.Canceled):
@@ -101,6 +104,10 @@ func detailOf(err error) []byte {
 	var invalid *shard.InvalidError
 	if errors.As(err, &invalid) {
 		return shard.AppendError(nil, &shard.InvalidError{Field: cut(invalid.Field), Reason: cut(invalid.Reason)})
+	}
+	var notReady *shard.NotReadyError
+	if errors.As(err, &notReady) {
+		return shard.AppendError(nil, &shard.NotReadyError{Shard: notReady.Shard, Reason: cut(notReady.Reason)})
 	}
 	return shard.AppendError(nil, &shard.InternalError{Reason: cut(err.Error())})
 }

@@ -53,6 +53,7 @@ func closedSet() []struct {
 		{&shard.InvalidError{Field: "key", Reason: "is empty"}, codes.InvalidArgument},
 		{&shard.NotLeaderError{Shard: 7, Leader: shard.LeaderHint{Replica: 2, Node: 3, Term: 9, Address: "h:1"}}, codes.Unavailable},
 		{&shard.WrongShardError{Shard: 7, Descriptors: []shard.Descriptor{testDescriptor()}}, codes.Aborted},
+		{&shard.NotReadyError{Shard: 7, Reason: "replica 4 is not caught up"}, codes.FailedPrecondition},
 		{&shard.InternalError{Reason: "boom"}, codes.Internal},
 		{&shard.DeniedError{Reason: "an admin is needed"}, codes.PermissionDenied},
 	}

@@ -36,6 +36,13 @@ func (a *AddressBook) Lookup(n shard.NodeID) string {
 	return a.byNode[n]
 }
 
+// Nodes lists the nodes in the book, in ascending order.
+func (a *AddressBook) Nodes() []shard.NodeID {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return sortedNodes(a.byNode)
+}
+
 // All is a copy of the book.
 func (a *AddressBook) All() map[shard.NodeID]string {
 	a.mu.RLock()

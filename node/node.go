@@ -112,7 +112,7 @@ func New(cfg Config) (*Node, error) {
 	n.chores.settings = newSettings(n.store, n.chores.catalog.ListSettings, n.later, cfg.Logger)
 	host, err := raftgroup.NewHost(raftgroup.Config{
 		Node: cfg.Identity.Node, Incarnation: cfg.Identity.Incarnation, Env: cfg.Env, Engine: cfg.Engine, Transport: cfg.Transport,
-		Logger: cfg.Logger, NewMachine: n.newMachine, ReserveSpan: n.store.ReserveSpan, Note: n.draws.Note,
+		Logger: cfg.Logger, NewMachine: n.newMachine, ReserveSpan: n.store.ReserveSpan, Note: n.draws.Note, Nodes: n.addresses.Nodes,
 		Workers: cfg.Raft.Workers, Tick: cfg.Raft.Tick, ElectionTicks: cfg.Raft.ElectionTicks,
 		HeartbeatTicks: cfg.Raft.HeartbeatTicks, LogBytesMax: cfg.Raft.LogBytesMax,
 	})

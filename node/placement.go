@@ -1,6 +1,7 @@
 package node
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -37,6 +38,8 @@ func (n *Node) supervisePlacement() {
 		} else {
 			n.driver.Stop(l.Term)
 		}
+	} else {
+		n.driver.Stop(math.MaxUint64) // the replica may have been removed while it led
 	}
 	n.later(supervisePause, n.supervisePlacement)
 }

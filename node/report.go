@@ -73,6 +73,10 @@ func (n *Node) info() *pb.NodeInfo {
 			"floors_proposed_total":  float64(replicas.FloorsProposed),
 			"sweeps_total":           float64(replicas.Sweeps),
 			"versions_dropped_total": float64(replicas.VersionsDropped),
+
+			"replicas_removed_total":  float64(host.ReplicasRemoved),
+			"removal_notices_total":   float64(host.Notices),
+			"removal_questions_total": float64(host.Questions),
 		},
 	}
 	if n.cfg.CPUSeconds != nil {

@@ -124,6 +124,7 @@ func (r *round) applied(w *applyWork) {
 	if w.told != nil {
 		w.told(w.outcome)
 	}
+	g.tellThoseRemoved(w.removed)
 	g.resolvePending()
 	if w.err != nil {
 		g.fail(w.err)
@@ -133,7 +134,7 @@ func (r *round) applied(w *applyWork) {
 // checkConfiguration compares raft's configuration with the machine's: they
 // are computed apart from the same entries.
 func (g *Group) checkConfiguration(cs raftpb.ConfState) error {
-	if err := cs.Equivalent(confState(g.machine.Members())); err != nil {
+	if err := cs.Equivalent(confState(g.members())); err != nil {
 		return fmt.Errorf("%w: raft's configuration is not the descriptor's: %w", shard.ErrMalformed, err)
 	}
 	return nil

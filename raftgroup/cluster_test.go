@@ -80,6 +80,7 @@ func (n *testNode) start() {
 	n.machines = map[shard.ID]*register{}
 	cfg := Config{Node: n.id, Incarnation: n.incarnation, Env: n.env, Engine: n.engine,
 		Transport: &loopTransport{n: n, incarnation: n.incarnation},
+		Nodes:     n.c.ids,
 		NewMachine: func(g *Group, state *storage.ReplicaState) (Machine, error) {
 			m := newRegister(n.c.t, n.engine, g, state)
 			n.machines[g.Shard()] = m
@@ -155,11 +156,27 @@ func (c *cluster) bootstrap(id shard.ID, nodes ...shard.NodeID) {
 // until runs the loop until cond holds; a minute without is a failure.
 func (c *cluster) until(what string, cond func() bool) {
 	c.t.Helper()
-	for end := c.env.now + time.Minute; !cond(); {
+	if !c.within(time.Minute, cond) {
+		c.t.Fatalf("%v: not within a minute: %s", c.env.now, what)
+	}
+}
+
+// within runs the loop until cond holds, and tells whether it did in time.
+func (c *cluster) within(d time.Duration, cond func() bool) bool {
+	for end := c.env.now + d; !cond(); {
 		if c.env.now > end || !c.env.step() {
-			c.t.Fatalf("%v: not within a minute: %s", c.env.now, what)
+			return false
 		}
 	}
+	return true
+}
+
+// ids lists all nodes.
+func (c *cluster) ids() (ids []shard.NodeID) {
+	for _, n := range c.nodes {
+		ids = append(ids, n.id)
+	}
+	return ids
 }
 
 func (c *cluster) runFor(d time.Duration) {
@@ -355,6 +372,9 @@ func (t *loopTransport) Send(to shard.NodeID, size int, encode func([]byte) []by
 	e, _, err := nextMessage(frame)
 	if err != nil {
 		c.t.Errorf("an own message does not decode: %v", err)
+	}
+	if m := t.n.machines[e.shard]; m != nil && m.removed && m.g.replica == e.from && e.raft() {
+		c.t.Errorf("replica %d of shard %d was removed and sends %v", e.from, e.shard, e.msg.Type)
 	}
 	if c.sending != nil {
 		c.sending(t.n, &e)

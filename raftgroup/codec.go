@@ -16,7 +16,10 @@ import (
 // not use, and entries are contiguous by construction.
 //
 //	length    uvarint, of what follows
-//	flags     byte: flagStartKey, or flagNote alone: a note's bytes follow instead
+//	flags     byte: flagStartKey, or one of these alone:
+//	          flagNote: a note's bytes follow instead
+//	          flagRemoved: shard, replica that was removed, lowest replica that may follow it
+//	          flagAsk: shard, replica that asks whether it was removed
 //	shard, from replica, to replica   uvarints
 //	start key length and bytes, if flagged; reserved for appends that probe
 //	type      byte, raftpb's number
@@ -30,6 +33,8 @@ import (
 const (
 	flagStartKey byte = 1
 	flagNote     byte = 2
+	flagRemoved  byte = 4
+	flagAsk      byte = 8
 
 	fieldReject   byte = 1
 	fieldContext  byte = 2
@@ -53,9 +58,16 @@ type envelope struct {
 	from, to shard.ReplicaID
 	startKey []byte
 	note     []byte // not nil: there is nothing else; aliases the frame
-	msg      raftpb.Message
-	bytes    int64 // of memory, for the budget
+	// next is set in a notice that replica to was removed, and ask in a question of
+	// replica from whether it was; there is nothing else then but the shard.
+	next  shard.ReplicaID
+	ask   bool
+	msg   raftpb.Message
+	bytes int64 // of memory, for the budget
 }
+
+// raft tells whether there is a message of raft.
+func (e *envelope) raft() bool { return e.note == nil && e.next == 0 && !e.ask }
 
 // travels tells which types may come over the network. Forwarded proposals and
 // transfers are not used; MsgReadIndex and its response must not be: a deposed
@@ -227,6 +239,26 @@ func appendNote(b, note []byte) []byte {
 	return append(b, note...)
 }
 
+// appendRemoved appends a notice of removal with its length.
+func appendRemoved(b []byte, id shard.ID, replica, next shard.ReplicaID) []byte {
+	b = binary.AppendUvarint(b, uint64(1+uvarintBytes(uint64(id))+uvarintBytes(uint64(replica))+uvarintBytes(uint64(next))))
+	b = append(b, flagRemoved)
+	b = binary.AppendUvarint(b, uint64(id))
+	b = binary.AppendUvarint(b, uint64(replica))
+	return binary.AppendUvarint(b, uint64(next))
+}
+
+// appendAsk appends a replica's question whether it was removed, with its length.
+func appendAsk(b []byte, id shard.ID, replica shard.ReplicaID) []byte {
+	b = binary.AppendUvarint(b, uint64(1+uvarintBytes(uint64(id))+uvarintBytes(uint64(replica))))
+	b = append(b, flagAsk)
+	b = binary.AppendUvarint(b, uint64(id))
+	return binary.AppendUvarint(b, uint64(replica))
+}
+
+// removalBytesMax is what a notice or a question takes with its length.
+const removalBytesMax = lengthBytesMax + 1 + 3*10
+
 // nextMessage splits the first message off a frame and decodes it. The result
 // shares no memory with the frame, but for a note.
 func nextMessage(frame []byte) (e envelope, rest []byte, err error) {
@@ -250,6 +282,10 @@ func (d *decoder) envelope(e *envelope) {
 			d.fail("a note of %d bytes", len(d.b))
 		}
 		e.note, d.b = d.b, nil
+		return
+	}
+	if flags == flagRemoved || flags == flagAsk {
+		d.removal(e, flags == flagAsk)
 		return
 	}
 	if flags&^flagStartKey != 0 {
@@ -296,6 +332,19 @@ func (d *decoder) envelope(e *envelope) {
 	}
 	if fields&fieldSnapshot != 0 && d.err == nil {
 		d.snapshot(m)
+	}
+}
+
+func (d *decoder) removal(e *envelope, ask bool) {
+	e.shard, e.ask = shard.ID(d.uvarint()), ask
+	replica := shard.ReplicaID(d.uvarint())
+	if ask {
+		e.from = replica
+	} else {
+		e.to, e.next = replica, shard.ReplicaID(d.uvarint())
+	}
+	if d.err == nil && (e.shard == 0 || replica == 0 || uint64(max(replica, e.next)) >= positionMax || !ask && e.next <= replica) {
+		d.fail("replica %d of shard %d removed, or asks, with %d next", replica, e.shard, e.next)
 	}
 }
 

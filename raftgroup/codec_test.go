@@ -104,10 +104,54 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 	}
 }
 
+// Notices and questions about removals share frames with messages.
+func TestRemovalsTravel(t *testing.T) {
+	m := sampleMessages()[0]
+	frame := appendMessage(nil, 5, &m, messageBytes(5, &m))
+	frame = appendRemoved(frame, 1<<40, 300, 301)
+	frame = appendAsk(frame, 6, 7)
+	var got []envelope
+	for rest := frame; len(rest) > 0; {
+		e, r, err := nextMessage(rest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, rest = append(got, e), r
+	}
+	if len(got) != 3 || !got[0].raft() || got[1].raft() || got[2].raft() {
+		t.Fatalf("%+v", got)
+	}
+	if e := got[1]; e.shard != 1<<40 || e.to != 300 || e.next != 301 || e.ask {
+		t.Errorf("%+v", e)
+	}
+	if e := got[2]; e.shard != 6 || e.from != 7 || e.next != 0 || !e.ask {
+		t.Errorf("%+v", e)
+	}
+	for name, b := range map[string][]byte{
+		"removed and not passed": appendRemoved(nil, 5, 7, 7),
+		"no replica":             appendRemoved(nil, 5, 0, 7),
+		"no shard":               appendRemoved(nil, 0, 6, 7),
+		"a huge replica":         appendRemoved(nil, 5, 6, 1<<63),
+		"nobody asks":            appendAsk(nil, 5, 0),
+		"asks for no shard":      appendAsk(nil, 0, 5),
+		"two flags":              {4, flagAsk | flagRemoved, 5, 6, 7},
+		"too long":               {4, flagAsk, 5, 6, 7},
+		"too short":              {2, flagAsk, 5},
+		"nothing":                {1, flagRemoved},
+	} {
+		if _, _, err := nextMessage(b); !errors.Is(err, shard.ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func FuzzMessage(f *testing.F) {
 	for _, m := range sampleMessages() {
 		f.Add(appendMessage(nil, 5, &m, messageBytes(5, &m)))
 	}
+	f.Add(appendNote(nil, []byte("note")))
+	f.Add(appendRemoved(nil, 300, 7, 1<<40))
+	f.Add(appendAsk(nil, 300, 7))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		e, rest, err := nextMessage(frame)
 		if err != nil {
@@ -120,10 +164,26 @@ func FuzzMessage(f *testing.F) {
 			t.Fatal("nothing was consumed")
 		}
 		// What decodes encodes to something that decodes to the same.
-		again := appendMessage(nil, e.shard, &e.msg, messageBytes(e.shard, &e.msg))
+		var again []byte
+		switch {
+		case e.note != nil:
+			again = appendNote(nil, e.note)
+		case e.next != 0:
+			again = appendRemoved(nil, e.shard, e.to, e.next)
+		case e.ask:
+			again = appendAsk(nil, e.shard, e.from)
+		default:
+			again = appendMessage(nil, e.shard, &e.msg, messageBytes(e.shard, &e.msg))
+		}
+		if e.next != 0 || e.ask {
+			if len(again) > removalBytesMax {
+				t.Fatalf("%d bytes", len(again))
+			}
+		}
 		e2, _, err := nextMessage(again)
-		if err != nil || !reflect.DeepEqual(e.msg, e2.msg) {
-			t.Fatalf("%+v became %+v, error %v", e.msg, e2.msg, err)
+		e.startKey, e.bytes, e2.bytes = nil, 0, 0
+		if err != nil || !reflect.DeepEqual(e, e2) {
+			t.Fatalf("%+v became %+v, error %v", e, e2, err)
 		}
 	})
 }

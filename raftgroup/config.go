@@ -71,6 +71,9 @@ func (c *Config) setDefaults() {
 	if c.ReserveSpan == nil {
 		c.ReserveSpan = func(*storage.ReplicaState) (func(), error) { return func() {}, nil }
 	}
+	if c.Nodes == nil {
+		c.Nodes = func() []shard.NodeID { return nil }
+	}
 	if c.Note == nil {
 		c.Note = func(shard.NodeID, []byte) {}
 	}

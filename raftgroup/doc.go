@@ -27,6 +27,14 @@
 // which is a Receiver. Callbacks run on the group's turn and must not block.
 // Close the transport before the host, and the host before the engine.
 //
+// # Membership
+//
+// changes by one learner, or by one joint configuration at a time, which is left
+// explicitly; whoever leads finishes what its author did not (membership.go, joint.go).
+// A replica ends when there is proof that it was removed, with one batch that leaves a
+// tombstone in its place; a message for it finds nobody from then on (remove.go). Who
+// was away when it was removed asks (ask.go).
+//
 // # What it never does
 //
 // It knows nothing of keys, revisions or commands: an operation is bytes. It
@@ -39,7 +47,8 @@
 // # Reading order
 //
 // host.go, group.go, machine.go; worker.go, round.go, turn.go, ready.go,
-// sync.go, apply.go; propose.go, read.go, membership.go, transfer.go;
+// sync.go, apply.go; propose.go, read.go; membership.go, joint.go, transfer.go,
+// remove.go, ask.go;
 // codec.go, receive.go, send.go; snapshot_send.go, snapshot_receive.go,
 // install.go; truncate.go, status.go.
 package raftgroup

@@ -12,7 +12,7 @@ import (
 )
 
 // register is a Machine over the real engine: an operation "key=value" writes a
-// version, "corrupt" is corruption. It checks how it is called.
+// version, "corrupt" is corruption, "version" changes the epoch. It checks how it is called.
 type register struct {
 	expecting  bool
 	t          testing.TB
@@ -24,6 +24,7 @@ type register struct {
 	installing bool
 	installs   int
 	stopped    error
+	removed    bool
 	applies    int // operations
 }
 
@@ -43,11 +44,11 @@ func newRegister(t testing.TB, e *storage.Engine, g *Group, state *storage.Repli
 	return m
 }
 
-func (m *register) Members() []Member {
+func (m *register) Descriptor() *shard.Descriptor {
 	if m.state == nil {
 		return nil
 	}
-	return m.state.Descriptor.Replicas
+	return &m.state.Descriptor
 }
 
 func (m *register) Applied() Position {
@@ -61,8 +62,12 @@ func (m *register) Apply(b *storage.Batch, at Position, op []byte) (Result, erro
 	if m.staged || m.installing || m.stopped != nil {
 		m.t.Errorf("shard %d: Apply at a time when it must not be", m.g.Shard())
 	}
-	if string(op) == "corrupt" {
+	switch string(op) {
+	case "corrupt":
 		return Result{}, errCorrupt
+	case "version":
+		m.state.Descriptor.Epoch.Version++ // as a split does
+		return Result{}, nil
 	}
 	key, value, ok := bytes.Cut(op, []byte("="))
 	if !ok {
@@ -149,6 +154,16 @@ func (m *register) Stopped(err error) {
 		m.t.Errorf("shard %d: stopped twice", m.g.Shard())
 	}
 	m.stopped = err
+}
+
+func (m *register) Removed() {
+	if m.stopped == nil || m.removed {
+		m.t.Errorf("shard %d: removed at a time when it must not be", m.g.Shard())
+	}
+	m.removed = true
+	if _, ok, err := m.engine.ReplicaState(m.g.Shard()); ok || err != nil {
+		m.t.Errorf("shard %d: removed, and the engine has a state: %v, %v", m.g.Shard(), ok, err)
+	}
 }
 
 // get reads the newest value of a key from the engine.

@@ -25,6 +25,11 @@ type Group struct {
 	// receiving is set while a snapshot for this group is under way, from its
 	// first byte until it is installed or given up.
 	receiving atomic.Bool
+	// proof is what the applied descriptor proves of removals; told is the host's tick,
+	// plus one, at which a replica was last told of its own. gone: this one was removed.
+	proof atomic.Pointer[proof]
+	told  atomic.Uint64
+	gone  atomic.Bool
 	// term is that of raft, stored before anything that speaks of it leaves.
 	term atomic.Uint64
 
@@ -45,6 +50,10 @@ type Group struct {
 	clock      uint64           // ticks
 
 	peers []peer
+	joint bool // the applied configuration is
+	// jointSince is the clock from which on this leader might have left it.
+	jointSince uint64
+	asking     asking
 
 	// uncovered: term, vote or entries were staged, and no sync that was asked
 	// for since covers them. cover is the last sync that was asked for after
@@ -199,7 +208,7 @@ type raftStorage struct {
 
 func (s raftStorage) InitialState() (raftpb.HardState, raftpb.ConfState, error) {
 	hs, err := s.Log.InitialState()
-	return hs, confState(s.g.machine.Members()), err
+	return hs, confState(s.g.members()), err
 }
 
 func (s raftStorage) Snapshot() (raftpb.Snapshot, error) { return s.g.openSnapshot() }

@@ -34,6 +34,10 @@ type Config struct {
 	// It is called outside the group's turn and must not block. nil: every span is free.
 	ReserveSpan func(state *storage.ReplicaState) (release func(), err error)
 
+	// Nodes lists the nodes of the cluster as far as this one knows: whom to ask
+	// whether a replica was removed. It must not block. nil: only peers are asked.
+	Nodes func() []shard.NodeID
+
 	// Note takes what another node's Note has sent. It is called by the transport
 	// and must not block; note is valid during the call only. nil: notes are dropped.
 	Note func(from shard.NodeID, note []byte)
@@ -82,6 +86,8 @@ type Host struct {
 
 	proposalBytes, incomingBytes, readsWaiting atomic.Int64
 	snapshotsOut, snapshotsIn                  atomic.Int64
+	ticks                                      atomic.Uint64
+	notices                                    atomic.Int64 // of removals, in this tick
 	stats                                      hostCounters
 }
 
@@ -164,7 +170,8 @@ func (h *Host) Group(id shard.ID) (*Group, bool) {
 // Groups lists all groups in order of shard. The slice is the caller's.
 func (h *Host) Groups() []*Group { return slices.Clone(*h.sorted.Load()) }
 
-// create makes the group of a replica and schedules its first turn.
+// create makes the group of a replica and schedules its first turn. ErrRemoved: a
+// tombstone forbids the replica.
 func (h *Host) create(id shard.ID, replica shard.ReplicaID, initialized bool) (*Group, error) {
 	h.createMu.Lock()
 	defer h.createMu.Unlock()
@@ -173,6 +180,11 @@ func (h *Host) create(id shard.ID, replica shard.ReplicaID, initialized bool) (*
 	}
 	if g, ok := h.Group(id); ok {
 		return g, nil
+	}
+	// After the look for a group: one that is removed is forgotten after its tombstone
+	// is visible.
+	if out, err := h.forbidden(id, replica); err != nil || out {
+		return nil, cmp.Or(err, ErrRemoved)
 	}
 	g, err := newGroup(h, id, replica, initialized)
 	if err != nil {
@@ -199,6 +211,8 @@ func (h *Host) tick() {
 	if h.closed.Load() {
 		return
 	}
+	h.ticks.Add(1)
+	h.notices.Store(0)
 	for _, g := range *h.sorted.Load() {
 		g.pushTick()
 	}

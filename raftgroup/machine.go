@@ -28,9 +28,10 @@ type Member = shard.Replica
 // its own turn only, never concurrently; it must not block, and must not call
 // back into the group but for the methods of Group that say so.
 type Machine interface {
-	// Members is the configuration of the applied state, in order of ID; empty
-	// for a replica that is not initialized.
-	Members() []Member
+	// Descriptor is that of the applied state, with the changes of this turn; nil for
+	// a replica that is not initialized. The group does not modify it, and does
+	// not keep it.
+	Descriptor() *shard.Descriptor
 
 	// Applied is the position of the last applied entry; zero if not initialized.
 	Applied() Position
@@ -71,8 +72,13 @@ type Machine interface {
 	// leadership, on every change of it.
 	LeaderChanged(l Leadership)
 
-	// Stopped reports that the replica takes no further part, and why.
+	// Stopped reports that the replica takes no further part, and why. If err is
+	// ErrRemoved its data is about to go: whoever reads it must find out.
 	Stopped(err error)
+
+	// Removed follows Stopped once nothing of the replica is left in the store. No
+	// other method is called after it.
+	Removed()
 }
 
 // Leadership is what a replica believes of its group.

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -17,6 +18,9 @@ type mailbox struct {
 	// queued: the group is in the run queue, in a round, or parked. See worker.
 	queued bool
 	closed error // non-nil: nothing is taken any more, and why
+	// removed is the lowest replica ID that may follow this replica, once there is
+	// proof of its removal. It is stored under mu, and only grows.
+	removed atomic.Uint64
 	mail
 }
 
@@ -92,11 +96,11 @@ func (b *mailbox) takeInstalled() *installedSnapshot {
 }
 
 // release ends the group's turn: it clears the queued flag and returns true if
-// nothing came in meanwhile.
-func (b *mailbox) release() bool {
+// nothing came in meanwhile, and no removal waits. gone: it was carried out.
+func (b *mailbox) release(gone bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.mail.empty() {
+	if !b.mail.empty() || b.removed.Load() != 0 && !gone {
 		return false
 	}
 	b.queued = false

@@ -10,8 +10,11 @@ import (
 )
 
 // ProposeMembership proposes a change that the machine must accept; see
-// shard.MembershipChange. done is called exactly once: nil once applied; the
-// refusal otherwise, and ErrUndetermined if it may still take effect.
+// shard.MembershipChange. done is called exactly once: nil once applied;
+// ErrUndetermined if it may still take effect. Otherwise nothing was done: an
+// InvalidError or WrongShardError if it does not fit the applied descriptor, a
+// NotReadyError if it would do harm now, ErrDropped while another one is under
+// way, a NotLeaderError.
 func (g *Group) ProposeMembership(term uint64, m shard.MembershipChange, done func(error)) {
 	g.pushControl(control{run: func() { g.proposeMembership(term, &m, done) }, abandon: done})
 }
@@ -28,7 +31,7 @@ func (g *Group) proposeMembership(term uint64, m *shard.MembershipChange, done f
 		done(fmt.Errorf("an earlier membership change may be unapplied: %w", shard.ErrDropped))
 		return
 	}
-	if err := checkMembership(m, g.machine.Members(), g.replica); err != nil {
+	if err := g.checkMembership(m); err != nil {
 		done(err)
 		return
 	}
@@ -46,35 +49,84 @@ func (g *Group) proposeMembership(term uint64, m *shard.MembershipChange, done f
 	}
 	// raft refuses by making the entry an empty normal one, in our own slice.
 	if entries[0].Type != raftpb.EntryConfChangeV2 {
-		done(&shard.InvalidError{Field: "membership change", Reason: "was refused by raft: another one is unapplied, or the configuration is joint"})
+		done(&shard.NotReadyError{Shard: g.shard, Reason: "raft refused the change: another one is unapplied, or the configuration is joint"})
 		return
 	}
 	g.confIndex = entries[0].Index
 	g.pending = append(g.pending, pendingEntry{at: Position{Index: entries[0].Index, Term: entries[0].Term}, since: g.clock, membership: done})
 }
 
-// checkMembership refuses what does not fit the members' roles, and to let a
-// leader leave a joint configuration by which it ceases to vote: it would lead
-// nobody from then on, and one failure could strand those who do not know yet
-// that it was left. Epochs are the machine's: it compares them when the change is
-// applied.
-func checkMembership(m *shard.MembershipChange, members []Member, self shard.ReplicaID) error {
-	d := shard.Descriptor{ID: m.Shard, Epoch: m.Epoch, Replicas: members}
-	for _, r := range members {
-		d.NextReplica = max(d.NextReplica, r.ID+1)
+// checkMembership refuses what does not fit the applied descriptor, and what does
+// but would do harm now.
+func (g *Group) checkMembership(m *shard.MembershipChange) error {
+	d := g.machine.Descriptor()
+	after, err := m.Apply(d)
+	if err != nil {
+		return err
 	}
+	refuse := func(format string, args ...any) error {
+		return &shard.NotReadyError{Shard: g.shard, Reason: fmt.Sprintf(format, args...)}
+	}
+	if g.transfer != nil {
+		return refuse("leadership is being handed to replica %d", g.transfer.to)
+	}
+	joint := false
+	f := g.followers()
 	for _, c := range m.Changes {
-		if c.Kind == shard.AddLearner {
-			d.NextReplica = max(d.NextReplica, c.Replica)
+		switch c.Kind {
+		case shard.LeaveJoint:
+			// It would lead nobody from then on, and one failure could strand those who do
+			// not know yet that the joint configuration was left.
+			if r, ok := d.Replica(g.replica); ok && r.Role == shard.Outgoing {
+				return refuse("the leader, replica %d, ceases to vote when the joint configuration is left; another one has to lead first", g.replica)
+			}
+		case shard.Promote:
+			joint = true
+			// A voter that is behind, or not there, is one that no majority can count on.
+			if !f.caughtUp(c.Replica) {
+				return refuse("learner %d is not caught up (it has %d of %d entries) or was not heard from lately", c.Replica, f.of(c.Replica).Match, f.commit)
+			}
+		case shard.Demote:
+			joint = true
 		}
 	}
-	if len(m.Changes) == 1 && m.Changes[0].Kind == shard.LeaveJoint {
-		if r, ok := d.Replica(self); ok && r.Role == shard.Outgoing {
-			return &shard.InvalidError{Field: "membership change", Reason: "leaves the joint configuration under a leader that ceases to vote by it; transfer leadership first"}
+	if joint {
+		return g.checkMajority(f, &after)
+	}
+	return nil
+}
+
+// checkMajority refuses a joint change after which those who vote and live would be
+// no majority: the shard would stop when it is left.
+func (g *Group) checkMajority(f *followers, after *shard.Descriptor) error {
+	voters := 0
+	var silent []shard.NodeID
+	for _, r := range after.Replicas {
+		if !role(r.Role).stays() {
+			continue
+		}
+		voters++
+		if !f.live(r.ID) {
+			silent = append(silent, r.Node)
 		}
 	}
-	_, err := m.Apply(&d)
-	return err
+	if voters-len(silent) > voters/2 {
+		return nil
+	}
+	return &shard.NotReadyError{Shard: g.shard, Reason: fmt.Sprintf(
+		"it would lose its majority: of %d voters after the change those on nodes %v were not heard from lately", voters, silent)}
+}
+
+// tellThoseRemoved tells replicas of their removal, which the leader has applied.
+func (g *Group) tellThoseRemoved(members []Member) {
+	if _, leads := g.leads(); !leads {
+		return
+	}
+	for _, m := range members {
+		if p := g.proof.Load(); p.covers(m.ID) {
+			g.notifyRemoved(m.ID, m.Node, p.follows(m.Node))
+		}
+	}
 }
 
 // confChange is raft's form of a membership change. A voter never leaves but by
@@ -114,7 +166,13 @@ func (g *Group) applyMembership(b *storage.Batch, w *applyWork, at Position, e *
 	}
 	if accepted {
 		w.changes = append(w.changes, cc)
+		before := g.peers
 		g.loadPeers()
+		for _, p := range before {
+			if p.role != 0 && g.peer(p.replica) == nil {
+				w.removed = append(w.removed, Member{ID: p.replica, Node: p.node})
+			}
+		}
 	}
 	if mine != nil {
 		w.told, w.outcome = mine.membership, res.Err

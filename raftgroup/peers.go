@@ -24,6 +24,9 @@ func (r role) votes() bool {
 	return r == role(shard.Voter) || r == role(shard.Incoming) || r == role(shard.Outgoing)
 }
 
+// stays tells whether the peer votes when a joint configuration has been left.
+func (r role) stays() bool { return r == role(shard.Voter) || r == role(shard.Incoming) }
+
 type peerNode struct {
 	replica shard.ReplicaID
 	node    shard.NodeID
@@ -42,14 +45,21 @@ func (g *Group) peer(id shard.ReplicaID) *peer {
 func (g *Group) loadPeers() {
 	old := g.peers
 	g.peers = nil
-	for _, m := range g.machine.Members() {
+	was := g.joint
+	g.joint = false
+	for _, m := range g.members() {
+		g.joint = g.joint || m.Role == shard.Incoming || m.Role == shard.Outgoing
 		p := peer{replica: m.ID, node: m.Node, role: role(m.Role), heard: g.clock}
 		g.peers = append(g.peers, p)
 	}
+	if g.joint && !was {
+		g.jointSince = g.clock
+	}
+	removed := g.publishProof()
 	for _, o := range old {
 		if p := g.peer(o.replica); p != nil {
 			p.heard = o.heard
-		} else {
+		} else if !removed.covers(o.replica) {
 			o.role = 0
 			g.peers = append(g.peers, o)
 		}
@@ -59,10 +69,13 @@ func (g *Group) loadPeers() {
 }
 
 // heardFrom notes a message, and where its sender is if the configuration does
-// not say.
-func (g *Group) heardFrom(id shard.ReplicaID, node shard.NodeID) {
+// not say. false: the message is not to be stepped, because its sender was removed.
+// Whatever it says was overtaken: it has no part in any configuration since.
+func (g *Group) heardFrom(id shard.ReplicaID, node shard.NodeID) bool {
 	p := g.peer(id)
 	switch {
+	case p == nil && g.tellRemoved(id, node):
+		return false
 	case p == nil:
 		g.peers = append(g.peers, peer{replica: id, node: node, heard: g.clock})
 		g.forgetStrangers()
@@ -73,6 +86,15 @@ func (g *Group) heardFrom(id shard.ReplicaID, node shard.NodeID) {
 	default:
 		p.heard = g.clock
 	}
+	return true
+}
+
+// members are those of the applied descriptor; none if the replica is not initialized.
+func (g *Group) members() []Member {
+	if d := g.machine.Descriptor(); d != nil {
+		return d.Replicas
+	}
+	return nil
 }
 
 // forgetStrangers keeps the learnedPeersMax non-members that came last.

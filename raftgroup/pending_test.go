@@ -39,17 +39,3 @@ func TestPendingEntriesOutOfOrder(t *testing.T) {
 		t.Error("not found: its proposals would be reported as dropped")
 	}
 }
-
-// A leader that is on its way out of the configuration does not leave the joint
-// one; a leader that stays may.
-func TestOutgoingLeaderDoesNotLeaveJoint(t *testing.T) {
-	m := &shard.MembershipChange{Changes: []shard.Change{{Kind: shard.LeaveJoint}}}
-	members := []Member{{ID: 1, Node: 1, Role: shard.Outgoing}, {ID: 2, Node: 2, Role: shard.Incoming}}
-	var invalid *shard.InvalidError
-	if err := checkMembership(m, members, 1); !errors.As(err, &invalid) {
-		t.Errorf("outgoing: %v", err)
-	}
-	if err := checkMembership(m, members, 2); err != nil {
-		t.Errorf("incoming: %v", err)
-	}
-}

@@ -25,7 +25,7 @@ func Promises(frame []byte, each func(Promise)) error {
 		if err != nil {
 			return err
 		}
-		if e.note != nil {
+		if !e.raft() {
 			frame = rest
 			continue
 		}

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"errors"
 	"fmt"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -18,22 +19,32 @@ func (h *Host) Receive(from shard.NodeID, frame []byte) error {
 		if err != nil {
 			return err
 		}
-		if e.note != nil {
-			if h.loaded.Load() && !h.closed.Load() {
-				h.cfg.Note(from, e.note)
-			}
-			frame = rest
-			continue
-		}
-		if e.msg.Type == raftpb.MsgSnap {
+		frame = rest
+		switch {
+		case !e.raft():
+			h.receiveOther(from, &e)
+		case e.msg.Type == raftpb.MsgSnap:
 			return fmt.Errorf("%w: a snapshot's message came without the snapshot", shard.ErrMalformed)
-		}
-		if !h.receive(from, &e) {
+		case !h.receive(from, &e):
 			h.stats.messagesDropped.Add(1)
 		}
-		frame = rest
 	}
 	return nil
+}
+
+// receiveOther takes what is no message of raft.
+func (h *Host) receiveOther(from shard.NodeID, e *envelope) {
+	if !h.loaded.Load() || h.closed.Load() {
+		return
+	}
+	switch g, here := h.Group(e.shard); {
+	case e.note != nil:
+		h.cfg.Note(from, e.note)
+	case here && e.ask:
+		g.tellRemoved(e.from, from)
+	case here && e.to == g.replica:
+		g.pushRemoved(e.next)
+	}
 }
 
 func (h *Host) receive(from shard.NodeID, e *envelope) bool {
@@ -41,7 +52,7 @@ func (h *Host) receive(from shard.NodeID, e *envelope) bool {
 		h.incomingBytes.Add(-e.bytes)
 		return false
 	}
-	g := h.addressee(e)
+	g := h.addressee(from, e)
 	if g == nil || !g.pushMessage(incoming{node: from, bytes: e.bytes, msg: e.msg}) {
 		h.incomingBytes.Add(-e.bytes)
 		return false
@@ -50,9 +61,11 @@ func (h *Host) receive(from shard.NodeID, e *envelope) bool {
 }
 
 // addressee finds the group of a message, or creates an uninitialized one; nil
-// if the message is for nobody. A message to a lower replica ID is for a
-// replica that was replaced. One to a higher ID proves that ours was removed.
-func (h *Host) addressee(e *envelope) *Group {
+// if the message is for nobody. A message to a higher replica ID proves that ours was
+// removed: the shard has given a later one to this node. It is dropped; raft sends
+// another, which finds the place free. One to a lower ID is for a replica that
+// was removed here; who sent it may have missed his own removal.
+func (h *Host) addressee(from shard.NodeID, e *envelope) *Group {
 	if !h.loaded.Load() || h.closed.Load() {
 		return nil
 	}
@@ -62,12 +75,19 @@ func (h *Host) addressee(e *envelope) *Group {
 			return nil
 		}
 		var err error
-		if g, err = h.create(e.shard, e.to, false); err != nil {
+		if g, err = h.create(e.shard, e.to, false); errors.Is(err, ErrRemoved) {
+			return nil // delayed for long, or from one who missed much
+		} else if err != nil {
 			h.log.Warn("a replica could not be created", "shard", uint64(e.shard), "replica", uint64(e.to), "error", err)
 			return nil
 		}
 	}
-	if g.replica != e.to {
+	switch {
+	case e.to > g.replica:
+		g.pushRemoved(e.to)
+		return nil
+	case e.to < g.replica:
+		g.tellRemoved(e.from, from)
 		return nil
 	}
 	return g

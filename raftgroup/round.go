@@ -25,6 +25,7 @@ type applyWork struct {
 	g       *Group
 	msg     raftpb.Message
 	changes []raftpb.ConfChangeV2 // accepted, in order
+	removed []Member              // by these changes
 	told    func(error)           // who proposed a membership change that was applied
 	outcome error
 	first   int // of this group's proposals in round.finished
@@ -79,7 +80,7 @@ func (g *Group) release() {
 		g.w.enqueue(g)
 		return
 	}
-	if !g.box.release() {
+	if !g.box.release(g.gone.Load()) {
 		g.w.enqueue(g)
 	}
 }

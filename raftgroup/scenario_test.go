@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -89,7 +90,14 @@ func (s *scenario) run(t *testing.T, d *datadriven.TestData) string {
 	case "outcomes":
 		return s.outcomes()
 	case "change":
-		if err := c.change(scenarioShard, parseChanges(t, d.Input)...); err != nil {
+		changes := parseChanges(t, d.Input)
+		err := c.change(scenarioShard, changes...)
+		// A learner that has its snapshot may not have said so yet.
+		for end := c.env.now + time.Second; errors.As(err, new(*shard.NotReadyError)) && c.env.now < end; {
+			c.runFor(10 * time.Millisecond)
+			err = c.change(scenarioShard, changes...)
+		}
+		if err != nil {
 			return err.Error() + "\n"
 		}
 		return "ok\n"

@@ -30,10 +30,10 @@ func (h *Host) ReceiveSnapshot(from shard.NodeID, header []byte) (SnapshotSink, 
 	if err != nil {
 		return nil, err
 	}
-	if len(rest) > 0 || e.note != nil || e.msg.Type != raftpb.MsgSnap {
+	if len(rest) > 0 || !e.raft() || e.msg.Type != raftpb.MsgSnap {
 		return nil, fmt.Errorf("%w: the header of a snapshot is not one MsgSnap", shard.ErrMalformed)
 	}
-	g := h.addressee(&e)
+	g := h.addressee(from, &e)
 	if g == nil {
 		return nil, fmt.Errorf("replica %d of shard %d is not here: %w", e.to, e.shard, shard.ErrUnavailable)
 	}
@@ -129,7 +129,11 @@ func (g *Group) pushSnapshot(s *receivedSnapshot) error {
 // stepSnapshot gives raft the message; a Ready with the snapshot follows unless
 // raft has no use for it.
 func (g *Group) stepSnapshot(s *receivedSnapshot) {
-	g.heardFrom(shard.ReplicaID(s.msg.From), s.node)
+	if !g.heardFrom(shard.ReplicaID(s.msg.From), s.node) {
+		g.abandonSnapshot(s)
+		return
+	}
+	g.heardLeader(&s.msg)
 	g.candidate = s
 	_ = g.rn.Step(s.msg)
 }

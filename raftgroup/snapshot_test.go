@@ -180,7 +180,10 @@ func TestForeignSnapshotsAreRefused(t *testing.T) {
 	c.start()
 	c.put(5, "k=v")
 	l := c.waitLeader(5)
-	to := shard.NodeID(uint64(l.id)%3 + 1)
+	to := shard.NodeID(3)
+	if l.id == to {
+		to = 2
+	}
 	tr := &loopTransport{n: l, incarnation: l.incarnation}
 	send := func(change func(*raftpb.Message)) error {
 		view := l.engine.NewSnapshot()
@@ -203,8 +206,8 @@ func TestForeignSnapshotsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := send(func(m *raftpb.Message) { m.To = 77 }); !errors.Is(err, shard.ErrUnavailable) {
-		t.Errorf("another replica: %v", err)
+	if err := send(func(m *raftpb.Message) { m.To = uint64(6 - l.id - to) }); !errors.Is(err, shard.ErrUnavailable) {
+		t.Errorf("for a replica of a lower ID: %v", err)
 	}
 	if c.node(to).group(5).receiving.Load() || c.node(to).host.snapshotsIn.Load() != 0 {
 		t.Error("the slot is not free")
@@ -351,6 +354,10 @@ func TestOutgoingSnapshotsAreBounded(t *testing.T) {
 	}
 	if got := c.node(1).host.snapshotsOut.Load(); got != snapshotsPerGroupMax {
 		t.Errorf("%d are counted", got)
+	}
+	c.node(1).host.Close()
+	if got := c.node(1).host.snapshotsOut.Load(); got != 0 {
+		t.Errorf("%d are counted of a group that has stopped", got)
 	}
 }
 

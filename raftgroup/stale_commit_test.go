@@ -59,7 +59,7 @@ func TestVoterRestartsTwoConfigurationsBehind(t *testing.T) {
 		}
 	}
 	a.start()
-	t.Logf("restarted: applied %d, entry that leaves %d, members %+v", a.machine(5).Applied().Index, leave, a.machine(5).Members())
+	t.Logf("restarted: applied %d, entry that leaves %d, members %+v", a.machine(5).Applied().Index, leave, a.machine(5).Descriptor().Replicas)
 	for range 200 {
 		c.runFor(100 * time.Millisecond)
 		for _, n := range []*testNode{a, b} {

@@ -8,13 +8,17 @@ type HostStats struct {
 	// Readies that groups produced.
 	Readies                       uint64
 	SnapshotsSent, SnapshotsTaken uint64
-	ProposalBytes, IncomingBytes  int64
+	// Replicas removed from this node; replicas of others that were told of their
+	// removal; questions whether own ones were removed.
+	ReplicasRemoved, Notices, Questions uint64
+	ProposalBytes, IncomingBytes        int64
 }
 
 type hostCounters struct {
 	rounds, groupsInRounds, syncedRounds, entries, operations atomic.Uint64
 	messages, messagesDropped, readIndexes, reads, readies    atomic.Uint64
 	snapshotsSent, snapshotsTaken                             atomic.Uint64
+	replicasRemoved, notices, questions                       atomic.Uint64
 }
 
 // Stats of the host. Operations per entry is Operations/Entries, groups per
@@ -27,6 +31,7 @@ func (h *Host) Stats() HostStats {
 		Messages: c.messages.Load(), MessagesDropped: c.messagesDropped.Load(),
 		ReadIndexes: c.readIndexes.Load(), Reads: c.reads.Load(), Readies: c.readies.Load(),
 		SnapshotsSent: c.snapshotsSent.Load(), SnapshotsTaken: c.snapshotsTaken.Load(),
+		ReplicasRemoved: c.replicasRemoved.Load(), Notices: c.notices.Load(), Questions: c.questions.Load(),
 		ProposalBytes: h.proposalBytes.Load(), IncomingBytes: h.incomingBytes.Load(),
 	}
 }

@@ -29,6 +29,7 @@ func (g *Group) abandonAll(refusal error) {
 	}
 	for _, s := range g.opened {
 		_ = s.snapshot.Close()
+		g.h.snapshotsOut.Add(-1)
 	}
 	g.opened = nil
 	if s := g.install; s != nil {

@@ -74,6 +74,9 @@ func (d *delivery) deliver() {
 		g.h.ingest.Submit(func() { g.ingest(s) })
 		return
 	}
+	if g.gone.Load() {
+		return // a removed replica says nothing any more
+	}
 	local := false
 	for i := range d.msgs {
 		if shard.ReplicaID(d.msgs[i].To) == g.replica {

@@ -16,7 +16,8 @@ type transfer struct {
 
 // TransferLeader asks the leader to hand over. done is called when this replica
 // no longer leads (nil), or after an election timeout with an error. Refused
-// while membership changes are unapplied: the successor could not campaign.
+// while membership changes are unapplied: the successor could not campaign; and,
+// with a NotReadyError, to a replica that lags or is silent.
 func (g *Group) TransferLeader(to shard.ReplicaID, done func(error)) {
 	g.pushControl(control{run: func() { g.startTransfer(to, done) }, abandon: done})
 }
@@ -35,6 +36,9 @@ func (g *Group) startTransfer(to shard.ReplicaID, done func(error)) {
 		done(fmt.Errorf("a transfer to replica %d is under way: %w", g.transfer.to, shard.ErrDropped))
 	case g.applied.Term != term || g.confIndex > g.applied.Index:
 		done(fmt.Errorf("a membership change may be unapplied: %w", shard.ErrDropped))
+	case !g.followers().mayFollow(to):
+		// Writes would wait an election timeout for it in vain.
+		done(&shard.NotReadyError{Shard: g.shard, Reason: fmt.Sprintf("replica %d is not caught up or was not heard from lately; it cannot lead now", to)})
 	default:
 		g.transfer = &transfer{to: to, term: term, since: g.clock, done: done}
 		g.rn.TransferLeader(uint64(to))

@@ -12,6 +12,9 @@ import (
 // at most one Ready.
 func (g *Group) turn(r *round) {
 	if g.dead != nil {
+		if next := g.removed(); next != 0 {
+			g.remove(next)
+		}
 		g.discardMail()
 		return
 	}
@@ -26,6 +29,10 @@ func (g *Group) turn(r *round) {
 		if g.dead != nil {
 			return
 		}
+	}
+	if next := g.removed(); next != 0 {
+		g.remove(next)
+		return
 	}
 	if g.in.empty() {
 		g.box.take(&g.in)
@@ -76,8 +83,11 @@ func (g *Group) stepMessages(in *mail) {
 	for i := range in.messages {
 		m := &in.messages[i]
 		bytes += m.bytes
-		g.heardFrom(shard.ReplicaID(m.msg.From), m.node)
-		// Refusals concern senders that are no members any more.
+		if !g.heardFrom(shard.ReplicaID(m.msg.From), m.node) {
+			continue
+		}
+		g.heardLeader(&m.msg)
+		// Refusals concern senders that are no members here.
 		_ = g.rn.Step(m.msg)
 	}
 	g.h.incomingBytes.Add(-bytes)
@@ -94,6 +104,8 @@ func (g *Group) stepTicks(ticks int) {
 	g.expireReadIndex()
 	g.expirePending()
 	g.expireTransfer()
+	g.finishJoint()
+	g.ask()
 }
 
 // settle follows everything that changed in the turn, after the apply batch is

@@ -67,4 +67,7 @@ var counterHelp = map[string]string{
 	"floors_proposed_total":       "Floors proposed by this node as a leader.",
 	"sweeps_total":                "Sweeps of a replica's versions below its floor.",
 	"versions_dropped_total":      "Versions below the floor that this node has dropped.",
+	"replicas_removed_total":      "Replicas that were removed from this node, with their data.",
+	"removal_notices_total":       "Replicas of other nodes that this one has told of their removal.",
+	"removal_questions_total":     "Times that a replica without a leader has asked a node whether it was removed.",
 }

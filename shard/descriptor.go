@@ -96,6 +96,13 @@ func (d *Descriptor) ReplicaOn(node NodeID) (Replica, bool) {
 	return Replica{}, false
 }
 
+// Removed tells whether d proves that a replica of the shard was removed. Such a
+// proof holds for ever: IDs are given in ascending order and never twice.
+func (d *Descriptor) Removed(id ReplicaID) bool {
+	_, member := d.Replica(id)
+	return !member && id < d.NextReplica
+}
+
 // Clone is a deep copy of d.
 func (d *Descriptor) Clone() Descriptor {
 	c := *d

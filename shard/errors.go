@@ -112,6 +112,19 @@ type DeniedError struct{ Reason string }
 
 func (e *DeniedError) Error() string { return "denied: " + e.Reason }
 
+// NotReadyError: a change of a shard's membership or leadership that fits its
+// descriptor, and that its leader refuses for now: a learner is not caught up, a
+// majority would be lost. Nothing was done; try again when the reason is gone, or
+// decide otherwise.
+type NotReadyError struct {
+	Shard  ID
+	Reason string
+}
+
+func (e *NotReadyError) Error() string {
+	return fmt.Sprintf("shard %d is not ready for this: %s", e.Shard, e.Reason)
+}
+
 // InternalError is an unexpected failure of the server, in words. It is not
 // known whether a write took effect.
 type InternalError struct{ Reason string }
@@ -140,6 +153,7 @@ const (
 	codeDenied         errorCode = 15
 	codeOutcomeLost    errorCode = 16
 	codeRangeTooWide   errorCode = 17
+	codeNotReady       errorCode = 18
 )
 
 var codesOfErrors = []struct {
@@ -164,6 +178,7 @@ func AppendError(b []byte, err error) []byte {
 	var wrongShard *WrongShardError
 	var denied *DeniedError
 	var lost *OutcomeLostError
+	var notReady *NotReadyError
 	switch {
 	case errors.As(err, &denied):
 		return appendBytes(append(b, byte(codeDenied)), []byte(denied.Reason))
@@ -186,6 +201,9 @@ func AppendError(b []byte, err error) []byte {
 			b = appendBytes(b, AppendDescriptor(nil, &known[i]))
 		}
 		return b
+	case errors.As(err, &notReady):
+		b = appendUvarints(append(b, byte(codeNotReady)), uint64(notReady.Shard))
+		return appendBytes(b, []byte(notReady.Reason))
 	}
 	for _, c := range codesOfErrors {
 		if errors.Is(err, c.err) {
@@ -238,6 +256,8 @@ func (r *reader) error() error {
 		return e
 	case codeDenied:
 		return &DeniedError{Reason: string(r.bytes())}
+	case codeNotReady:
+		return &NotReadyError{Shard: ID(r.uvarint()), Reason: string(r.bytes())}
 	case codeInternal:
 		return &InternalError{Reason: string(r.bytes())}
 	case codeOutcomeLost:

@@ -116,6 +116,7 @@ func sampleErrors() []struct {
 		{"denied", &DeniedError{Reason: "an admin is needed"}},
 		{"outcome lost", &OutcomeLostError{Reason: "it is older than the retention"}},
 		{"range too wide", ErrRangeTooWide},
+		{"not ready", &NotReadyError{Shard: 42, Reason: "replica 7 is not caught up"}},
 	}
 }
 

@@ -1,5 +1,7 @@
 package shard
 
+import "github.com/kiloraft/kiloraft/internal/planted"
+
 // ChangeKind is what happens to one replica in a membership change.
 type ChangeKind byte
 
@@ -102,7 +104,7 @@ func (m *MembershipChange) Apply(d *Descriptor) (Descriptor, error) {
 			next.Replicas = append(next.Replicas, Replica{ID: c.Replica, Node: c.Node, Role: Learner})
 			next.NextReplica++
 		case RemoveLearner:
-			if joint || !alone || i < 0 || next.Replicas[i].Role != Learner {
+			if joint || !alone || i < 0 || next.Replicas[i].Role != Learner && !planted.On(planted.VoterRemovedAtOnce) {
 				return refuse("removes a replica that is not a learner, or not alone, or while joint")
 			}
 			next.Replicas = append(next.Replicas[:i], next.Replicas[i+1:]...)

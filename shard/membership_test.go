@@ -113,3 +113,14 @@ func TestMembershipChangeFitsOneEpochOnly(t *testing.T) {
 		t.Error("applied twice")
 	}
 }
+
+// A descriptor proves the removal of those whose ID it has passed, and of nobody else.
+func TestDescriptorProvesRemoval(t *testing.T) {
+	d := roster(Replica{2, 12, Voter}, Replica{4, 14, Learner})
+	d.NextReplica = 7
+	for id, want := range map[ReplicaID]bool{1: true, 2: false, 3: true, 4: false, 5: true, 6: true, 7: false, 8: false} {
+		if d.Removed(id) != want {
+			t.Errorf("replica %d removed: %v, want %v", id, !want, want)
+		}
+	}
+}

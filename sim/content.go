@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"hash/fnv"
+	"slices"
 
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
@@ -36,6 +37,31 @@ func (w *Witness) content(node string, e *storage.Engine) {
 			w.versions(node, v, s)
 		}
 	})
+}
+
+// leftover refuses data in a store that belongs to none of its replicas: what a removed
+// replica has left behind would be somebody's data one day.
+func (w *Witness) leftover(node string, e *storage.Engine) {
+	var held []shard.Span
+	w.eachState(e, func(_ storage.ReplicaRecord, s *storage.ReplicaState) { held = append(held, s.Descriptor.Span) })
+	v := e.NewView()
+	defer v.Close()
+	for _, span := range []shard.Span{shard.SystemSpan(), shard.UserSpan()} {
+		for start := span.Start; start != nil; {
+			rows, resume, err := v.Scan(storage.ScanOptions{Span: shard.Span{Start: start, End: span.End}, At: shard.MaxRevision, RowsMax: shard.PageRowsMax, BytesMax: shard.PageBytesMax})
+			if err != nil {
+				w.Fail("%s: reading all of its data: %v", node, err)
+				return
+			}
+			for i := range rows {
+				if !slices.ContainsFunc(held, func(s shard.Span) bool { return s.Contains(rows[i].Key) }) {
+					w.Fail("%s holds key %q, which no replica on it covers", node, rows[i].Key)
+					return
+				}
+			}
+			start = bytes.Clone(resume)
+		}
+	}
 }
 
 // versions compares every version of every key with the model: those above the

@@ -19,6 +19,8 @@
 // key (history.go), in one order over all shards (order.go), and at each revision
 // (snapshot.go). Checks are tested with histories that break them.
 //
+// Where there are more nodes than replicas of a shard, replicas move (move.go).
+//
 // A directed run (Config.Direct) brings about what drawn faults reach too rarely.
 // The planted bugs (build tag planted) show that each rule's check finds its bug.
 //

@@ -3,6 +3,8 @@ package sim
 import (
 	"strings"
 	"time"
+
+	"github.com/kiloraft/kiloraft/shard"
 )
 
 // Faults says which faults a run may see. Each seed enables some of them: a bug
@@ -25,6 +27,7 @@ type Faults struct {
 	EarlySync  bool // syncs that are over before the next commit: a crash then keeps an append without what was applied in its round
 	Transfer   bool // leadership is handed over
 	Drift      bool // clocks that run at different rates
+	Move       bool // replicas are moved to other nodes; where there are more nodes than replicas of a shard
 }
 
 // drawFaults enables each fault with a probability of one half. One seed in eight has
@@ -45,7 +48,7 @@ func (f Faults) String() string {
 		name string
 	}{{f.Crash, "crash"}, {f.CrashAll, "crash-all"}, {f.Partition, "partition"}, {f.PartClient, "part-client"}, {f.Drop, "drop"}, {f.Double, "double"},
 		{f.Slow, "slow"}, {f.Pause, "pause"}, {f.Break, "break"},
-		{f.Ambush, "ambush"}, {f.SlowDisk, "slow-disk"}, {f.SlowRounds, "slow-rounds"}, {f.Client, "client"}, {f.Sync, "sync"}, {f.EarlySync, "early-sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}} {
+		{f.Ambush, "ambush"}, {f.SlowDisk, "slow-disk"}, {f.SlowRounds, "slow-rounds"}, {f.Client, "client"}, {f.Sync, "sync"}, {f.EarlySync, "early-sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}, {f.Move, "move"}} {
 		if e.on {
 			s = append(s, e.name)
 		}
@@ -60,13 +63,14 @@ type Nemesis struct {
 	load    *Workload
 	stopped bool
 	ambush  time.Duration // no ambush before
+	moving  map[shard.ID]bool
 
 	Crashes, Partitions, Pauses int
 }
 
 // NewNemesis makes a nemesis; it strikes from the first Start on.
 func NewNemesis(c *Cluster, f Faults, load *Workload) *Nemesis {
-	return &Nemesis{cluster: c, faults: f, load: load}
+	return &Nemesis{cluster: c, faults: f, load: load, moving: make(map[shard.ID]bool)}
 }
 
 // Start lets the nemesis strike until Stop.
@@ -114,6 +118,7 @@ func (n *Nemesis) strikes() []strike {
 		{n.faults.Sync, "sync", 50 * time.Millisecond, n.sync},
 		{true, "look", 2 * time.Second, n.look},
 		{n.faults.Transfer, "transfer", 400 * time.Millisecond, n.transfer},
+		{n.faults.Move, "move", 300 * time.Millisecond, n.moveOne},
 	}
 }
 

@@ -24,6 +24,8 @@ type Witness struct {
 	// installing: the replicas whose data is being replaced by a snapshot.
 	installing map[shardOn]bool
 	promises   promises
+	removed    map[member]string // replicas that were removed, by node
+	removals   int
 	installs   int            // of snapshots
 	floorMax   shard.Revision // the highest floor of any shard
 	failure    error
@@ -70,7 +72,7 @@ type shardOn struct {
 func NewWitness(loop *Loop, trace *Trace) *Witness {
 	return &Witness{loop: loop, trace: trace, leaders: make(map[shardTerm]shard.ReplicaID), logs: make(map[shard.ID]map[uint64]*appliedEntry),
 		states: make(map[shardIndex]stateMark), contents: make(map[shardIndex]stateMark), durable: make(map[replicaOn]uint64),
-		effects: newEffects(), installing: make(map[shardOn]bool),
+		effects: newEffects(), installing: make(map[shardOn]bool), removed: make(map[member]string),
 		promises: promises{votes: make(map[ballot]shard.ReplicaID), last: make(map[member]promised)}}
 }
 
@@ -187,6 +189,9 @@ func (w *Witness) eachState(e *storage.Engine, each func(storage.ReplicaRecord, 
 func (w *Witness) Observe(node *Node, g *raftgroup.Group, m raftgroup.Machine) raftgroup.Machine {
 	o := &observer{Machine: m, witness: w, engine: node.engine, node: node.Name, id: node.ID, shard: g.Shard(), replica: g.Replica()}
 	o.applied = m.Applied()
+	if on, gone := w.removed[member{o.shard, o.replica}]; gone {
+		w.Fail("%s makes replica %d of shard %d, which was removed from %s", node.Name, o.replica, o.shard, on)
+	}
 	return o
 }
 
@@ -262,8 +267,15 @@ func (o *observer) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (ra
 
 func (o *observer) ApplyMembership(b *storage.Batch, at raftgroup.Position, change []byte) (bool, raftgroup.Result, error) {
 	o.operation(at, change)
+	before := o.Machine.Descriptor().Replicas
 	accepted, res, err := o.Machine.ApplyMembership(b, at, change)
-	o.event("membership at %d accepted=%v", at.Index, accepted)
+	after := o.Machine.Descriptor()
+	o.event("membership at %d accepted=%v: %v", at.Index, accepted, after.Replicas)
+	for _, r := range before {
+		if _, stays := after.Replica(r.ID); !stays && r.Role != shard.Learner {
+			o.witness.Fail("shard %d: replica %d was removed at index %d as %v; a voter is demoted first", o.shard, r.ID, at.Index, r.Role)
+		}
+	}
 	return accepted, res, err
 }
 
@@ -339,6 +351,15 @@ func (o *observer) LeaderChanged(l raftgroup.Leadership) {
 	o.Machine.LeaderChanged(l)
 }
 
+// Removed notes a replica that must not be seen again, unless its node forgets the
+// removal in a crash.
+func (o *observer) Removed() {
+	o.event("removed")
+	o.Machine.Removed()
+	o.witness.removed[member{o.shard, o.replica}] = o.node
+	o.witness.removals++
+}
+
 func (o *observer) Stopped(err error) {
 	o.event("stopped: %v", err)
 	o.Machine.Stopped(err)
@@ -352,4 +373,5 @@ func stateText(s *storage.ReplicaState) string {
 // crashed forgets what a node was in the middle of.
 func (w *Witness) crashed(node string) {
 	maps.DeleteFunc(w.installing, func(on shardOn, _ bool) bool { return on.node == node })
+	maps.DeleteFunc(w.removed, func(_ member, on string) bool { return on == node })
 }

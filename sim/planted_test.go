@@ -33,6 +33,9 @@ var plantedBugs = []struct {
 	{planted.ProposedInALaterTerm, 8, "took effect twice|otherwise than the first|told that it does nothing", "", "LateAttemptInALaterTerm"},
 	{planted.DropWithoutItsShadow, 10, "shows at the floor|came out otherwise than its log says", "", ""},
 	{planted.NoTraceOfNothing, 20, "was told that it does nothing", "is missing|otherwise than the first|none of the", "ReplacedClientsChoose"},
+	{planted.TombstoneNotWritten, 10, "which was removed from", "", "ReplicasMoveUnderLoad"},
+	{planted.RemovedReplicaNotTold, 20, "not settled", "", "ReplicasMoveUnderLoad"},
+	{planted.VoterRemovedAtOnce, 10, "a voter is demoted first", "", "ReplicasMoveUnderLoad"},
 }
 
 // TestPlantedBugs switches one bug on after the other, and runs seeds until one

@@ -50,6 +50,9 @@ func (t *tap) Send(to shard.NodeID, size int, encode func(frame []byte) []byte) 
 
 func (w *Witness) promise(p raftgroup.Promise) {
 	m := member{p.Shard, p.Replica}
+	if on, gone := w.removed[m]; gone {
+		w.Fail("replica %d of shard %d was removed from %s and promises something in term %d", p.Replica, p.Shard, on, p.Term)
+	}
 	if p.Vote != 0 {
 		b := ballot{m, p.Term}
 		if first, voted := w.promises.votes[b]; voted && first != p.Vote {

@@ -69,11 +69,12 @@ type Report struct {
 	Calls, ReadsAt, Compacted           int // see Workload
 	Crashes, Partitions, Pauses         int
 	Snapshots                           int // installed
+	Removals                            int // of replicas
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d crashes, %d partitions, %d pauses; %d snapshots; %d nodes, grown %v; %v; the bound is raised by %d; faults %v",
-		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Nodes, r.Grown, r.Keep, r.RaiseBy, r.Faults)
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d crashes, %d partitions, %d pauses; %d snapshots, %d removals; %d nodes, grown %v; %v; the bound is raised by %d; faults %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Removals, r.Nodes, r.Grown, r.Keep, r.RaiseBy, r.Faults)
 }
 
 // Failure is a run that broke a promise.
@@ -168,6 +169,9 @@ func newRun(cfg Config) (*run, error) {
 		// Nodes without a replica of the meta shard draw revisions too.
 		if grown && r.loop.rand.IntN(3) == 0 {
 			nodes += 1 + r.loop.rand.IntN(2)
+			if cfg.Direct == nil && cfg.Faults == nil {
+				faults.Move = r.loop.rand.IntN(4) > 0
+			}
 		}
 	}
 	c := ClusterConfig{Nodes: nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift,
@@ -296,6 +300,7 @@ func (r *run) readBack() error {
 func (r *run) check() error {
 	for _, n := range r.cluster.nodes {
 		r.witness.content(n.Name, n.engine)
+		r.witness.leftover(n.Name, n.engine)
 	}
 	r.witness.judge(r.load.history)
 	return r.load.history.Check(porcupineMax)
@@ -306,7 +311,7 @@ func (r *run) report() Report {
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
 		Calls: r.load.Calls, ReadsAt: r.load.ReadsAt, Compacted: r.load.Compacted,
 		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses,
-		Snapshots: r.witness.installs}
+		Snapshots: r.witness.installs, Removals: r.witness.removals}
 }
 
 func (r *run) close() error {

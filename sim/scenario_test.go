@@ -23,7 +23,12 @@ var scenarios = map[string]func(*Stage){
 	"LateAttemptInALaterTerm":      lateAttempts,
 	"StaleRevisionInTheLog":        staleProposals,
 	"ReplacedClientsChoose":        replacedClients,
+	"ReplicasMoveUnderLoad":        movingReplicas,
 }
+
+// grownTo are the scenarios for a cluster that has grown to more nodes than a shard
+// has replicas.
+var grownTo = map[string]int{"ReplicasMoveUnderLoad": 4}
 
 func grownNot() *bool { return new(bool) }
 
@@ -31,6 +36,10 @@ func grownNot() *bool { return new(bool) }
 func directed(t *testing.T, seed uint64, scenario string) Config {
 	cfg := config(t, seed)
 	cfg.Grown = grownNot()
+	if n := grownTo[scenario]; n > 0 {
+		cfg.Grown, cfg.Nodes = new(bool), n
+		*cfg.Grown = true
+	}
 	cfg.Direct = scenarios[scenario]
 	cfg.Workload = &WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 6, ValueBytes: 40, Think: 20 * time.Millisecond, Scout: 10 * time.Millisecond}
 	cfg.Work = 10 * time.Second
@@ -197,4 +206,38 @@ func staleProposals(s *Stage) {
 			scout.end(n, o, refused, err)
 		}
 	})
+}
+
+// movingReplicas moves replicas of the user's shards and of the meta shard from node to
+// node, one after the other in each shard, while nodes crash. Messages are late, and
+// arrive twice: they find replicas that are gone, and others in their place.
+func movingReplicas(s *Stage) {
+	s.run.cluster.net.faults = NetFaults{DoublePerMille: 50, SlowPerMille: 100, SlowMax: 400 * time.Millisecond}
+	var again func(id shard.ID)
+	again = func(id shard.ID) {
+		s.When(func() bool { return s.run.nemesis.move(id, func() { again(id) }) }, func() {})
+	}
+	for _, d := range s.run.cluster.descriptors {
+		again(d.ID)
+	}
+	s.Every(1500*time.Millisecond, func() {
+		if n := s.other(); n.Serving() {
+			s.run.nemesis.crash(n)
+		}
+	})
+}
+
+// The scenario of moves shows something only if replicas are removed.
+func TestReplicasMoveUnderLoad(t *testing.T) {
+	n := uint64(4)
+	if raceDetector {
+		n = 1
+	}
+	for seed := uint64(seed0); seed < seed0+n; seed++ {
+		cfg := directed(t, seed, "ReplicasMoveUnderLoad")
+		cfg.Work = 20 * time.Second
+		if r := runSeed(t, cfg); r.Removals < 4 {
+			t.Errorf("seed %d: %d replicas were removed", seed, r.Removals)
+		}
+	}
 }

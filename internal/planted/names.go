@@ -15,10 +15,14 @@ const (
 	ProposedInALaterTerm   Bug = "proposed in a later term than the draw's"
 	DropWithoutItsShadow   Bug = "tombstone dropped without what it shadows"
 	NoTraceOfNothing       Bug = "operation that did nothing leaves no trace"
+	TombstoneNotWritten    Bug = "tombstone not written"
+	RemovedReplicaNotTold  Bug = "removed replica not told"
+	VoterRemovedAtOnce     Bug = "voter removed without demotion"
 )
 
 // Bugs lists all names.
 func Bugs() []Bug {
 	return []Bug{RetryWithoutLookUp, RevisionFetchedAhead, GrantWithoutConfirming, ReadFromViewBelow, ReadIndexBySuccessor,
-		FloorIgnoredByReads, StaleStreamNotDropped, StaleRevisionApplied, ProposedInALaterTerm, DropWithoutItsShadow, NoTraceOfNothing}
+		FloorIgnoredByReads, StaleStreamNotDropped, StaleRevisionApplied, ProposedInALaterTerm, DropWithoutItsShadow, NoTraceOfNothing,
+		TombstoneNotWritten, RemovedReplicaNotTold, VoterRemovedAtOnce}
 }

@@ -8,9 +8,10 @@ import (
 
 // ChangeMembership proposes m if this replica leads. done is called exactly
 // once, perhaps before the call returns: with nil once the change is applied
-// here, else with a NotLeaderError, the refusal of m by the applied descriptor,
-// an error that wraps ErrDropped while another change is under way, or what the
-// group has to say.
+// here, else with a NotLeaderError, the refusal of m by the applied descriptor
+// (a WrongShardError with it if m is for another epoch, an InvalidError), a
+// NotReadyError if m would do harm now, an error that wraps ErrDropped while
+// another change is under way, or ErrUndetermined.
 func (r *Replica) ChangeMembership(m shard.MembershipChange, done func(error)) {
 	l, d := r.leadership.Load(), r.descriptor.Load()
 	if !l.Leading || d == nil {

@@ -42,6 +42,17 @@ func (g *registry) put(r *Replica) {
 	g.stale.Store(true)
 }
 
+// remove forgets r, unless another replica of its shard has come since.
+func (g *registry) remove(r *Replica) {
+	p := &g.parts[uint64(r.id)%uint64(len(g.parts))]
+	p.mu.Lock()
+	if p.replicas[r.id] == r {
+		delete(p.replicas, r.id)
+	}
+	p.mu.Unlock()
+	g.stale.Store(true)
+}
+
 func (g *registry) get(id shard.ID) (*Replica, bool) {
 	p := &g.parts[uint64(id)%uint64(len(g.parts))]
 	p.mu.RLock()

@@ -84,6 +84,8 @@ func kindOf(err error) int {
 		return kindNotLeader
 	case *shard.WrongShardError:
 		return kindWrongShard
+	case *shard.NotReadyError:
+		return kindUnavailable
 	}
 	for _, k := range [...]struct {
 		err  error

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/kiloraft/kiloraft/raftgroup"
@@ -13,12 +14,12 @@ type turn struct{ *Replica }
 
 var _ raftgroup.Machine = turn{}
 
-// Members is the configuration, with the changes of this turn.
-func (t turn) Members() []raftgroup.Member {
+// Descriptor is the shard's, with the changes of this turn.
+func (t turn) Descriptor() *shard.Descriptor {
 	if !t.machine.Initialized() {
 		return nil
 	}
-	return t.machine.State().Descriptor.Replicas
+	return &t.machine.State().Descriptor
 }
 
 // Applied is the position of the last entry that EndApply covered.
@@ -120,7 +121,7 @@ func (t turn) LeaderChanged(l raftgroup.Leadership) {
 
 // Stopped ends the replica. The generation stays odd: its data may be removed.
 func (t turn) Stopped(err error) {
-	if err != nil {
+	if err != nil && !errors.Is(err, raftgroup.ErrRemoved) {
 		t.store.cfg.Logger.Warn("replica stopped", "shard", uint64(t.id), "replica", uint64(t.self), "error", err)
 	}
 	t.unsettle()
@@ -140,6 +141,10 @@ func (t turn) Stopped(err error) {
 		rd.refuse(shard.ErrUnavailable)
 	}
 }
+
+// Removed takes the replica out of the store. Its span is free from now on: whoever
+// reserves it finds the data gone.
+func (t turn) Removed() { t.store.replicas.remove(t.Replica) }
 
 // publish copies the machine's state to where other steps read it.
 func (r *Replica) publish() {

@@ -12,12 +12,12 @@ import (
 func TestDescriptorsAndLeadershipAreTold(t *testing.T) {
 	h := newHome(t)
 	r, g := h.shard(7, "\x02b", "\x02m")
-	if got := turn(turn{r}).Members(); len(got) != 1 || got[0].ID != 1 {
+	if got := turn(turn{r}).Descriptor().Replicas; len(got) != 1 || got[0].ID != 1 {
 		t.Errorf("members %v", got)
 	}
 	g.addLearner(t, func() {
 		// The group sees the change before it is published, others do not.
-		if got := g.machine.Members(); len(got) != 2 {
+		if got := g.machine.Descriptor().Replicas; len(got) != 2 {
 			t.Errorf("members %v", got)
 		}
 		if s, _ := r.State(); len(s.Descriptor.Replicas) != 1 {
@@ -50,7 +50,7 @@ func TestUninitializedReplica(t *testing.T) {
 	h := newHome(t)
 	_, other := h.shard(8, "\x02m", "\x02q")
 	r, g := h.replica(7, nil)
-	if _, ok := r.State(); ok || g.machine.Members() != nil || g.machine.Applied() != (raftgroup.Position{}) {
+	if _, ok := r.State(); ok || g.machine.Descriptor() != nil || g.machine.Applied() != (raftgroup.Position{}) {
 		t.Error("an uninitialized replica has a state")
 	}
 	state, _ := other.machine.(turn).State()
