@@ -10,11 +10,15 @@ type Gauge struct {
 func (n *Node) Gauges() []Gauge {
 	disk := n.cfg.Engine.Stats()
 	host := n.host.Stats()
+	peers := n.cfg.Transport.Stats()
 	return []Gauge{
 		{"memtable_bytes", "Bytes in memtables.", float64(disk.MemtableBytes)},
 		{"block_cache_bytes", "Bytes in the block cache.", float64(disk.CacheBytes)},
 		{"l0_sublevels", "Sublevels of level 0: how far compaction is behind.", float64(disk.L0Sublevels)},
 		{"proposal_bytes", "Bytes of proposals that wait for their outcome.", float64(host.ProposalBytes)},
+		{"snapshots_queued", "Snapshots in line to be sent.", float64(peers.QueuedSnapshots)},
+		{"snapshots_sending", "Snapshots that are being sent.", float64(peers.SendingSnapshots)},
+		{"snapshots_receiving", "Snapshots that are being received or installed.", float64(host.SnapshotsIn)},
 		{"incoming_bytes", "Bytes of raft messages that wait for a turn.", float64(host.IncomingBytes)},
 	}
 }

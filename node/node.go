@@ -12,6 +12,7 @@ import (
 	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/placement/driver"
 	"github.com/kiloraft/kiloraft/raftgroup"
+	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/revision"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/shard/replica"
@@ -61,6 +62,8 @@ type RaftConfig struct {
 type Transport interface {
 	raftgroup.Transport
 	Start(r raftgroup.Receiver)
+	SetSnapshotRate(bytesPerSecond int64)
+	Stats() transport.Stats
 }
 
 // Peers asks other nodes. done is called once, from anywhere. Calls return at once.
@@ -109,7 +112,7 @@ func New(cfg Config) (*Node, error) {
 		Reads: cfg.Env.NewPool("reads", readWorkers), Address: n.addresses.Lookup,
 		DescriptorChanged: n.descriptorChanged, Logger: cfg.Logger,
 	})
-	n.chores.settings = newSettings(n.store, n.chores.catalog.ListSettings, n.later, cfg.Logger)
+	n.chores.settings = newSettings(n.store, cfg.Transport, n.chores.catalog.ListSettings, n.later, cfg.Logger)
 	host, err := raftgroup.NewHost(raftgroup.Config{
 		Node: cfg.Identity.Node, Incarnation: cfg.Identity.Incarnation, Env: cfg.Env, Engine: cfg.Engine, Transport: cfg.Transport,
 		Logger: cfg.Logger, NewMachine: n.newMachine, ReserveSpan: n.store.ReserveSpan, Note: n.draws.Note, Nodes: n.addresses.Nodes,

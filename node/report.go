@@ -45,6 +45,7 @@ func (n *Node) info() *pb.NodeInfo {
 	id := n.cfg.Identity
 	disk := n.cfg.Engine.Stats()
 	host := n.host.Stats()
+	peers := n.cfg.Transport.Stats()
 	replicas := n.store.Stats()
 	draws, drawn := n.draws.Drawn()
 	granted, grantRounds := n.grants.Granted()
@@ -73,6 +74,14 @@ func (n *Node) info() *pb.NodeInfo {
 			"floors_proposed_total":  float64(replicas.FloorsProposed),
 			"sweeps_total":           float64(replicas.Sweeps),
 			"versions_dropped_total": float64(replicas.VersionsDropped),
+
+			"snapshots_sent_total":          float64(host.SnapshotsSent),
+			"snapshots_not_sent_total":      float64(host.SnapshotsUnsent),
+			"snapshots_put_off_total":       float64(peers.SnapshotsPutOff),
+			"snapshots_installed_total":     float64(host.SnapshotsTaken),
+			"snapshots_given_up_total":      float64(host.SnapshotsGivenUp),
+			"snapshot_sent_bytes_total":     float64(peers.SnapshotBytesSent),
+			"snapshot_received_bytes_total": float64(peers.SnapshotBytesRead),
 
 			"replicas_removed_total":  float64(host.ReplicasRemoved),
 			"removal_notices_total":   float64(host.Notices),

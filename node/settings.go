@@ -18,6 +18,9 @@ type tunable interface {
 	SetDropRate(versionsPerSecond int64)
 }
 
+// pacedTransport is what settings change of a node's transport.
+type pacedTransport interface{ SetSnapshotRate(bytesPerSecond int64) }
+
 // settings follow the cluster's: they look again and again, and hand over what
 // has changed. Its steps run one at a time.
 type settings struct {
@@ -32,7 +35,7 @@ type settings struct {
 
 // newSettings has nothing dropped until the settings were read: the retention
 // may be longer than its default, and what is below the floor is lost.
-func newSettings(t tunable, list func(func([]catalog.SettingValue, error)), later func(time.Duration, func()), log *slog.Logger) *settings {
+func newSettings(t tunable, peers pacedTransport, list func(func([]catalog.SettingValue, error)), later func(time.Duration, func()), log *slog.Logger) *settings {
 	retention, err := catalog.FindSetting(catalog.KVRetention)
 	if err != nil {
 		panic(err)
@@ -42,8 +45,9 @@ func newSettings(t tunable, list func(func([]catalog.SettingValue, error)), late
 	return &settings{
 		list: list, later: later, log: log,
 		apply: map[string]func(int64){
-			catalog.KVRetention: func(v int64) { t.SetRetention(time.Duration(v)) },
-			catalog.KVDropRate:  t.SetDropRate,
+			catalog.KVRetention:  func(v int64) { t.SetRetention(time.Duration(v)) },
+			catalog.KVDropRate:   t.SetDropRate,
+			catalog.SnapshotRate: peers.SetSnapshotRate,
 		},
 		applied: make(map[string]int64),
 		bad:     make(map[string]string),

@@ -17,6 +17,7 @@ type tuned struct{ calls []string }
 
 func (t *tuned) SetRetention(d time.Duration) { t.calls = append(t.calls, fmt.Sprint("retention ", d)) }
 func (t *tuned) SetDropRate(n int64)          { t.calls = append(t.calls, fmt.Sprint("drop rate ", n)) }
+func (t *tuned) SetSnapshotRate(n int64)      { t.calls = append(t.calls, fmt.Sprint("snapshot rate ", n)) }
 
 // follower is a node's settings before a catalog that the test plays.
 type follower struct {
@@ -33,7 +34,7 @@ func newFollower() *follower {
 	f := &follower{}
 	list := func(done func([]catalog.SettingValue, error)) { done(f.said, f.err) }
 	later := func(d time.Duration, step func()) { f.next, f.pause = step, d }
-	f.settings = newSettings(&f.tuned, list, later, slog.New(slog.NewTextHandler(&f.log, nil)))
+	f.settings = newSettings(&f.tuned, &f.tuned, list, later, slog.New(slog.NewTextHandler(&f.log, nil)))
 	return f
 }
 
@@ -90,6 +91,9 @@ func TestNothingIsDroppedBeforeTheSettingsAreRead(t *testing.T) {
 
 func TestSettingsAreHandedOverWhenTheyChange(t *testing.T) {
 	f := newFollower()
+	if got, want := f.look(t, nil, said(catalog.SnapshotRate, 1<<20)), []string{"snapshot rate 1048576"}; !reflect.DeepEqual(got, want) {
+		t.Fatalf("%v, want %v", got, want)
+	}
 	rate, retention := said(catalog.KVDropRate, 50_000), said(catalog.KVRetention, int64(time.Minute))
 	if got, want := f.look(t, nil, rate, retention), []string{"drop rate 50000", "retention 1m0s"}; !reflect.DeepEqual(got, want) {
 		t.Fatalf("%v, want %v", got, want)

@@ -32,8 +32,11 @@ type cluster struct {
 	config  func(*Config)
 	// snapshotsSent by all nodes.
 	snapshotsSent int
-	// snapshotDelay holds snapshots back.
-	snapshotDelay time.Duration
+	// queueDelay is how long a snapshot waits in line, snapshotDelay how long it is on
+	// its way.
+	queueDelay, snapshotDelay time.Duration
+	// breaks, if set, may break a snapshot's stream before its i-th chunk.
+	breaks func(i int) error
 }
 
 type testNode struct {
@@ -46,6 +49,7 @@ type testNode struct {
 	incarnation uint64
 	env         *life // since the store was opened
 	sources     []ChunkSource
+	wrap        func(vfs.FS) vfs.FS // the disk, if set
 }
 
 func newCluster(t testing.TB, seed uint64, nodes int) *cluster {
@@ -64,7 +68,11 @@ func newCluster(t testing.TB, seed uint64, nodes int) *cluster {
 func (n *testNode) open() {
 	n.env = &life{loop: n.c.env}
 	var err error
-	n.engine, err = storage.Open(storage.Config{Dir: "store", FS: n.fs, MemoryBytes: 32 << 20, Env: n.env, Simulated: true,
+	fs := vfs.FS(n.fs)
+	if n.wrap != nil {
+		fs = n.wrap(fs)
+	}
+	n.engine, err = storage.Open(storage.Config{Dir: "store", FS: fs, MemoryBytes: 32 << 20, Env: n.env, Simulated: true,
 		Logger: slog.New(slog.DiscardHandler), Fatal: func(err error) { n.c.t.Errorf("node %d: %v", n.id, err) }})
 	if err != nil {
 		n.c.t.Fatal(err)
@@ -404,32 +412,42 @@ func (t *loopTransport) deliver(to shard.NodeID, frame []byte) {
 	})
 }
 
-func (t *loopTransport) SendSnapshot(to shard.NodeID, header []byte, source ChunkSource, done func(error)) {
+// SendSnapshot waits for queueDelay in line, and is on its way for snapshotDelay.
+func (t *loopTransport) SendSnapshot(to shard.NodeID, open func() (OutgoingSnapshot, error), done func(error)) {
 	c := t.n.c
 	c.snapshotsSent++
-	t.n.sources = append(t.n.sources, source)
-	c.env.AfterFunc(2*time.Millisecond+c.snapshotDelay, c.env.NewQueue(""), func() {
-		done(t.stream(to, header, source))
+	c.env.AfterFunc(time.Millisecond+c.queueDelay, c.env.NewQueue(""), func() {
+		s, err := open()
+		if err != nil {
+			done(err)
+			return
+		}
+		t.n.sources = append(t.n.sources, s.Chunks)
+		c.env.AfterFunc(time.Millisecond+c.snapshotDelay, c.env.NewQueue(""), func() { done(t.stream(to, s)) })
 	})
 }
 
-func (t *loopTransport) stream(to shard.NodeID, header []byte, source ChunkSource) error {
-	defer source.Close()
+func (t *loopTransport) stream(to shard.NodeID, s OutgoingSnapshot) error {
+	defer s.Chunks.Close()
+	c := t.n.c
 	h, ok := t.reach(to)
 	if !ok {
 		return errors.New("unreachable")
 	}
-	if e, _, _ := nextMessage(header); t.n.c.filter != nil && !t.n.c.filter(t.n.id, to, &e) {
+	if e, _, _ := nextMessage(s.Header); c.filter != nil && !c.filter(t.n.id, to, &e) {
 		return errors.New("filtered")
 	}
-	sink, err := h.ReceiveSnapshot(t.n.id, header)
+	sink, err := h.ReceiveSnapshot(t.n.id, s.Header, s.Large)
 	if err != nil {
 		return err
 	}
-	for {
-		chunk, err := source.Next()
+	for i := 0; ; i++ {
+		chunk, err := s.Chunks.Next()
 		if err == io.EOF {
 			return sink.Finish()
+		}
+		if err == nil && c.breaks != nil {
+			err = c.breaks(i)
 		}
 		if err == nil {
 			err = sink.Add(append([]byte(nil), chunk...))

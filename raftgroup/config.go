@@ -33,9 +33,13 @@ const (
 	uninitializedMax      = 1 << 14  // groups that messages may create
 	learnedPeersMax       = 8        // senders outside the configuration, per group
 	snapshotsPerGroupMax  = 3        // outgoing
-	snapshotsOutMax       = 64       // outgoing, per node
+	snapshotsOutMax       = 8192     // waiting or being sent, per node
 	snapshotsInMax        = 32       // incoming, per node
-	snapshotHoldsTicks    = 600      // for which an outgoing snapshot may hold back truncation
+	largeSnapshotsInMax   = 2        // of these, that are not kept in memory
+	diskFullTicks         = 100      // for which no large snapshot is taken after one found the disk full
+	snapshotHoldsTicks    = 3000     // for which a snapshot that is being sent may hold back truncation
+	catchUpHoldsTicks     = 600      // for which its receiver may, afterwards
+	snapshotHoldsTimes    = 64       // up to a log this many times LogBytesMax
 	pendingTimeouts       = 8        // election timeouts after which a deposed leader's entries are undetermined
 	truncationForcedTimes = 4        // a log this many times LogBytesMax waits for no follower
 )

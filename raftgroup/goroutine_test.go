@@ -133,16 +133,20 @@ func (d *direct) Send(to shard.NodeID, _ int, encode func([]byte) []byte) bool {
 	return true
 }
 
-func (d *direct) SendSnapshot(to shard.NodeID, header []byte, source ChunkSource, done func(error)) {
+func (d *direct) SendSnapshot(to shard.NodeID, open func() (OutgoingSnapshot, error), done func(error)) {
 	d.snapshots.Submit(func() {
 		done(func() error {
-			defer source.Close()
-			sink, err := d.hosts[to].ReceiveSnapshot(d.from, header)
+			s, err := open()
+			if err != nil {
+				return err
+			}
+			defer s.Chunks.Close()
+			sink, err := d.hosts[to].ReceiveSnapshot(d.from, s.Header, s.Large)
 			if err != nil {
 				return err
 			}
 			for {
-				chunk, err := source.Next()
+				chunk, err := s.Chunks.Next()
 				if errors.Is(err, io.EOF) {
 					return sink.Finish()
 				}

@@ -70,7 +70,6 @@ type Group struct {
 	reads    readState
 	transfer *transfer
 
-	opened   []openedSnapshot // made by raft.Storage.Snapshot, not yet in a MsgSnap
 	outgoing []*outgoingSnapshot
 	// candidate was stepped and is not accepted by raft yet; install is being
 	// installed.

@@ -85,7 +85,8 @@ type Host struct {
 	closed atomic.Bool
 
 	proposalBytes, incomingBytes, readsWaiting atomic.Int64
-	snapshotsOut, snapshotsIn                  atomic.Int64
+	snapshotsOut, snapshotsIn, largeIn         atomic.Int64
+	diskFull                                   atomic.Uint64 // the tick up to which no large snapshot is taken
 	ticks                                      atomic.Uint64
 	notices                                    atomic.Int64 // of removals, in this tick
 	stats                                      hostCounters

@@ -109,7 +109,7 @@ func (g *Group) takeOver(s *receivedSnapshot) {
 	g.machine.InstallEnd(&state)
 	g.loadPeers()
 	g.skipPending()
-	g.abandonSnapshot(s)
+	g.releaseSnapshot(s)
 	g.h.stats.snapshotsTaken.Add(1)
 	g.h.initialized(g)
 }

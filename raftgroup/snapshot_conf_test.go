@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,7 +45,11 @@ func (n *testNode) snapshotNow(id shard.ID, to shard.ReplicaID, term uint64) (m 
 
 // receive streams a snapshot to a node, and tells how it was taken.
 func (n *testNode) receive(from shard.NodeID, id shard.ID, m raftpb.Message, chunks [][]byte) error {
-	sink, err := n.host.ReceiveSnapshot(from, appendMessage(nil, id, &m, messageBytes(id, &m)))
+	size := 0
+	for _, chunk := range chunks {
+		size += len(chunk)
+	}
+	sink, err := n.host.ReceiveSnapshot(from, appendMessage(nil, id, &m, messageBytes(id, &m)), size > 256<<10)
 	if err != nil {
 		return err
 	}
@@ -208,11 +213,23 @@ func TestSnapshotTornOrOlderAfterNewer(t *testing.T) {
 	at := far.machine(5).Applied()
 	hash := far.machine(5).hash()
 	older.Term = term
+	c.until("it is known how far it is", func() bool { return far.group(5).Status().Applied >= at.Index })
 	for range 3 {
-		if err := far.receive(l.id, 5, older, olderChunks); err != nil {
+		// The sender learns from an answer of raft's how far the replica is.
+		answered := uint64(0)
+		c.sending = func(from *testNode, e *envelope) {
+			if from == far && e.msg.Type == raftpb.MsgAppResp && !e.msg.Reject {
+				answered = e.msg.Index
+			}
+		}
+		if err := far.receive(l.id, 5, older, olderChunks); !errors.Is(err, shard.ErrDropped) || !strings.Contains(err.Error(), "has applied") {
 			t.Fatal(err)
 		}
-		c.until("its slot is free", func() bool { return !far.group(5).receiving.Load() })
+		if far.group(5).receiving.Load() || far.host.snapshotsIn.Load() != 0 {
+			t.Fatal("its slot is not free")
+		}
+		c.until("it is answered", func() bool { return answered >= at.Index })
+		c.sending = nil
 	}
 	if m := far.machine(5); m.installs != 1 || m.Applied() != at || m.hash() != hash {
 		t.Errorf("an older snapshot: %d installed, applied %+v, before %+v", m.installs, m.Applied(), at)

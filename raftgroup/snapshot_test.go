@@ -38,6 +38,11 @@ func (c *cluster) leaveBehind(id shard.ID, far *testNode, valueBytes int) {
 	}
 }
 
+// outgoing is a snapshot of shard 5 as a group would open it.
+func outgoing(m *raftpb.Message, large bool, view *storage.Snapshot) OutgoingSnapshot {
+	return OutgoingSnapshot{Header: appendMessage(nil, 5, m, messageBytes(5, m)), Large: large, Chunks: &exportSource{shard: 5, view: view}}
+}
+
 // A follower that fell behind a truncated log gets a snapshot, small or large,
 // and goes on from there, also when everything crashes afterwards.
 func TestLaggingFollowerGetsSnapshot(t *testing.T) {
@@ -162,7 +167,7 @@ func TestUselessSnapshotIsClosed(t *testing.T) {
 	c.put(5, "k=w")
 	c.mustAgree(5)
 	tr := &loopTransport{n: l, incarnation: l.incarnation}
-	if err := tr.stream(to.id, appendMessage(nil, 5, &m, messageBytes(5, &m)), &exportSource{shard: 5, view: view}); err != nil {
+	if err := tr.stream(to.id, outgoing(&m, false, view)); err != nil {
 		t.Fatal(err)
 	}
 	c.until("the slot is free", func() bool { return !to.group(5).receiving.Load() })
@@ -195,7 +200,7 @@ func TestForeignSnapshotsAreRefused(t *testing.T) {
 			Snapshot: &raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{Index: state.Applied, Term: state.AppliedTerm,
 				ConfState: confState(state.Descriptor.Replicas)}}}
 		change(&m)
-		return tr.stream(to, appendMessage(nil, 5, &m, messageBytes(5, &m)), &exportSource{shard: 5, view: view})
+		return tr.stream(to, outgoing(&m, false, view))
 	}
 	for name, change := range map[string]func(*raftpb.Message){
 		"another index":         func(m *raftpb.Message) { m.Snapshot.Metadata.Index += 5 },
@@ -339,25 +344,30 @@ func TestParkedGroup(t *testing.T) {
 	c.mustAgree(5)
 }
 
-// Outgoing snapshots are bounded per group: raft asks again later.
+// Outgoing snapshots are bounded per group and per node: raft asks again later.
 func TestOutgoingSnapshotsAreBounded(t *testing.T) {
 	c := newCluster(t, 38, 1)
 	c.bootstrap(5, 1)
 	c.start()
 	c.put(5, "k=v")
-	g := c.node(1).group(5)
-	for i := range snapshotsPerGroupMax + 2 {
+	h, g := c.node(1).host, c.node(1).group(5)
+	ask := func() error {
 		_, err := g.openSnapshot()
-		if want := i >= snapshotsPerGroupMax; (err != nil) != want {
-			t.Errorf("snapshot %d: %v", i+1, err)
+		return err
+	}
+	for range snapshotsPerGroupMax {
+		if err := ask(); err != nil {
+			t.Error(err)
 		}
+		g.outgoing = append(g.outgoing, &outgoingSnapshot{})
 	}
-	if got := c.node(1).host.snapshotsOut.Load(); got != snapshotsPerGroupMax {
-		t.Errorf("%d are counted", got)
+	if err := ask(); err == nil {
+		t.Error("one more than a group may have")
 	}
-	c.node(1).host.Close()
-	if got := c.node(1).host.snapshotsOut.Load(); got != 0 {
-		t.Errorf("%d are counted of a group that has stopped", got)
+	g.outgoing = nil
+	h.snapshotsOut.Store(snapshotsOutMax)
+	if err := ask(); err == nil {
+		t.Error("one more than a node may have")
 	}
 }
 
@@ -387,7 +397,7 @@ func TestCrashBetweenTermAndIngest(t *testing.T) {
 			ConfState: confState(state.Descriptor.Replicas)}}}
 	c.heal()
 	tr := &loopTransport{n: l, incarnation: l.incarnation}
-	if err := tr.stream(far.id, appendMessage(nil, 5, &m, messageBytes(5, &m)), &exportSource{shard: 5, view: view}); err != nil {
+	if err := tr.stream(far.id, outgoing(&m, true, view)); err != nil {
 		t.Fatal(err)
 	}
 	g := far.group(5)
@@ -421,7 +431,6 @@ func TestSnapshotHoldsBackTruncation(t *testing.T) {
 	c.heal()
 	sent := c.snapshotsSent
 	c.until("a snapshot is under way", func() bool { return c.snapshotsSent > sent })
-	l := c.waitLeader(5)
 	for i := range 150 { // far more than a leader keeps for a follower
 		c.put(5, fmt.Sprintf("k%d=%0500d", i, i))
 	}
@@ -430,19 +439,161 @@ func TestSnapshotHoldsBackTruncation(t *testing.T) {
 		t.Errorf("%d snapshots", c.snapshotsSent-sent)
 	}
 
+	// While a snapshot is being sent for too long.
 	c.leaveBehind(5, far, 500)
 	c.snapshotDelay = (snapshotHoldsTicks + 50) * 100 * time.Millisecond
 	c.heal()
-	sent = c.snapshotsSent
-	c.until("another is under way", func() bool { return c.snapshotsSent > sent })
-	held := l.group(5).outgoing[0]
-	for l.group(5).clock <= held.since+snapshotHoldsTicks+2 {
+	held := c.beingSent(5)
+	for held.g.clock <= held.opened+snapshotHoldsTicks+2 {
 		c.runFor(time.Second)
 	}
-	for i := range 80 {
-		c.put(5, fmt.Sprintf("k%d=%0500d", i, i))
+	c.overwrite(5, 80)
+	if held.landed > 0 {
+		t.Fatal("it has landed")
 	}
-	if first, _ := l.group(5).log.FirstIndex(); first <= held.index {
-		t.Errorf("the log starts at %d, held back by a snapshot at %d", first, held.index)
+	if first, _ := held.g.log.FirstIndex(); first <= held.index.Load()+1 {
+		t.Errorf("the log starts at %d, held back by a snapshot at %d", first, held.index.Load())
 	}
+}
+
+// beingSent waits for a snapshot of a view that is open.
+func (c *cluster) beingSent(id shard.ID) (sent *outgoingSnapshot) {
+	c.t.Helper()
+	c.until("a snapshot is being sent", func() bool {
+		for _, n := range c.nodes {
+			for _, o := range n.group(id).outgoing {
+				if o.opened > 0 && o.landed == 0 {
+					sent = o
+				}
+			}
+		}
+		return sent != nil
+	})
+	return sent
+}
+
+// overwrite writes n values of 500 bytes.
+func (c *cluster) overwrite(id shard.ID, n int) {
+	c.t.Helper()
+	for i := range n {
+		c.put(id, fmt.Sprintf("k%d=%0500d", i, i))
+	}
+}
+
+// A snapshot under way holds the log back up to a size only.
+func TestSnapshotHoldsBackOnlySoMuch(t *testing.T) {
+	c := newCluster(t, 44, 3)
+	const limit = 2 << 10
+	c.config = func(cfg *Config) { cfg.LogBytesMax = limit }
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	far := c.node(shard.NodeID(uint64(c.waitLeader(5).id)%3 + 1))
+	c.leaveBehind(5, far, 500)
+	c.snapshotDelay = time.Minute
+	c.heal()
+	held := c.beingSent(5)
+	log := func() (first uint64, bytes int64) {
+		g := held.g
+		first, _ = g.log.FirstIndex()
+		return first, g.log.Bytes()
+	}
+	largest := int64(0)
+	for i := range 2 * snapshotHoldsTimes * limit / 500 {
+		c.put(5, fmt.Sprintf("k%d=%0500d", i%50, i))
+		first, bytes := log()
+		largest = max(largest, bytes)
+		if bytes < (snapshotHoldsTimes-1)*limit && largest == bytes && first > held.index.Load()+1 {
+			t.Fatalf("the log of %d bytes starts at %d, behind a snapshot at %d", bytes, first, held.index.Load())
+		}
+	}
+	if largest > (snapshotHoldsTimes+2)*limit {
+		t.Errorf("the log had %d bytes", largest)
+	}
+	if first, _ := log(); first <= held.index.Load()+1 {
+		t.Error("the log is held back for ever")
+	}
+	c.snapshotDelay = 0
+	c.mustAgree(5) // by another snapshot
+}
+
+// What waits in line holds nothing back, may wait for as long as it must, and is as
+// new as its turn: its receiver needs no second one.
+func TestWaitingSnapshotHoldsNothingBack(t *testing.T) {
+	c := newCluster(t, 45, 3)
+	c.config = func(cfg *Config) { cfg.LogBytesMax = 8 << 10 }
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	far := c.node(shard.NodeID(uint64(c.waitLeader(5).id)%3 + 1))
+	c.leaveBehind(5, far, 500)
+	c.queueDelay = 3 * snapshotHoldsTicks * 100 * time.Millisecond
+	c.heal()
+	sent := c.snapshotsSent
+	c.until("a snapshot is in line", func() bool { return c.snapshotsSent > sent })
+	l := c.waitLeader(5)
+	asked, _ := l.group(5).log.LastIndex()
+	c.overwrite(5, 150)
+	if first, _ := l.group(5).log.FirstIndex(); first <= asked {
+		t.Errorf("the log starts at %d, held back by a snapshot that was asked for at %d", first, asked)
+	}
+	// The receiver's word that it has the snapshot is slow; what else it says is not, and
+	// must not make the leader send what its log does not reach back to.
+	c.filter = func(from, to shard.NodeID, e *envelope) bool {
+		if from != far.id || e.msg.Type != raftpb.MsgAppResp {
+			return true
+		}
+		m := e.msg
+		c.env.AfterFunc(time.Second, c.env.NewQueue(""), func() {
+			if err := c.node(to).host.Receive(from, appendMessage(nil, 5, &m, messageBytes(5, &m))); err != nil {
+				t.Error(err)
+			}
+		})
+		return false
+	}
+	for end := c.env.now + c.queueDelay; c.env.now < end; {
+		c.runFor(10 * time.Second)
+		if c.env.now < end-10*time.Second && (far.machine(5).installs > 1 || c.snapshotsSent != sent+1) {
+			t.Fatalf("%d snapshots while one waits", c.snapshotsSent-sent)
+		}
+	}
+	c.mustAgree(5)
+	if c.snapshotsSent != sent+1 {
+		t.Errorf("%d snapshots were needed", c.snapshotsSent-sent)
+	}
+	if got := far.machine(5).installs; got == 0 {
+		t.Error("none was installed")
+	}
+}
+
+// While the receiver of a snapshot catches up the log keeps what it needs next,
+// for a bounded time.
+func TestReceiverHoldsBackTruncation(t *testing.T) {
+	c := newCluster(t, 46, 3)
+	c.config = func(cfg *Config) { cfg.LogBytesMax = 8 << 10 }
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	far := c.node(shard.NodeID(uint64(c.waitLeader(5).id)%3 + 1))
+	c.leaveBehind(5, far, 500)
+	c.snapshotDelay = time.Second
+	c.heal()
+	held := c.beingSent(5)
+	c.until("it has landed", func() bool { return held.landed > 0 })
+	l, g := held.g.h.cfg.Node, held.g
+	// From here on it hears nothing that would bring it further.
+	c.filter = func(from, to shard.NodeID, e *envelope) bool { return to != far.id || e.msg.Type != raftpb.MsgApp }
+	c.overwrite(5, 100) // more than an active follower is waited for
+	if first, _ := g.log.FirstIndex(); first > held.index.Load()+1 {
+		t.Errorf("the log starts at %d, the receiver is at %d", first, held.index.Load())
+	}
+	for g.clock <= held.landed+catchUpHoldsTicks+2 {
+		c.runFor(time.Second)
+	}
+	c.overwrite(5, 100)
+	if first, _ := g.log.FirstIndex(); first <= held.index.Load()+1 {
+		t.Errorf("node %d: the log starts at %d, held back for ever", l, first)
+	}
+	c.filter = nil
+	c.mustAgree(5)
 }

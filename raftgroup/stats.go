@@ -6,8 +6,12 @@ import "sync/atomic"
 type HostStats struct {
 	Rounds, GroupsInRounds, SyncedRounds, Entries, Operations, Messages, MessagesDropped, ReadIndexes, Reads uint64
 	// Readies that groups produced.
-	Readies                       uint64
-	SnapshotsSent, SnapshotsTaken uint64
+	Readies uint64
+	// Snapshots that were sent whole, that ended otherwise, that were installed, and
+	// that were received in part or whole and given up.
+	SnapshotsSent, SnapshotsUnsent, SnapshotsTaken, SnapshotsGivenUp uint64
+	// Snapshots that wait or are being sent, and that are being received or installed.
+	SnapshotsOut, SnapshotsIn int64
 	// Replicas removed from this node; replicas of others that were told of their
 	// removal; questions whether own ones were removed.
 	ReplicasRemoved, Notices, Questions uint64
@@ -17,7 +21,8 @@ type HostStats struct {
 type hostCounters struct {
 	rounds, groupsInRounds, syncedRounds, entries, operations atomic.Uint64
 	messages, messagesDropped, readIndexes, reads, readies    atomic.Uint64
-	snapshotsSent, snapshotsTaken                             atomic.Uint64
+	snapshotsSent, snapshotsUnsent                            atomic.Uint64
+	snapshotsTaken, snapshotsGivenUp                          atomic.Uint64
 	replicasRemoved, notices, questions                       atomic.Uint64
 }
 
@@ -30,7 +35,9 @@ func (h *Host) Stats() HostStats {
 		Entries: c.entries.Load(), Operations: c.operations.Load(),
 		Messages: c.messages.Load(), MessagesDropped: c.messagesDropped.Load(),
 		ReadIndexes: c.readIndexes.Load(), Reads: c.reads.Load(), Readies: c.readies.Load(),
-		SnapshotsSent: c.snapshotsSent.Load(), SnapshotsTaken: c.snapshotsTaken.Load(),
+		SnapshotsSent: c.snapshotsSent.Load(), SnapshotsUnsent: c.snapshotsUnsent.Load(),
+		SnapshotsTaken: c.snapshotsTaken.Load(), SnapshotsGivenUp: c.snapshotsGivenUp.Load(),
+		SnapshotsOut: h.snapshotsOut.Load(), SnapshotsIn: h.snapshotsIn.Load(),
 		ReplicasRemoved: c.replicasRemoved.Load(), Notices: c.notices.Load(), Questions: c.questions.Load(),
 		ProposalBytes: h.proposalBytes.Load(), IncomingBytes: h.incomingBytes.Load(),
 	}

@@ -27,15 +27,10 @@ func (g *Group) abandonAll(refusal error) {
 		g.transfer = nil
 		t.done(refusal)
 	}
-	for _, s := range g.opened {
-		_ = s.snapshot.Close()
-		g.h.snapshotsOut.Add(-1)
-	}
-	g.opened = nil
 	if s := g.install; s != nil {
 		g.install = nil
 		g.machine.InstallEnd(nil)
-		g.abandonSnapshot(s)
+		g.giveUpSnapshot(s)
 	}
 }
 
@@ -69,7 +64,7 @@ func (g *Group) discard(in *mail) {
 		g.handBack(append([]Read(nil), in.reads...), shard.ErrUnavailable)
 	}
 	if in.snapshot != nil {
-		g.abandonSnapshot(in.snapshot)
+		g.giveUpSnapshot(in.snapshot)
 	}
 	in.recycle()
 }

@@ -13,10 +13,21 @@ type Transport interface {
 	// size is the most that encode appends.
 	Send(to shard.NodeID, size int, encode func(frame []byte) []byte) bool
 
-	// SendSnapshot streams a snapshot on a stream of its own: header, then
-	// source's chunks until io.EOF, then closes source. done is called exactly
-	// once, from any goroutine: nil when the receiver has taken all of it.
-	SendSnapshot(to shard.NodeID, header []byte, source ChunkSource, done func(error))
+	// SendSnapshot puts a snapshot in line. When its turn has come it is opened and
+	// streamed on a stream of its own: header, then chunks until io.EOF, after which
+	// they are closed. One that is put off is closed and opened again. However long it
+	// waits, that alone does not end it. open and done are called from any goroutine,
+	// done exactly once: nil when the receiver has taken all of it.
+	SendSnapshot(to shard.NodeID, open func() (OutgoingSnapshot, error), done func(error))
+}
+
+// OutgoingSnapshot is one whose turn to be sent has come.
+type OutgoingSnapshot struct {
+	Header []byte
+	// Large: more than the receiver keeps in memory. A few of these are sent, and
+	// received, at a time.
+	Large  bool
+	Chunks ChunkSource
 }
 
 // ChunkSource yields the chunks of a snapshot. Next returns io.EOF after the
@@ -33,8 +44,8 @@ type Receiver interface {
 	// malformed; the transport drops the connection.
 	Receive(from shard.NodeID, frame []byte) error
 
-	// ReceiveSnapshot opens a sink for a snapshot, or refuses it.
-	ReceiveSnapshot(from shard.NodeID, header []byte) (SnapshotSink, error)
+	// ReceiveSnapshot opens a sink for a snapshot, or refuses it. ErrBusy: not now.
+	ReceiveSnapshot(from shard.NodeID, header []byte, large bool) (SnapshotSink, error)
 
 	// PeerUnreachable reports that node does not answer; called once per
 	// transition and at most every few seconds while it lasts.

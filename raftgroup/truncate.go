@@ -17,7 +17,8 @@ import (
 // entries, so that a follower that is only a little behind, or a new leader's,
 // needs no snapshot. A leader also keeps what active followers lack, up to a
 // multiple of the size, and what the receivers of snapshots under way will ask
-// for next, for a bounded time.
+// for next, for a bounded time and up to a larger multiple. Past either bound a
+// receiver needs another snapshot.
 func (g *Group) truncate(b *storage.Batch, applied uint64) error {
 	limit := g.h.cfg.LogBytesMax
 	size := g.log.Bytes()
@@ -35,10 +36,8 @@ func (g *Group) truncate(b *storage.Batch, applied uint64) error {
 	if size <= truncationForcedTimes*limit {
 		to = min(to, g.slowestActive())
 	}
-	for _, s := range g.outgoing {
-		if g.clock-s.since <= snapshotHoldsTicks {
-			to = min(to, s.index)
-		}
+	if size <= snapshotHoldsTimes*limit {
+		to = min(to, g.heldBack())
 	}
 	if to < first {
 		return nil

@@ -48,7 +48,7 @@ func (g *Group) turn(r *round) {
 		g.takeReady(r)
 		if g.candidate != nil {
 			g.candidate = nil
-			g.abandonSnapshot(s) // raft has no use for it
+			g.giveUpSnapshot(s) // raft has no use for it
 		}
 		return
 	}
@@ -105,6 +105,7 @@ func (g *Group) stepTicks(ticks int) {
 	g.expirePending()
 	g.expireTransfer()
 	g.finishJoint()
+	g.followSnapshots()
 	g.ask()
 }
 

@@ -27,6 +27,30 @@ func (s *Snapshot) State(id shard.ID) (ReplicaState, bool, error) {
 // Close ends the snapshot.
 func (s *Snapshot) Close() error { return s.s.Close() }
 
+// Small tells whether the replica's content is small enough to be kept in memory by
+// whoever receives it (Import.Small). It reads no more than that much.
+func (s *Snapshot) Small(id shard.ID) (bool, error) {
+	state, found, err := s.State(id)
+	if err != nil || !found {
+		return !found, err
+	}
+	lower, upper := spanBounds(state.Descriptor.Span)
+	it, err := s.s.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return false, err
+	}
+	size := 0
+	for ok := it.First(); ok && size < smallImportBytes; ok = it.Next() {
+		value := it.LazyValue()
+		size += len(it.Key()) + value.Len()
+	}
+	if err := it.Error(); err != nil {
+		_ = it.Close()
+		return false, err
+	}
+	return size < smallImportBytes, it.Close()
+}
+
 // Export makes a reader of the replica's chunks: state, then data in key order.
 // Index, term, configuration and data thus come from one view.
 func (s *Snapshot) Export(id shard.ID) (*Export, error) {

@@ -193,3 +193,34 @@ func TestCorruptionIsNotFatal(t *testing.T) {
 	e := newEngine(cfg)
 	e.options().EventListener.DataCorruption(pebble.DataCorruptionInfo{Path: "000001.sst", Details: errDisk})
 }
+
+// A disk that is full while a snapshot is received refuses the snapshot, and nothing
+// else: its files are removed, and the engine goes on.
+func TestFailedImportIsNotFatal(t *testing.T) {
+	source := open(t, Config{})
+	fill(t, source, userSpan("d", "f"), 3000, "new", 300)
+	chunks := export(t, source, transferred)
+	e, fs, failed := fatalProbe(t, Config{})
+	fs.breakFiles(".sst")
+	i, err := e.NewImport(transferred, 2)
+	for n := 0; err == nil && n < len(chunks); n++ {
+		err = i.Add(chunks[n])
+	}
+	if !errors.Is(err, errDisk) || errors.Is(err, shard.ErrMalformed) {
+		t.Fatalf("the broken disk gives %v", err)
+	}
+	if err := i.Add(chunks[0]); err == nil {
+		t.Error("a failed import takes more")
+	}
+	if err := i.Close(); err != nil {
+		t.Logf("closing: %v", err)
+	}
+	if names, _ := fs.List(fs.PathJoin(e.cfg.Dir, incomingDir)); len(names) > 0 {
+		t.Errorf("left behind: %v", names)
+	}
+	if len(failed) > 0 {
+		t.Fatalf("the engine stopped: %v", <-failed)
+	}
+	fs.broken.Store(nil)
+	commit(t, e, func(b *Batch) { b.PutIdentity(Identity{Node: 1}) })
+}

@@ -549,3 +549,31 @@ func TestExportEnds(t *testing.T) {
 		t.Errorf("after the last chunk: %v", err)
 	}
 }
+
+// Sender and receiver agree on which snapshots are small.
+func TestSmallIsAsTheReceiverFindsIt(t *testing.T) {
+	seen := map[bool]bool{}
+	for n := 700; n < 1100; n += 13 {
+		e := open(t, Config{})
+		fill(t, e, userSpan("d", "f"), n, "new", 230)
+		s := e.NewSnapshot()
+		small, err := s.Small(transferred)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		i := receive(t, open(t, Config{}), transferred, 2, export(t, e, transferred))
+		if i.Small() != small {
+			t.Errorf("%d records: small for the sender %v, for the receiver %v", n, small, i.Small())
+		}
+		seen[small] = true
+		if err := i.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(seen) != 2 {
+		t.Errorf("only one kind was seen: %v", seen)
+	}
+}

@@ -23,7 +23,7 @@ func (a *app) settingsCommand() *cobra.Command {
 type settingRecord struct {
 	Name        string `json:"name"`
 	Value       any    `json:"value"`
-	Kind        string `json:"kind"` // "duration" or "integer"
+	Kind        string `json:"kind"` // "duration", "integer" or "bytes"
 	Default     any    `json:"default"`
 	Min         any    `json:"min"`
 	Max         any    `json:"max"`

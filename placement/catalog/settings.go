@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,8 @@ const (
 	KVRetention = "kv.retention"
 	// KVDropRate is how many versions a node drops per second.
 	KVDropRate = "kv.drop_rate"
+	// SnapshotRate is how many bytes of large snapshots a node sends per second.
+	SnapshotRate = "snapshot.rate"
 )
 
 // SettingKind is the type of a setting's value.
@@ -25,6 +28,7 @@ type SettingKind string
 const (
 	SettingDuration SettingKind = "duration" // in nanoseconds
 	SettingInteger  SettingKind = "integer"
+	SettingBytes    SettingKind = "bytes"
 )
 
 // Setting describes a setting of the cluster: one value for all nodes, which
@@ -43,6 +47,8 @@ var settings = []Setting{
 		Doc: "old versions that a node drops per second; 0 pauses"},
 	{Name: KVRetention, Kind: SettingDuration, Default: int64(10 * time.Minute), Min: int64(time.Second), Max: int64(30 * day),
 		Doc: "how long old versions can be read"},
+	{Name: SnapshotRate, Kind: SettingBytes, Default: 64 << 20, Min: 1 << 20, Max: 1 << 40,
+		Doc: "bytes per second that a node sends of snapshots; small ones are not held back"},
 }
 
 const day = 24 * time.Hour
@@ -75,6 +81,8 @@ func (s *Setting) Parse(text string) (int64, error) {
 		v = int64(d)
 	case SettingInteger:
 		v, err = strconv.ParseInt(text, 10, 64)
+	case SettingBytes:
+		v, err = parseBytes(text)
 	}
 	if err != nil || v < s.Min || v > s.Max {
 		return 0, &shard.InvalidError{Field: s.Name, Reason: fmt.Sprintf("cannot be %q: it is %s", shorten(text), s.Allowed())}
@@ -84,8 +92,11 @@ func (s *Setting) Parse(text string) (int64, error) {
 
 // Format writes a value as Parse reads it.
 func (s *Setting) Format(v int64) string {
-	if s.Kind == SettingDuration {
+	switch s.Kind {
+	case SettingDuration:
 		return formatDuration(time.Duration(v))
+	case SettingBytes:
+		return formatBytes(v)
 	}
 	return strconv.FormatInt(v, 10)
 }
@@ -93,8 +104,11 @@ func (s *Setting) Format(v int64) string {
 // Allowed says in words which values are.
 func (s *Setting) Allowed() string {
 	what := "a whole number"
-	if s.Kind == SettingDuration {
+	switch s.Kind {
+	case SettingDuration:
 		what = "a duration, like 90s, 10m, 12h or 7d,"
+	case SettingBytes:
+		what = "a number of bytes, like 500KiB, 64MiB or 2GiB,"
 	}
 	return fmt.Sprintf("%s from %s to %s", what, s.Format(s.Min), s.Format(s.Max))
 }
@@ -133,6 +147,38 @@ func formatDuration(d time.Duration) string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
+}
+
+// byteUnits are those of SettingBytes, the largest first.
+var byteUnits = []struct {
+	name string
+	size int64
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}, {"", 1}}
+
+// parseBytes reads a whole number with or without a unit.
+func parseBytes(text string) (int64, error) {
+	for _, u := range byteUnits {
+		number, found := strings.CutSuffix(text, u.name)
+		if !found {
+			continue
+		}
+		n, err := strconv.ParseInt(number, 10, 64)
+		if err == nil && (n > math.MaxInt64/u.size || n < 0) {
+			err = strconv.ErrRange
+		}
+		return n * u.size, err
+	}
+	return 0, strconv.ErrSyntax
+}
+
+// formatBytes uses the largest unit that leaves a whole number.
+func formatBytes(n int64) string {
+	for _, u := range byteUnits {
+		if n != 0 && n%u.size == 0 && u.size > 1 {
+			return strconv.FormatInt(n/u.size, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // shorten bounds what an error repeats of its input.

@@ -67,6 +67,11 @@ func TestSettingValues(t *testing.T) {
 		{KVRetention, "24h", 86400e9, "1d"},
 		{KVRetention, "1d12h", 36 * 3600e9, "36h"},
 		{KVRetention, "30d", 30 * 86400e9, "30d"},
+		{SnapshotRate, "1048576", 1 << 20, "1MiB"},
+		{SnapshotRate, "64MiB", 64 << 20, "64MiB"},
+		{SnapshotRate, "1536KiB", 1536 << 10, "1536KiB"},
+		{SnapshotRate, "1048577B", 1<<20 + 1, "1048577"},
+		{SnapshotRate, "1TiB", 1 << 40, "1TiB"},
 		{KVDropRate, "0", 0, "0"},
 		{KVDropRate, "10000000", 1e7, "10000000"},
 	} {
@@ -82,11 +87,14 @@ func TestSettingValues(t *testing.T) {
 		{KVRetention, "999ms", `kv.retention cannot be "999ms": it is a duration, like 90s, 10m, 12h or 7d, from 1s to 30d`},
 		{KVRetention, "30d1s", "from 1s to 30d"}, {KVRetention, "-5s", "from 1s"}, {KVRetention, "0", "from 1s"}, {KVRetention, "", `cannot be ""`},
 		{KVRetention, "10", "a duration"}, {KVRetention, "10 m", "a duration"}, {KVRetention, "99999999999d", "to 30d"}, {KVRetention, "-1d", "to 30d"},
+		{SnapshotRate, "0", `snapshot.rate cannot be "0": it is a number of bytes, like 500KiB, 64MiB or 2GiB, from 1MiB to 1TiB`},
+		{SnapshotRate, "2TiB", "to 1TiB"}, {SnapshotRate, "99999999TiB", "a number of bytes"}, {SnapshotRate, "-5MiB", "a number of bytes"},
+		{SnapshotRate, "5MB", "a number of bytes"}, {SnapshotRate, "MiB", "a number of bytes"}, {SnapshotRate, "5 MiB", "a number of bytes"}, {SnapshotRate, "1.5GiB", "a number of bytes"},
 		{KVRetention, "1d30h", "to 30d"}, {KVRetention, "1d-1h", "to 30d"}, {KVRetention, "d", "to 30d"}, {KVRetention, "9999999h9d", "to 30d"},
 		{KVDropRate, "-1", `kv.drop_rate cannot be "-1": it is a whole number from 0 to 10000000`}, {KVDropRate, "10000001", "0 to 10000000"},
 		{KVDropRate, "1e3", "a whole number"}, {KVDropRate, "1.5", "a whole number"}, {KVDropRate, "10s", "a whole number"}, {KVDropRate, "99999999999999999999", "a whole number"},
 		{KVDropRate, strings.Repeat("9", 1000), "…"},
-		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention`}, {"", "1", "there are kv.drop_rate"},
+		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention, snapshot.rate`}, {"", "1", "there are kv.drop_rate"},
 	} {
 		h := newHouse(t)
 		var invalid *shard.InvalidError
@@ -108,7 +116,7 @@ func TestSettingsAreDefaultsUntilSet(t *testing.T) {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	got := h.listSettings()
-	if len(got) != 2 || got[0].Set || got[1].Name != KVRetention || got[1].Value != int64(5*time.Second) || !got[1].Set || got[1].Err != nil {
+	if len(got) != len(settings) || got[0].Set || got[1].Name != KVRetention || got[1].Value != int64(5*time.Second) || !got[1].Set || got[1].Err != nil {
 		t.Fatalf("%+v", got)
 	}
 	if record := h.kv.Get([]byte("\x01set/kv.retention")); !bytes.Equal(record, []byte("\x015s")) {
@@ -125,11 +133,11 @@ func TestSettingsOfAnotherVersion(t *testing.T) {
 	h.kv.Put(settingKey(KVRetention), []byte("\x0210m"))
 	got := h.listSettings()
 	var invalid *shard.InvalidError
-	if len(got) != 2 || !errors.As(got[0].Err, &invalid) || !errors.Is(got[1].Err, shard.ErrMalformed) {
+	if len(got) != len(settings) || !errors.As(got[0].Err, &invalid) || !errors.Is(got[1].Err, shard.ErrMalformed) {
 		t.Fatalf("%+v", got)
 	}
 	for _, v := range got {
-		if v.Value != v.Default || !v.Set {
+		if v.Value != v.Default || v.Set != (v.Err != nil) {
 			t.Errorf("%+v", v)
 		}
 	}

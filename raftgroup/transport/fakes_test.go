@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ type recorder struct {
 
 	// What the host answers; set before it starts.
 	refuseSnapshot error
+	refuseLarge    bool
 	addErr         error
 	finishErr      error
 	hold           chan struct{} // Add waits for it to be closed, if not nil
@@ -93,18 +95,22 @@ type sink struct {
 	r        *recorder
 	from     shard.NodeID
 	header   string
+	large    bool
 	content  bytes.Buffer
 	finished int
 	aborted  []error
 }
 
-func (r *recorder) ReceiveSnapshot(from shard.NodeID, header []byte) (raftgroup.SnapshotSink, error) {
+func (r *recorder) ReceiveSnapshot(from shard.NodeID, header []byte, large bool) (raftgroup.SnapshotSink, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.refuseSnapshot != nil {
 		return nil, r.refuseSnapshot
 	}
-	s := &sink{r: r, from: from, header: string(header)}
+	if r.refuseLarge && large {
+		return nil, fmt.Errorf("no room: %w", shard.ErrBusy)
+	}
+	s := &sink{r: r, from: from, header: string(header), large: large}
 	clear(header) // the receiver's own, as chunks are
 	r.sinks = append(r.sinks, s)
 	r.open++
@@ -187,11 +193,37 @@ type source struct {
 	chunks [][]byte
 	err    error
 	hold   chan struct{} // the second Next waits for it, if not nil
+	crowd  *crowd        // counts it from its second opening to its closing, if not nil
+
+	large bool
 
 	mu     sync.Mutex
+	opened int
 	nexts  int
 	closed int
+	sent   int // chunks since it was opened
 	last   []byte
+}
+
+// sendSource sends a snapshot that src yields each time it is opened.
+func sendSource(tr raftgroup.Transport, to shard.NodeID, header []byte, src *source, done func(error)) {
+	tr.SendSnapshot(to, func() (raftgroup.OutgoingSnapshot, error) {
+		src.mu.Lock()
+		defer src.mu.Unlock()
+		src.opened++
+		src.sent = 0
+		if src.crowd != nil && src.opened == 2 {
+			src.crowd.enter()
+		}
+		return raftgroup.OutgoingSnapshot{Header: header, Large: src.large, Chunks: src}, nil
+	}, done)
+}
+
+// closedWell tells whether it is closed as often as it was opened.
+func (s *source) closedWell() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opened == s.closed
 }
 
 func (s *source) Next() ([]byte, error) {
@@ -205,14 +237,14 @@ func (s *source) Next() ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.last)
-	if len(s.chunks) == 0 {
+	if len(s.chunks) == s.sent {
 		if s.err != nil {
 			return nil, s.err
 		}
 		return nil, io.EOF
 	}
-	s.last = bytes.Clone(s.chunks[0])
-	s.chunks = s.chunks[1:]
+	s.last = bytes.Clone(s.chunks[s.sent])
+	s.sent++
 	return s.last, nil
 }
 
@@ -220,7 +252,19 @@ func (s *source) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed++
+	if s.crowd != nil && s.closed == 2 {
+		s.crowd.now.Add(-1)
+	}
 	return nil
+}
+
+// crowd counts sources that are sent at once.
+type crowd struct{ now, most atomic.Int64 }
+
+func (c *crowd) enter() {
+	n := c.now.Add(1)
+	for most := c.most.Load(); n > most && !c.most.CompareAndSwap(most, n); most = c.most.Load() {
+	}
 }
 
 // outcome waits for a snapshot's done, and notices a second call.

@@ -43,14 +43,21 @@ type Config struct {
 
 	QueueBytesMax    int // messages waiting for one node; default 64 MiB
 	FrameBytes       int // a frame is sent on at about this size; default 1 MiB
-	SnapshotsSending int // at once to one node; default 8
-	SnapshotsWaiting int // for one node, in line; default 4,096
+	SnapshotsSending int // small ones at once to one node; default 8
+	SnapshotsWaiting int // for one node, in line; default 8,192
+	SnapshotsLarge   int // large ones at once, to all nodes; default 2
+
+	// SnapshotRate is how many bytes of large snapshots are sent in a second, to all
+	// nodes, until SetSnapshotRate; default 64 MiB. The slowest that makes sense lets a
+	// chunk through within SnapshotStall.
+	SnapshotRate int64
 
 	HandshakeTimeout time.Duration // connect, hello and greeting; default 3 s
 	BackoffMin       time.Duration // before connecting again; default 100 ms
 	BackoffMax       time.Duration // default 2 s
 	ReportEvery      time.Duration // PeerUnreachable while it lasts; default 5 s
 	SnapshotStall    time.Duration // without progress a snapshot is given up; default 60 s
+	SnapshotPause    time.Duration // before one that was not taken for want of room is tried again; default 500 ms
 }
 
 // Peer is what is known of another node that introduced itself.
@@ -64,12 +71,15 @@ func (c *Config) setDefaults() {
 	def(&c.QueueBytesMax, 64<<20)
 	def(&c.FrameBytes, 1<<20)
 	def(&c.SnapshotsSending, 8)
-	def(&c.SnapshotsWaiting, 4096)
+	def(&c.SnapshotsWaiting, 8192)
+	def(&c.SnapshotsLarge, 2)
+	def(&c.SnapshotRate, 64<<20)
 	def(&c.HandshakeTimeout, 3*time.Second)
 	def(&c.BackoffMin, 100*time.Millisecond)
 	def(&c.BackoffMax, 2*time.Second)
 	def(&c.ReportEvery, 5*time.Second)
 	def(&c.SnapshotStall, time.Minute)
+	def(&c.SnapshotPause, 500*time.Millisecond)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -84,7 +94,7 @@ func def[T comparable](field *T, value T) {
 
 // GRPC is the transport between processes. All methods are safe for concurrent use.
 //
-// Lock order: GRPC.mu, then peer.mu. Callbacks are called under neither.
+// Lock order: GRPC.mu, then peer.mu, then largeMu. Callbacks are called under none.
 type GRPC struct {
 	cfg        Config
 	dial       []grpc.DialOption
@@ -93,6 +103,8 @@ type GRPC struct {
 	counters   counters
 	frames     api.FramePool
 	log        *limitedLog
+	began      time.Time
+	pacer      pacer
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
@@ -106,6 +118,9 @@ type GRPC struct {
 	addresses map[shard.NodeID]string // set by SetAddress
 	learned   map[shard.NodeID]string // from hellos, if nothing else is known
 	inbound   map[shard.NodeID]map[*inbound]struct{}
+
+	largeMu sync.Mutex
+	large   largeLine[*snapshotTask]
 }
 
 var _ raftgroup.Transport = (*GRPC)(nil)
@@ -138,10 +153,13 @@ func NewGRPC(cfg Config) (*GRPC, error) {
 		log:        newLimitedLog(cfg.Logger),
 		ctx:        ctx,
 		cancel:     cancel,
+		began:      time.Now(),
+		large:      largeLine[*snapshotTask]{sendingMax: cfg.SnapshotsLarge},
 		addresses:  make(map[shard.NodeID]string),
 		learned:    make(map[shard.NodeID]string),
 		inbound:    make(map[shard.NodeID]map[*inbound]struct{}),
 	}
+	t.pacer.setRate(cfg.SnapshotRate)
 	t.peers.Store(&map[shard.NodeID]*peer{})
 	return t, nil
 }
@@ -227,12 +245,13 @@ func (t *GRPC) Send(to shard.NodeID, size int, encode func(frame []byte) []byte)
 
 // SendSnapshot implements raftgroup.Transport. done is never called before
 // SendSnapshot has returned, nor by a goroutine that holds a lock of the transport.
-func (t *GRPC) SendSnapshot(to shard.NodeID, header []byte, source raftgroup.ChunkSource, done func(error)) {
-	task := snapshotTask{header: header, source: source, done: done}
+func (t *GRPC) SendSnapshot(to shard.NodeID, open func() (raftgroup.OutgoingSnapshot, error), done func(error)) {
+	task := &snapshotTask{open: open, done: done}
 	var err error
 	if p := t.peer(to); p == nil {
 		err = fmt.Errorf("%w: the address of node %d is not known, or the transport is closed", shard.ErrUnavailable, to)
 	} else {
+		task.p = p
 		err = p.enqueueSnapshot(task)
 	}
 	if err != nil {
@@ -240,15 +259,23 @@ func (t *GRPC) SendSnapshot(to shard.NodeID, header []byte, source raftgroup.Chu
 	}
 }
 
+// SetSnapshotRate changes how many bytes of large snapshots are sent in a second.
+func (t *GRPC) SetSnapshotRate(bytesPerSecond int64) { t.pacer.setRate(bytesPerSecond) }
+
 // Stats is a copy of the counters.
 func (t *GRPC) Stats() Stats {
 	s := t.counters.stats()
 	for _, p := range *t.peers.Load() { //order-free: a sum
 		p.mu.Lock()
 		s.QueuedBytes += int64(p.queue.bytes)
-		s.QueuedSnapshots += int64(len(p.snapshots) + p.sending)
+		s.QueuedSnapshots += int64(len(p.snapshots))
+		s.SendingSnapshots += int64(p.sending)
 		p.mu.Unlock()
 	}
+	t.largeMu.Lock()
+	s.QueuedSnapshots += int64(len(t.large.waiting))
+	s.SendingSnapshots += int64(t.large.sending)
+	t.largeMu.Unlock()
 	return s
 }
 

@@ -40,8 +40,8 @@ type peer struct {
 	rushed    time.Time // when rush was last used
 	reported  time.Time // when PeerUnreachable was last called
 	link      *link     // the live connection, nil while there is none
-	snapshots []snapshotTask
-	sending   int // snapshots under way
+	snapshots []*snapshotTask
+	sending   int // snapshots under way, but for large ones
 }
 
 // link is one connection from handshake to break.
@@ -299,6 +299,7 @@ func (p *peer) connected(l *link) {
 		l.cancel(errSuperseded)
 	}
 	p.startSnapshots()
+	p.t.startLarge()
 }
 
 // lost drops what waited, and reports.
@@ -311,7 +312,7 @@ func (p *peer) lost(wasConnected bool, err error) {
 	for f, ok := p.queue.take(); ok; f, ok = p.queue.take() {
 		dropped = append(dropped, f)
 	}
-	tasks := p.snapshots
+	tasks := append(p.snapshots, p.t.takeLarge(p)...)
 	p.snapshots = nil
 	now := time.Now()
 	report := p.ctx.Err() == nil && (transition || now.Sub(p.reported) >= p.t.cfg.ReportEvery)

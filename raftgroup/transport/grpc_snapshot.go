@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/kiloraft/kiloraft/api"
@@ -19,16 +20,13 @@ const SnapshotChunkBytesMax = 4 << 20
 // snapshotTask is a snapshot on its way out. endSnapshot is called exactly once
 // for each.
 type snapshotTask struct {
-	header []byte
-	source raftgroup.ChunkSource
-	done   func(error)
+	p    *peer
+	open func() (raftgroup.OutgoingSnapshot, error)
+	done func(error)
 }
 
-// endSnapshot closes the source and reports the outcome.
-func (t *GRPC) endSnapshot(task snapshotTask, err error) {
-	if closeErr := task.source.Close(); err == nil && closeErr != nil {
-		t.log.log(slog.LevelWarn, 0, "closing the source of a snapshot that was sent", closeErr)
-	}
+// endSnapshot reports the outcome.
+func (t *GRPC) endSnapshot(task *snapshotTask, err error) {
 	if err != nil {
 		t.counters.snapshotsFailed.Add(1)
 	} else {
@@ -38,7 +36,7 @@ func (t *GRPC) endSnapshot(task snapshotTask, err error) {
 }
 
 // enqueueSnapshot puts a snapshot in line. After an error nothing was done.
-func (p *peer) enqueueSnapshot(task snapshotTask) error {
+func (p *peer) enqueueSnapshot(task *snapshotTask) error {
 	p.mu.Lock()
 	switch {
 	case p.ctx.Err() != nil:
@@ -75,7 +73,9 @@ func (p *peer) startSnapshots() {
 	}
 }
 
-// sendSnapshots sends one waiting snapshot after another while the link holds.
+// sendSnapshots sends one waiting snapshot after another while the link holds. Those
+// that turn out to be large go into the line of the whole node instead: whatever time
+// they take there, the small ones behind them do not wait for it.
 func (p *peer) sendSnapshots(l *link) {
 	for {
 		p.mu.Lock()
@@ -88,27 +88,131 @@ func (p *peer) sendSnapshots(l *link) {
 			return
 		}
 		task := p.snapshots[0]
-		p.snapshots[0] = snapshotTask{}
+		p.snapshots[0] = nil
 		p.snapshots = p.snapshots[1:]
 		p.mu.Unlock()
-		err := p.sendSnapshot(l, task)
-		if err != nil {
-			err = fmt.Errorf("snapshot to node %d: %w", p.node, err)
-			p.t.log.log(slog.LevelWarn, p.node, "a snapshot was not taken", err)
+		s, err := task.open()
+		if err == nil && s.Large {
+			p.t.closeChunks(s)
+			p.t.enqueueLarge(task, l)
+			continue
 		}
-		p.t.endSnapshot(task, err)
+		if err == nil {
+			err = p.sendSnapshot(l, s, nil)
+		}
+		p.t.endSnapshot(task, p.named(err))
 	}
 }
 
-// sendSnapshot streams one snapshot and waits for the verdict. Everything is sent
-// without waiting for the greeting: who is there was checked when the link was made,
-// and the other side checks the hello before it looks further.
-func (p *peer) sendSnapshot(l *link, task snapshotTask) error {
+// named logs why a snapshot was not sent, and says to whom.
+func (p *peer) named(err error) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("snapshot to node %d: %w", p.node, err)
+	p.t.log.log(slog.LevelWarn, p.node, "a snapshot was not taken", err)
+	return err
+}
+
+func (t *GRPC) closeChunks(s raftgroup.OutgoingSnapshot) {
+	if err := s.Chunks.Close(); err != nil {
+		t.log.log(slog.LevelWarn, 0, "closing the source of a snapshot", err)
+	}
+}
+
+// enqueueLarge puts a snapshot into the node's line for large ones.
+func (t *GRPC) enqueueLarge(task *snapshotTask, l *link) {
+	p := task.p
+	p.mu.Lock()
+	if p.link != l { // what waited for the link has been dropped
+		p.mu.Unlock()
+		t.endSnapshot(task, fmt.Errorf("%w: the connection to node %d broke", shard.ErrUnavailable, p.node))
+		return
+	}
+	t.largeMu.Lock()
+	t.large.add(task)
+	t.largeMu.Unlock()
+	p.mu.Unlock()
+	t.startLarge()
+}
+
+// takeLarge takes what waits for a peer out of the line; under the peer's mu.
+func (t *GRPC) takeLarge(p *peer) []*snapshotTask {
+	t.largeMu.Lock()
+	defer t.largeMu.Unlock()
+	return t.large.remove(func(task *snapshotTask) bool { return task.p == p })
+}
+
+// startLarge starts a sender for each large snapshot whose turn has come.
+func (t *GRPC) startLarge() {
+	for {
+		t.largeMu.Lock()
+		task, arrival, ok := t.large.next(time.Since(t.began))
+		t.largeMu.Unlock()
+		if !ok {
+			return
+		}
+		t.spawn(func() { t.sendLarge(task, arrival) })
+	}
+}
+
+// errNoRoom: the receiver has as many large snapshots as it takes. Nothing was sent.
+var errNoRoom = errors.New("the receiver has no room for a snapshot now")
+
+// sendLarge sends a large snapshot, or puts it off if the receiver has no room.
+func (t *GRPC) sendLarge(task *snapshotTask, arrival uint64) {
+	p := task.p
+	p.mu.Lock()
+	l := p.link
+	p.mu.Unlock()
+	err := fmt.Errorf("%w: the connection broke", shard.ErrUnavailable)
+	if l != nil {
+		var s raftgroup.OutgoingSnapshot
+		if s, err = task.open(); err == nil {
+			err = p.sendSnapshot(l, s, &t.pacer)
+		}
+	}
+	if errors.Is(err, errNoRoom) && t.putOff(task, arrival, l) {
+		t.startLarge() // one for another receiver
+		return
+	}
+	t.largeMu.Lock()
+	t.large.done()
+	t.largeMu.Unlock()
+	t.startLarge()
+	t.endSnapshot(task, p.named(err))
+}
+
+// putOff puts a snapshot back in its place for a pause; false if the link is gone,
+// whose waiting snapshots have been dropped.
+func (t *GRPC) putOff(task *snapshotTask, arrival uint64, l *link) bool {
+	p := task.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link != l {
+		return false
+	}
+	t.counters.snapshotsPutOff.Add(1)
+	pause := t.cfg.SnapshotPause/2 + rand.N(t.cfg.SnapshotPause)
+	t.largeMu.Lock()
+	t.large.putOff(task, arrival, time.Since(t.began)+pause)
+	t.largeMu.Unlock()
+	time.AfterFunc(pause+time.Millisecond, t.startLarge)
+	return true
+}
+
+// sendSnapshot streams one snapshot, closes it, and waits for the verdict. A small one
+// is sent without waiting for the greeting: who is there was checked when the link was
+// made, and the other side checks the hello before it looks further. A large one, which
+// has a pacer, waits until the receiver says that it has room.
+func (p *peer) sendSnapshot(l *link, s raftgroup.OutgoingSnapshot, paced *pacer) error {
+	defer p.t.closeChunks(s)
 	ctx, cancel := context.WithCancelCause(l.ctx)
 	defer cancel(nil)
 	stall := time.AfterFunc(p.t.cfg.SnapshotStall, func() { cancel(errStalled) })
 	defer stall.Stop()
-	err := p.streamSnapshot(ctx, l, task, func() { stall.Reset(p.t.cfg.SnapshotStall) })
+	out := &snapshotStream{p: p, ctx: ctx, s: s, paced: paced, moved: func() { stall.Reset(p.t.cfg.SnapshotStall) }}
+	err := out.run(l)
 	var remote *api.RemoteError
 	switch {
 	case err == nil:
@@ -121,19 +225,41 @@ func (p *peer) sendSnapshot(l *link, task snapshotTask) error {
 	return err
 }
 
-// streamSnapshot sends everything and returns the receiver's verdict. When it
-// returns an error and ctx ends, the receiver aborts.
-func (p *peer) streamSnapshot(ctx context.Context, l *link, task snapshotTask, moved func()) error {
-	stream, err := api.OpenPeerSnapshot(ctx, l.conn)
-	if err != nil {
+// snapshotStream is one snapshot being sent.
+type snapshotStream struct {
+	p      *peer
+	ctx    context.Context
+	s      raftgroup.OutgoingSnapshot
+	paced  *pacer
+	moved  func() // there was progress
+	stream *api.RawStream
+	ready  bool // the receiver has said that it has room
+}
+
+// run sends everything and returns the receiver's verdict. When it returns an error
+// and ctx ends, the receiver aborts.
+func (o *snapshotStream) run(l *link) error {
+	var err error
+	if o.stream, err = api.OpenPeerSnapshot(o.ctx, l.conn); err != nil {
 		return err
 	}
-	sent := p.sendChunks(stream, task, moved)
+	sent := o.sendHead()
+	if sent == nil && o.paced != nil {
+		if err := o.awaitReady(); err != nil {
+			if errors.Is(err, shard.ErrBusy) {
+				err = fmt.Errorf("%w: %w", errNoRoom, err)
+			}
+			return err
+		}
+	}
+	if sent == nil {
+		sent = o.sendChunks()
+	}
 	if sent != nil && sent != io.EOF {
 		return sent
 	}
 	// io.EOF: the receiver ended the stream, and says why.
-	err = p.awaitVerdict(stream)
+	err = o.awaitVerdict()
 	if err == nil && sent == io.EOF {
 		return fmt.Errorf("%w: a verdict on a snapshot that was not sent yet", shard.ErrMalformed)
 	}
@@ -142,30 +268,33 @@ func (p *peer) streamSnapshot(ctx context.Context, l *link, task snapshotTask, m
 
 var errStalled = errors.New("no progress for too long")
 
-// sendChunks sends all frames of a snapshot; moved is called after each.
-func (p *peer) sendChunks(stream *api.RawStream, task snapshotTask, moved func()) error {
-	pool := &p.t.frames
-	send := func(frame []byte) error {
-		size := len(frame)
-		if err := stream.Send(frame, pool); err != nil {
-			return api.Error(err)
-		}
-		p.t.counters.snapshotBytesSent.Add(uint64(size))
-		moved()
-		return nil
+func (o *snapshotStream) send(frame []byte) error {
+	size := len(frame)
+	if err := o.stream.Send(frame, &o.p.t.frames); err != nil {
+		return api.Error(err)
 	}
-	if len(task.header) > SnapshotChunkBytesMax {
-		return fmt.Errorf("a snapshot's header has %d bytes, the limit is %d", len(task.header), SnapshotChunkBytesMax)
+	o.p.t.counters.snapshotBytesSent.Add(uint64(size))
+	o.moved()
+	return nil
+}
+
+// sendHead introduces node and snapshot.
+func (o *snapshotStream) sendHead() error {
+	if len(o.s.Header) > SnapshotChunkBytesMax {
+		return fmt.Errorf("a snapshot's header has %d bytes, the limit is %d", len(o.s.Header), SnapshotChunkBytesMax)
 	}
-	if err := send(p.hello()); err != nil {
+	if err := o.send(o.p.hello()); err != nil {
 		return err
 	}
-	if err := send(append(append(pool.Buffer(), frameSnapshotHead), task.header...)); err != nil {
-		return err
-	}
+	return o.send(appendSnapshotHead(o.p.t.frames.Buffer(), o.s.Header, o.s.Large))
+}
+
+// sendChunks sends all chunks and the end.
+func (o *snapshotStream) sendChunks() error {
+	pool := &o.p.t.frames
 	var chunks, bytes uint64
 	for {
-		chunk, err := task.source.Next()
+		chunk, err := o.s.Chunks.Next()
 		if err == io.EOF {
 			break
 		}
@@ -175,33 +304,76 @@ func (p *peer) sendChunks(stream *api.RawStream, task snapshotTask, moved func()
 		if len(chunk) > SnapshotChunkBytesMax {
 			return fmt.Errorf("a chunk of a snapshot has %d bytes, the limit is %d", len(chunk), SnapshotChunkBytesMax)
 		}
-		if err := send(append(append(pool.Buffer(), frameSnapshotChunk), chunk...)); err != nil {
+		if err := o.pace(len(chunk)); err != nil {
+			return err
+		}
+		if err := o.send(append(append(pool.Buffer(), frameSnapshotChunk), chunk...)); err != nil {
 			return err
 		}
 		chunks++
 		bytes += uint64(len(chunk))
 	}
-	if err := send(appendSnapshotEnd(pool.Buffer(), chunks, bytes)); err != nil {
+	if err := o.send(appendSnapshotEnd(pool.Buffer(), chunks, bytes)); err != nil {
 		return err
 	}
-	return stream.CloseSend()
+	return o.stream.CloseSend()
 }
 
-// awaitVerdict reads the answers: a greeting, then that all was taken.
-func (p *peer) awaitVerdict(stream *api.RawStream) error {
-	answer, err := stream.Receive(helloBytesMax)
+// pace waits until a chunk may be sent.
+func (o *snapshotStream) pace(n int) error {
+	now := time.Since(o.p.t.began)
+	if o.paced == nil {
+		o.p.t.pacer.count(now, n)
+		return nil
+	}
+	wait := o.paced.book(now, n)
+	if wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-o.ctx.Done():
+		return context.Cause(o.ctx)
+	}
+}
+
+// awaitReady reads the greeting and that there is room, once.
+func (o *snapshotStream) awaitReady() error {
+	if o.ready {
+		return nil
+	}
+	answer, err := o.stream.Receive(helloBytesMax)
 	if err == nil {
 		_, err = decodeAnswer(answer)
 	}
 	if err != nil {
 		return noEOF(err)
 	}
-	taken, err := stream.Receive(helloBytesMax)
+	if err := o.expect(frameSnapshotReady); err != nil {
+		return err
+	}
+	o.ready = true
+	return nil
+}
+
+// awaitVerdict reads the answers up to the last one, that all was taken.
+func (o *snapshotStream) awaitVerdict() error {
+	if err := o.awaitReady(); err != nil {
+		return err
+	}
+	return o.expect(frameSnapshotTaken)
+}
+
+func (o *snapshotStream) expect(kind byte) error {
+	frame, err := o.stream.Receive(helloBytesMax)
 	if err != nil {
 		return noEOF(err)
 	}
-	if len(taken) != 1 || taken[0] != frameSnapshotTaken {
-		return fmt.Errorf("%w: not a verdict on a snapshot", shard.ErrMalformed)
+	if len(frame) != 1 || frame[0] != kind {
+		return fmt.Errorf("%w: not an answer to a snapshot", shard.ErrMalformed)
 	}
 	return nil
 }
@@ -239,11 +411,17 @@ func (t *GRPC) takeSnapshot(in *inbound) error {
 	if err != nil {
 		return err
 	}
-	if head[0] != frameSnapshotHead {
-		return fmt.Errorf("%w: a snapshot without a header", shard.ErrMalformed)
-	}
-	sink, err := t.receive().ReceiveSnapshot(in.from, head[1:])
+	header, large, err := decodeSnapshotHead(head)
 	if err != nil {
+		return err
+	}
+	sink, err := t.receive().ReceiveSnapshot(in.from, header, large)
+	if err != nil {
+		t.counters.snapshotsAborted.Add(1)
+		return err
+	}
+	if err := in.stream.Send([]byte{frameSnapshotReady}, nil); err != nil {
+		sink.Abort(err)
 		t.counters.snapshotsAborted.Add(1)
 		return err
 	}

@@ -21,7 +21,7 @@ func TestSnapshotLimits(t *testing.T) {
 	n := f.startGRPC(1, 1, newRecorder())
 	results := make(chan error, 100)
 	start := func() {
-		n.SendSnapshot(2, nil, &source{chunks: [][]byte{{1}}}, func(err error) { results <- err })
+		sendSource(n, 2, nil, &source{chunks: [][]byte{{1}}}, func(err error) { results <- err })
 	}
 	for range 3 {
 		start()
@@ -30,8 +30,8 @@ func TestSnapshotLimits(t *testing.T) {
 	for range 10 {
 		start()
 	}
-	if s := n.Stats(); s.QueuedSnapshots != 13 {
-		t.Errorf("%d snapshots are queued", s.QueuedSnapshots)
+	if s := n.Stats(); s.QueuedSnapshots != 10 || s.SendingSnapshots != 3 {
+		t.Errorf("%d snapshots are queued, %d are sent", s.QueuedSnapshots, s.SendingSnapshots)
 	}
 	start()
 	select {
@@ -65,7 +65,7 @@ func TestSnapshotDoesNotDelayMessages(t *testing.T) {
 	n := f.startGRPC(1, 1, newRecorder())
 	chunks, _ := chunksOf(16, 1<<20)
 	o := newOutcome()
-	n.SendSnapshot(2, nil, &source{chunks: chunks}, o.done)
+	sendSource(n, 2, nil, &source{chunks: chunks}, o.done)
 	r.await(t, "the snapshot", func() bool { return r.open == 1 })
 	poll(t, "a full window", func() bool { return n.Stats().SnapshotBytesSent > 8<<20 })
 	send(n, 2, "quick")
@@ -89,7 +89,7 @@ func TestSnapshotStalls(t *testing.T) {
 	f.startGRPC(2, 1, r)
 	n := f.startGRPC(1, 1, newRecorder())
 	o := newOutcome()
-	n.SendSnapshot(2, nil, &source{chunks: [][]byte{{1}}}, o.done)
+	sendSource(n, 2, nil, &source{chunks: [][]byte{{1}}}, o.done)
 	if err := o.wait(t); !errors.Is(err, shard.ErrUnavailable) || !errors.Is(err, errStalled) {
 		t.Errorf("a receiver that does not move: %v", err)
 	}
@@ -98,7 +98,7 @@ func TestSnapshotStalls(t *testing.T) {
 	r.await(t, "its end", func() bool { return r.open == 0 })
 
 	// Node 1 receives from a peer that falls silent.
-	s := openSnapshot(t, dialRaw(t, f.address(1)), helloOf(7, 1, 1), []byte{frameSnapshotHead})
+	s := openSnapshot(t, dialRaw(t, f.address(1)), helloOf(7, 1, 1), []byte{frameSnapshotHead, 0})
 	err := verdict(s)
 	if !errors.Is(err, shard.ErrUnavailable) {
 		t.Errorf("a sender that does not move: %v", err)
@@ -139,7 +139,7 @@ func TestSnapshotMustBeWhole(t *testing.T) {
 	r := newRecorder()
 	f.startGRPC(1, 1, r)
 	p := dialRaw(t, f.address(1))
-	greets, head := helloOf(7, 1, 1), []byte{frameSnapshotHead, 'h'}
+	greets, head := helloOf(7, 1, 1), []byte{frameSnapshotHead, 0, 'h'}
 	chunk := []byte{frameSnapshotChunk, 'a', 'b'}
 	end := func(chunks, bytes uint64) []byte { return appendSnapshotEnd(nil, chunks, bytes) }
 	foreign := appendHello(nil, &hello{Cluster: shard.ClusterID{9}, Node: 7, Incarnation: 1, Process: 1, Target: 1})
@@ -149,6 +149,8 @@ func TestSnapshotMustBeWhole(t *testing.T) {
 	}{
 		"foreign":         {[][]byte{foreign, head, chunk, end(1, 2)}, 0},
 		"only a hello":    {[][]byte{greets}, 0},
+		"half a header":   {[][]byte{greets, {frameSnapshotHead}, chunk, end(1, 2)}, 0},
+		"unknown class":   {[][]byte{greets, {frameSnapshotHead, 2, 'h'}, chunk, end(1, 2)}, 0},
 		"no header":       {[][]byte{greets, chunk, end(1, 2)}, 0},
 		"empty frame":     {[][]byte{greets, {}}, 0},
 		"no end":          {[][]byte{greets, head, chunk}, 1},
@@ -160,7 +162,7 @@ func TestSnapshotMustBeWhole(t *testing.T) {
 		"second header":   {[][]byte{greets, head, head, end(0, 0)}, 1},
 		"empty chunk":     {[][]byte{greets, head, {}, end(0, 0)}, 1},
 		"oversize chunk":  {[][]byte{greets, head, append([]byte{frameSnapshotChunk}, make([]byte, SnapshotChunkBytesMax+1)...), end(1, SnapshotChunkBytesMax+1)}, 1},
-		"oversize header": {[][]byte{greets, append([]byte{frameSnapshotHead}, make([]byte, SnapshotChunkBytesMax+1)...)}, 0},
+		"oversize header": {[][]byte{greets, append([]byte{frameSnapshotHead, 0}, make([]byte, SnapshotChunkBytesMax+1)...)}, 0},
 	} {
 		r.mu.Lock()
 		r.sinks = nil
@@ -195,7 +197,7 @@ func TestSnapshotOfOlderProcess(t *testing.T) {
 	r := newRecorder()
 	f.startGRPC(1, 1, r)
 	p := dialRaw(t, f.address(1))
-	s := openSnapshot(t, p, helloOf(7, 1, 1), []byte{frameSnapshotHead})
+	s := openSnapshot(t, p, helloOf(7, 1, 1), []byte{frameSnapshotHead, 0})
 	r.await(t, "the sink", func() bool { return r.open == 1 })
 	// A stream of messages of the same process does not disturb it.
 	if _, err := answer(t, p.open(helloOf(7, 1, 1))); err != nil {
@@ -226,7 +228,7 @@ func BenchmarkSmallSnapshots(b *testing.B) {
 	started := 0
 	for done := 0; done < b.N; {
 		for started < b.N && started-done < 1000 {
-			n.SendSnapshot(2, nil, &source{chunks: [][]byte{chunk}}, func(err error) { results <- err })
+			sendSource(n, 2, nil, &source{chunks: [][]byte{chunk}}, func(err error) { results <- err })
 			started++
 		}
 		if err := <-results; err != nil {

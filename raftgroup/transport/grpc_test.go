@@ -224,7 +224,7 @@ func TestNoGreeting(t *testing.T) {
 		t.Fatal("dropped while connecting")
 	}
 	o := newOutcome()
-	n.SendSnapshot(2, nil, &source{}, o.done)
+	sendSource(n, 2, nil, &source{}, o.done)
 	if err := o.wait(t); !errors.Is(err, shard.ErrUnavailable) || !errors.Is(err, errNoAnswer) {
 		t.Errorf("the snapshot in line got %v", err)
 	}
@@ -234,7 +234,7 @@ func TestNoGreeting(t *testing.T) {
 	}
 	// Until it answers nothing waits for it: not even for the next attempt.
 	late := newOutcome()
-	n.SendSnapshot(2, nil, &source{}, late.done)
+	sendSource(n, 2, nil, &source{}, late.done)
 	if err := late.wait(t); !errors.Is(err, shard.ErrUnavailable) {
 		t.Errorf("a snapshot to a node that is down got %v", err)
 	}
@@ -247,7 +247,7 @@ func TestLostSnapshotsStayLost(t *testing.T) {
 	f.listen(2).Close()
 	n := f.startGRPC(1, 1, newRecorder())
 	o, src := newOutcome(), &source{chunks: [][]byte{{1}}}
-	n.SendSnapshot(2, []byte("first"), src, o.done)
+	sendSource(n, 2, []byte("first"), src, o.done)
 	if err := o.wait(t); !errors.Is(err, shard.ErrUnavailable) {
 		t.Errorf("a snapshot to a node that is away got %v", err)
 	}
@@ -255,7 +255,7 @@ func TestLostSnapshotsStayLost(t *testing.T) {
 	f.startGRPC(2, 1, r)
 	poll(t, "the way to node 2", func() bool { return send(n, 2, "x") })
 	again := newOutcome()
-	n.SendSnapshot(2, []byte("second"), &source{}, again.done)
+	sendSource(n, 2, []byte("second"), &source{}, again.done)
 	if err := again.wait(t); err != nil {
 		t.Fatal(err)
 	}
@@ -587,7 +587,7 @@ func TestForget(t *testing.T) {
 	if send(n, 2, "x") || len(*n.peers.Load()) != 0 {
 		t.Error("the node is still known")
 	}
-	if p.send(1, nil) || p.enqueueSnapshot(snapshotTask{}) == nil {
+	if p.send(1, nil) || p.enqueueSnapshot(&snapshotTask{}) == nil {
 		t.Error("a forgotten peer takes work")
 	}
 	n.SetAddress(2, f.address(2))
@@ -627,10 +627,21 @@ func TestClose(t *testing.T) {
 	const count = 20
 	results := make(chan error, count)
 	for range count {
-		n.SendSnapshot(2, nil, &source{chunks: [][]byte{{1}}}, func(err error) { results <- err })
+		sendSource(n, 2, nil, &source{chunks: [][]byte{{1}}}, func(err error) { results <- err })
 	}
 	r.await(t, "the first snapshots", func() bool { return r.open == 8 })
+	full := newRecorder()
+	full.refuseLarge = true
+	f.startGRPC(3, 1, full)
+	large := make(chan error, count)
+	for range count {
+		sendSource(n, 3, nil, &source{large: true}, func(err error) { large <- err })
+	}
+	poll(t, "large ones are put off", func() bool { return n.Stats().SnapshotsPutOff > 2 })
 	n.Close()
+	if len(large) != count {
+		t.Errorf("%d of %d large snapshots ended before Close returned", len(large), count)
+	}
 	if len(results) != count {
 		t.Errorf("%d of %d snapshots ended before Close returned", len(results), count)
 	}
@@ -643,9 +654,9 @@ func TestClose(t *testing.T) {
 		t.Error("a closed transport takes messages")
 	}
 	o, src := newOutcome(), &source{}
-	n.SendSnapshot(2, nil, src, o.done)
-	if err := o.wait(t); !errors.Is(err, shard.ErrUnavailable) || src.closed != 1 {
-		t.Errorf("%v, closed %d", err, src.closed)
+	sendSource(n, 2, nil, src, o.done)
+	if err := o.wait(t); !errors.Is(err, shard.ErrUnavailable) || src.opened != 0 {
+		t.Errorf("%v, opened %d", err, src.opened)
 	}
 	n.Close()
 	if _, err := answer(t, dialRaw(t, f.address(1)).open(helloOf(7, 1, 1))); !errors.Is(err, shard.ErrUnavailable) {

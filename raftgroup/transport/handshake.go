@@ -16,7 +16,8 @@ const (
 	frameSnapshotHead  byte = 5
 	frameSnapshotChunk byte = 6
 	frameSnapshotEnd   byte = 7 // counts of chunks and bytes
-	frameSnapshotTaken byte = 8 // acceptor to sender: all of it is installed
+	frameSnapshotTaken byte = 8 // acceptor to sender: all of it is here
+	frameSnapshotReady byte = 9 // acceptor to sender: there is room for it
 )
 
 const (
@@ -118,6 +119,23 @@ func decodeRefusal(b []byte) (*RefusedError, error) {
 	}
 	r.Text = d.text(refusalTextBytesMax)
 	return &r, d.done("refusal")
+}
+
+// appendSnapshotHead appends the first frame of a snapshot after the hello.
+func appendSnapshotHead(b, header []byte, large bool) []byte {
+	flag := byte(0)
+	if large {
+		flag = 1
+	}
+	return append(append(b, frameSnapshotHead, flag), header...)
+}
+
+// decodeSnapshotHead reads what appendSnapshotHead wrote. header aliases b.
+func decodeSnapshotHead(b []byte) (header []byte, large bool, err error) {
+	if len(b) < 2 || b[0] != frameSnapshotHead || b[1] > 1 {
+		return nil, false, fmt.Errorf("%w: a snapshot without a header", shard.ErrMalformed)
+	}
+	return b[2:], b[1] == 1, nil
 }
 
 // appendSnapshotEnd appends the frame that ends a snapshot.

@@ -41,6 +41,9 @@ type NetworkConfig struct {
 	QueueBytesMax    int
 	SnapshotsSending int
 	SnapshotsWaiting int
+	SnapshotsLarge   int
+	SnapshotRate     int64
+	SnapshotPause    time.Duration
 	ReportEvery      time.Duration
 }
 
@@ -64,7 +67,10 @@ type Fate struct {
 func NewNetwork(e env.Env, cfg NetworkConfig) *Network {
 	def(&cfg.QueueBytesMax, 64<<20)
 	def(&cfg.SnapshotsSending, 8)
-	def(&cfg.SnapshotsWaiting, 4096)
+	def(&cfg.SnapshotsWaiting, 8192)
+	def(&cfg.SnapshotsLarge, 2)
+	def(&cfg.SnapshotRate, 64<<20)
+	def(&cfg.SnapshotPause, 500*time.Millisecond)
 	def(&cfg.ReportEvery, 5*time.Second)
 	return &Network{
 		env: e, cfg: cfg,
@@ -89,6 +95,10 @@ type Memory struct {
 	ended    bool // closed, crashed or superseded: it neither sends nor receives
 	crashed  bool // and none of its callbacks is called any more
 	ways     map[shard.NodeID]*way
+
+	large     largeLine[*transfer]
+	largeOnes []*transfer // waiting in that line or being sent
+	pacer     pacer
 }
 
 var _ raftgroup.Transport = (*Memory)(nil)
@@ -124,7 +134,9 @@ func (n *Network) Join(node shard.NodeID, incarnation uint64) (*Memory, error) {
 		q = n.env.NewQueue(fmt.Sprintf("transport-%d", node))
 		n.queues[node] = q
 	}
-	m := &Memory{network: n, node: node, incarnation: incarnation, queue: q, ways: make(map[shard.NodeID]*way)}
+	m := &Memory{network: n, node: node, incarnation: incarnation, queue: q, ways: make(map[shard.NodeID]*way),
+		large: largeLine[*transfer]{sendingMax: n.cfg.SnapshotsLarge}}
+	m.pacer.setRate(n.cfg.SnapshotRate)
 	n.latest[node] = incarnation
 	n.nodes[node] = m
 	return m, nil
@@ -177,8 +189,11 @@ func (m *Memory) Stats() Stats {
 	defer m.network.mu.Unlock()
 	for _, w := range m.ways { //order-free: sums
 		s.QueuedBytes += int64(w.bytes)
-		s.QueuedSnapshots += int64(len(w.waiting) + len(w.transfers))
+		s.QueuedSnapshots += int64(len(w.waiting))
+		s.SendingSnapshots += int64(len(w.transfers))
 	}
+	s.QueuedSnapshots += int64(len(m.large.waiting))
+	s.SendingSnapshots += int64(m.large.sending)
 	return s
 }
 

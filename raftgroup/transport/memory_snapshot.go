@@ -1,9 +1,11 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
@@ -16,22 +18,25 @@ import (
 type transfer struct {
 	from, to *Memory
 	w        *way
-	header   []byte
-	source   raftgroup.ChunkSource
+	open     func() (raftgroup.OutgoingSnapshot, error)
 	done     func(error)
-	sink     raftgroup.SnapshotSink // touched in steps of to only
+	s        raftgroup.OutgoingSnapshot // touched in steps of from only
+	sink     raftgroup.SnapshotSink     // touched in steps of to only
 
 	// Under network.mu.
-	settled bool // the sender's end is decided
-	broken  bool // the receiver's sink is to be aborted
+	large   bool   // it has or had a place in the sender's line for large ones
+	placed  bool   // it has a place among those that are sent
+	arrival uint64 // in that line
+	settled bool   // the sender's end is decided
+	broken  bool   // the receiver's sink is to be aborted
 }
 
-// SendSnapshot implements raftgroup.Transport. done is called in a step.
-func (m *Memory) SendSnapshot(to shard.NodeID, header []byte, source raftgroup.ChunkSource, done func(error)) {
+// SendSnapshot implements raftgroup.Transport. open and done are called in steps.
+func (m *Memory) SendSnapshot(to shard.NodeID, open func() (raftgroup.OutgoingSnapshot, error), done func(error)) {
 	n := m.network
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	tr := &transfer{from: m, header: header, source: source, done: done}
+	tr := &transfer{from: m, open: open, done: done}
 	w, target := n.reach(m, to)
 	switch {
 	case w == nil:
@@ -46,6 +51,9 @@ func (m *Memory) SendSnapshot(to shard.NodeID, header []byte, source raftgroup.C
 	n.startTransfers(w)
 }
 
+// SetSnapshotRate changes how many bytes of large snapshots are sent in a second.
+func (m *Memory) SetSnapshotRate(bytesPerSecond int64) { m.pacer.setRate(bytesPerSecond) }
+
 // startTransfers begins what waits, up to the limit; under mu.
 func (n *Network) startTransfers(w *way) {
 	for len(w.waiting) > 0 && len(w.transfers) < n.cfg.SnapshotsSending {
@@ -53,8 +61,104 @@ func (n *Network) startTransfers(w *way) {
 		w.waiting[0] = nil
 		w.waiting = w.waiting[1:]
 		w.transfers = append(w.transfers, tr)
-		tr.from.queue.Submit(func() { tr.carry(frameSnapshotHead, tr.header) })
+		tr.from.queue.Submit(tr.begin)
 	}
+}
+
+// startLarge begins the large ones whose turn has come; under mu.
+func (m *Memory) startLarge() {
+	for {
+		tr, arrival, ok := m.large.next(m.network.env.Now())
+		if !ok {
+			return
+		}
+		tr.arrival, tr.placed = arrival, true
+		m.queue.Submit(tr.begin)
+	}
+}
+
+// begin opens the snapshot. One that turns out to be large leaves the way's places
+// for the line of the whole node. A step of the sender.
+func (tr *transfer) begin() {
+	if tr.over() || tr.from.hasCrashed() {
+		return
+	}
+	s, err := tr.open()
+	if err != nil {
+		tr.fail(err)
+		return
+	}
+	n := tr.from.network
+	n.mu.Lock()
+	if tr.broken || tr.settled {
+		n.mu.Unlock()
+		_ = s.Chunks.Close()
+		return
+	}
+	if s.Large && !tr.large {
+		tr.large = true
+		tr.leaveWay()
+		tr.from.largeOnes = append(tr.from.largeOnes, tr)
+		tr.from.large.add(tr)
+		tr.from.startLarge()
+		n.startTransfers(tr.w)
+		n.mu.Unlock()
+		_ = s.Chunks.Close()
+		return
+	}
+	n.mu.Unlock()
+	tr.s = s
+	if len(s.Header) > SnapshotChunkBytesMax {
+		tr.fail(fmt.Errorf("a snapshot's header has %d bytes, the limit is %d", len(s.Header), SnapshotChunkBytesMax))
+		return
+	}
+	tr.carry(frameSnapshotHead, appendSnapshotHead(nil, s.Header, s.Large))
+}
+
+func (tr *transfer) leaveWay() {
+	same := func(o *transfer) bool { return o == tr }
+	tr.w.transfers = slices.DeleteFunc(tr.w.transfers, same)
+	tr.w.waiting = slices.DeleteFunc(tr.w.waiting, same)
+}
+
+// leaveLine gives up a large one's place; under mu.
+func (tr *transfer) leaveLine() {
+	m := tr.from
+	if tr.placed {
+		tr.placed = false
+		m.large.done()
+	}
+	same := func(o *transfer) bool { return o == tr }
+	m.large.remove(same)
+	m.largeOnes = slices.DeleteFunc(m.largeOnes, same)
+}
+
+// putOff has a large one tried again after a pause: its receiver has no room. A step
+// of the sender.
+func (tr *transfer) putOff() {
+	n := tr.from.network
+	n.mu.Lock()
+	if tr.broken || tr.settled {
+		n.mu.Unlock()
+		return
+	}
+	m := tr.from
+	m.counters.snapshotsPutOff.Add(1)
+	pause := n.cfg.SnapshotPause/2 + time.Duration(n.env.Uint64()%uint64(n.cfg.SnapshotPause))
+	tr.placed = false
+	m.large.putOff(tr, tr.arrival, n.env.Now()+pause)
+	m.startLarge()
+	n.mu.Unlock()
+	s := tr.s
+	tr.s = raftgroup.OutgoingSnapshot{}
+	_ = s.Chunks.Close()
+	n.env.AfterFunc(pause, m.queue, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if !m.ended {
+			m.startLarge()
+		}
+	})
 }
 
 // breakTransfers breaks every transfer from or to m; under mu.
@@ -72,6 +176,11 @@ func (n *Network) breakTransfers(m *Memory) {
 				if tr.from == m || tr.to == m {
 					broken = append(broken, tr)
 				}
+			}
+		}
+		for _, tr := range p.largeOnes {
+			if tr.from == m || tr.to == m {
+				broken = append(broken, tr)
 			}
 		}
 	}
@@ -115,19 +224,17 @@ func (tr *transfer) submitEnd(err error) {
 		return
 	}
 	tr.settled = true
-	if w := tr.w; w != nil {
-		same := func(o *transfer) bool { return o == tr }
-		w.transfers = slices.DeleteFunc(w.transfers, same)
-		w.waiting = slices.DeleteFunc(w.waiting, same)
-		if !tr.from.ended {
-			tr.from.network.startTransfers(w)
-		}
+	if tr.w != nil {
+		tr.leaveWay()
+		tr.leaveLine()
 	}
 	tr.from.queue.Submit(func() {
 		if tr.from.hasCrashed() {
 			return
 		}
-		_ = tr.source.Close() // the outcome is the receiver's to tell
+		if tr.s.Chunks != nil {
+			_ = tr.s.Chunks.Close() // the outcome is the receiver's to tell
+		}
 		if err != nil {
 			tr.from.counters.snapshotsFailed.Add(1)
 		} else {
@@ -135,12 +242,17 @@ func (tr *transfer) submitEnd(err error) {
 		}
 		tr.done(err)
 	})
+	if w := tr.w; w != nil && !tr.from.ended {
+		tr.from.network.startTransfers(w)
+		tr.from.startLarge()
+	}
 }
 
 // carry brings one part to the receiver; a step of the sender. The part is copied.
+// Those of a large snapshot are held back as the rate demands.
 func (tr *transfer) carry(kind byte, part []byte) {
 	n := tr.from.network
-	if len(part) > SnapshotChunkBytesMax {
+	if kind == frameSnapshotChunk && len(part) > SnapshotChunkBytesMax {
 		tr.fail(fmt.Errorf("a part of a snapshot has %d bytes, the limit is %d", len(part), SnapshotChunkBytesMax))
 		return
 	}
@@ -151,7 +263,15 @@ func (tr *transfer) carry(kind byte, part []byte) {
 	}
 	tr.from.counters.snapshotBytesSent.Add(uint64(len(part)))
 	part = slices.Clone(part)
-	n.after(f.Delay, tr.to, func() { tr.take(kind, part) })
+	delay := f.Delay
+	if kind == frameSnapshotChunk {
+		if tr.s.Large {
+			delay += tr.from.pacer.book(n.env.Now(), len(part))
+		} else {
+			tr.from.pacer.count(n.env.Now(), len(part))
+		}
+	}
+	n.after(delay, tr.to, func() { tr.take(kind, part) })
 }
 
 // fail breaks the transfer, from any step.
@@ -178,9 +298,17 @@ func (tr *transfer) take(kind byte, part []byte) {
 	var err error
 	switch kind {
 	case frameSnapshotHead:
-		tr.sink, err = receiver.ReceiveSnapshot(tr.from.node, part)
+		var header []byte
+		var large bool
+		if header, large, err = decodeSnapshotHead(part); err == nil {
+			tr.sink, err = receiver.ReceiveSnapshot(tr.from.node, header, large)
+		}
 		if err != nil {
 			tr.sink = nil
+		}
+		if large && errors.Is(err, shard.ErrBusy) {
+			tr.from.queue.Submit(tr.putOff)
+			return
 		}
 	case frameSnapshotChunk:
 		err = tr.sink.Add(part)
@@ -218,7 +346,7 @@ func (tr *transfer) next(answered byte) {
 		tr.submitEnd(nil)
 		return
 	}
-	chunk, err := tr.source.Next()
+	chunk, err := tr.s.Chunks.Next()
 	switch err {
 	case nil:
 		tr.carry(frameSnapshotChunk, chunk)

@@ -77,7 +77,7 @@ func TestMemoryPartition(t *testing.T) {
 		t.Error("dropped with a word")
 	}
 	o := newOutcome()
-	nodes[1].SendSnapshot(2, nil, &source{}, o.done)
+	sendSource(nodes[1], 2, nil, &source{}, o.done)
 	l.runAll()
 	if err := o.wait(t); !errors.Is(err, shard.ErrUnavailable) {
 		t.Errorf("a snapshot into the partition: %v", err)
@@ -140,8 +140,8 @@ func TestMemoryCrash(t *testing.T) {
 	send(nodes[1], 2, "arrives")
 	send(nodes[2], 1, "too late")
 	own, others := newOutcome(), newOutcome()
-	nodes[1].SendSnapshot(2, nil, &source{chunks: [][]byte{{1}, {2}}}, own.done)
-	nodes[2].SendSnapshot(1, nil, &source{chunks: [][]byte{{1}, {2}}}, others.done)
+	sendSource(nodes[1], 2, nil, &source{chunks: [][]byte{{1}, {2}}}, own.done)
+	sendSource(nodes[2], 1, nil, &source{chunks: [][]byte{{1}, {2}}}, others.done)
 	for recorders[1].open+recorders[2].open < 2 {
 		l.step()
 	}
@@ -215,7 +215,7 @@ func TestMemoryBounds(t *testing.T) {
 	}
 	results := []error{}
 	for range 6 {
-		nodes[1].SendSnapshot(2, nil, &source{chunks: [][]byte{{1}}}, func(err error) { results = append(results, err) })
+		sendSource(nodes[1], 2, nil, &source{chunks: [][]byte{{1}}}, func(err error) { results = append(results, err) })
 	}
 	l.runAll()
 	if len(results) != 6 || !errors.Is(results[0], shard.ErrBusy) {
@@ -258,11 +258,11 @@ func TestMemorySnapshotDrops(t *testing.T) {
 		}})
 		nodes, recorders := memoryNodes(t, network, 2)
 		o, src := newOutcome(), &source{chunks: [][]byte{{1}, {2}}}
-		nodes[1].SendSnapshot(2, []byte("h"), src, o.done)
+		sendSource(nodes[1], 2, []byte("h"), src, o.done)
 		l.runAll()
 		err := o.wait(t)
 		o.once(t)
-		if (err == nil) != (drop == parts) || src.closed != 1 {
+		if (err == nil) != (drop == parts) || !src.closedWell() || src.opened != 1 {
 			t.Errorf("part %d lost: %v, closed %d", drop, err, src.closed)
 		}
 		for _, s := range recorders[2].sinks {
@@ -270,8 +270,8 @@ func TestMemorySnapshotDrops(t *testing.T) {
 				t.Errorf("part %d lost: finished %d, aborted %v", drop, s.finished, s.aborted)
 			}
 		}
-		if s := nodes[1].Stats(); s.QueuedSnapshots != 0 {
-			t.Errorf("part %d lost: %d snapshots are still queued", drop, s.QueuedSnapshots)
+		if s := nodes[1].Stats(); s.QueuedSnapshots+s.SendingSnapshots != 0 {
+			t.Errorf("part %d lost: %d snapshots are still queued, %d sent", drop, s.QueuedSnapshots, s.SendingSnapshots)
 		}
 	}
 }
@@ -287,7 +287,6 @@ func TestMemoryDeterministic(t *testing.T) {
 			return Fate{Drop: x%17 == 0, Again: x%13 == 0, Delay: time.Duration(x % 1000), AgainDelay: time.Duration(x % 777)}
 		}})
 		nodes, recorders := memoryNodes(t, network, 4)
-		var source raftgroup.ChunkSource
 		for round := range 300 {
 			for i := 1; i <= 4; i++ {
 				to := shard.NodeID(l.Uint64()%4 + 1)
@@ -297,8 +296,11 @@ func TestMemoryDeterministic(t *testing.T) {
 				sent := send(nodes[i], to, fmt.Sprint(round))
 				trace += fmt.Sprintln("send", i, to, sent)
 				if l.Uint64()%10 == 0 {
-					source = &fixedSource{n: 3}
-					nodes[i].SendSnapshot(to, nil, source, func(err error) { trace += fmt.Sprintln("snapshot", i, err) })
+					large := l.Uint64()%2 == 0
+					open := func() (raftgroup.OutgoingSnapshot, error) {
+						return raftgroup.OutgoingSnapshot{Large: large, Chunks: &fixedSource{n: 3}}, nil
+					}
+					nodes[i].SendSnapshot(to, open, func(err error) { trace += fmt.Sprintln("snapshot", i, err) })
 				}
 			}
 			for range l.Uint64() % 20 {

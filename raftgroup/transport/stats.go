@@ -3,7 +3,7 @@ package transport
 import "sync/atomic"
 
 // Stats counts what a transport has done since it was made. All but Queued*
-// only grow.
+// and SendingSnapshots only grow.
 type Stats struct {
 	FramesSent, MessagesSent, BytesSent uint64
 	FramesReceived, BytesReceived       uint64
@@ -16,7 +16,10 @@ type Stats struct {
 	Refused                                                uint64
 	SnapshotsSent, SnapshotsFailed, SnapshotBytesSent      uint64
 	SnapshotsReceived, SnapshotsAborted, SnapshotBytesRead uint64
-	QueuedBytes, QueuedSnapshots                           int64
+	// SnapshotsPutOff counts the times that a receiver had no room for a large one.
+	SnapshotsPutOff uint64
+	// QueuedSnapshots wait in line, SendingSnapshots are on their way.
+	QueuedBytes, QueuedSnapshots, SendingSnapshots int64
 }
 
 // counters are the live form of Stats.
@@ -26,6 +29,7 @@ type counters struct {
 	connects, disconnects, connectsFailed, refused         atomic.Uint64
 	snapshotsSent, snapshotsFailed, snapshotBytesSent      atomic.Uint64
 	snapshotsReceived, snapshotsAborted, snapshotBytesRead atomic.Uint64
+	snapshotsPutOff                                        atomic.Uint64
 }
 
 func (c *counters) stats() Stats {
@@ -46,5 +50,6 @@ func (c *counters) stats() Stats {
 		SnapshotsReceived: c.snapshotsReceived.Load(),
 		SnapshotsAborted:  c.snapshotsAborted.Load(),
 		SnapshotBytesRead: c.snapshotBytesRead.Load(),
+		SnapshotsPutOff:   c.snapshotsPutOff.Load(),
 	}
 }

@@ -43,6 +43,9 @@ func TestSuite(t *testing.T) {
 				"SnapshotBreaks":      suiteSnapshotBreaks,
 				"SnapshotSourceFails": suiteSnapshotSourceFails,
 				"ManySnapshots":       suiteManySnapshots,
+				"LargeSnapshots":      suiteLargeSnapshots,
+				"NoRoom":              suiteNoRoom,
+				"NoRoomThenLost":      suiteNoRoomThenLost,
 			} {
 				t.Run(test, func(t *testing.T) { run(t, newFixture(t)) })
 			}
@@ -59,7 +62,7 @@ type memoryFixture struct {
 func newMemoryFixture(t *testing.T) *memoryFixture {
 	l := newLoop(1)
 	l.background(t)
-	return &memoryFixture{t: t, network: NewNetwork(l, NetworkConfig{}), nodes: map[shard.NodeID]*Memory{}}
+	return &memoryFixture{t: t, network: NewNetwork(l, NetworkConfig{SnapshotPause: 5 * time.Millisecond}), nodes: map[shard.NodeID]*Memory{}}
 }
 
 func (f *memoryFixture) start(node shard.NodeID, incarnation uint64, r *recorder) raftgroup.Transport {
@@ -127,7 +130,7 @@ func (f *grpcFixture) config(node shard.NodeID, incarnation uint64) Config {
 		Cluster: testCluster, Node: node, Incarnation: incarnation,
 		Addresses:   f.address,
 		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
-		BackoffMin:  time.Millisecond, BackoffMax: 20 * time.Millisecond,
+		BackoffMin:  time.Millisecond, BackoffMax: 20 * time.Millisecond, SnapshotPause: 5 * time.Millisecond,
 	}
 	if f.adjust != nil {
 		f.adjust(&cfg)
@@ -240,12 +243,12 @@ func suiteUnknownNode(t *testing.T, f fixture) {
 			t.Errorf("a message to node %d was accepted", to)
 		}
 		o, src := newOutcome(), &source{chunks: [][]byte{[]byte("x")}}
-		tr.SendSnapshot(to, nil, src, o.done)
+		sendSource(tr, to, nil, src, o.done)
 		if err := o.wait(t); !errors.Is(err, shard.ErrUnavailable) {
 			t.Errorf("snapshot to node %d: %v", to, err)
 		}
-		if src.closed != 1 {
-			t.Errorf("the source was closed %d times", src.closed)
+		if src.opened != 0 {
+			t.Errorf("the source was opened %d times", src.opened)
 		}
 	}
 	if s := f.stats(1); s.MessagesDropped != 3 || s.SnapshotsFailed != 3 {
@@ -327,7 +330,7 @@ func suiteSnapshot(t *testing.T, f fixture) {
 		o, src := newOutcome(), &source{chunks: chunks}
 		header := fmt.Sprintf("header %d", i)
 		sent := []byte(header)
-		tr.SendSnapshot(2, sent, src, o.done)
+		sendSource(tr, 2, sent, src, o.done)
 		if err := o.wait(t); err != nil {
 			t.Fatalf("%d chunks of %d bytes: %v", c.chunks, c.size, err)
 		}
@@ -343,7 +346,7 @@ func suiteSnapshot(t *testing.T, f fixture) {
 		}
 	}
 	poll(t, "the counts", func() bool {
-		return f.stats(1).SnapshotsSent == 5 && f.stats(2).SnapshotsReceived == 5 && f.stats(1).QueuedSnapshots == 0
+		return f.stats(1).SnapshotsSent == 5 && f.stats(2).SnapshotsReceived == 5 && f.stats(1).QueuedSnapshots+f.stats(1).SendingSnapshots == 0
 	})
 }
 
@@ -362,7 +365,7 @@ func suiteSnapshotRefused(t *testing.T, f fixture) {
 	for node := shard.NodeID(2); node <= 4; node++ {
 		chunks, _ := chunksOf(12, 1<<20) // more than any window holds
 		o, src := newOutcome(), &source{chunks: chunks}
-		tr.SendSnapshot(node, []byte("header"), src, o.done)
+		sendSource(tr, node, []byte("header"), src, o.done)
 		if err := o.wait(t); !errors.Is(err, shard.ErrBusy) {
 			t.Errorf("node %d: %v", node, err)
 		}
@@ -383,7 +386,7 @@ func suiteSnapshotBreaks(t *testing.T, f fixture) {
 		f.start(2, incarnation, r)
 		chunks, _ := chunksOf(3, 100)
 		o, src := newOutcome(), &source{chunks: chunks, hold: make(chan struct{})}
-		tr.SendSnapshot(2, []byte("header"), src, o.done)
+		sendSource(tr, 2, []byte("header"), src, o.done)
 		r.await(t, "the first chunk", func() bool { return len(r.sinks) == 1 && r.sinks[0].content.Len() == 100 })
 		stopped := make(chan struct{})
 		go func() {
@@ -429,7 +432,7 @@ func suiteSnapshotSourceFails(t *testing.T, f fixture) {
 		{big, &source{}, nil},
 	} {
 		o := newOutcome()
-		tr.SendSnapshot(2, c.header, c.src, o.done)
+		sendSource(tr, 2, c.header, c.src, o.done)
 		err := o.wait(t)
 		if err == nil || c.want != nil && !errors.Is(err, c.want) {
 			t.Errorf("case %d: %v", i, err)
@@ -459,7 +462,7 @@ func suiteManySnapshots(t *testing.T, f fixture) {
 	results := make(chan error, 2*each)
 	for i := range each {
 		for to := shard.NodeID(2); to <= 3; to++ {
-			tr.SendSnapshot(to, []byte(fmt.Sprint(i)), &source{chunks: [][]byte{make([]byte, 300)}}, func(err error) { results <- err })
+			sendSource(tr, to, []byte(fmt.Sprint(i)), &source{chunks: [][]byte{make([]byte, 300)}}, func(err error) { results <- err })
 		}
 	}
 	for range 2 * each {
@@ -479,4 +482,118 @@ func suiteManySnapshots(t *testing.T, f fixture) {
 		}
 		r.mu.Unlock()
 	}
+}
+
+// suiteLargeSnapshots: of large snapshots two are sent at a time over all receivers.
+func suiteLargeSnapshots(t *testing.T, f fixture) {
+	tr := f.start(1, 1, newRecorder())
+	recorders := map[shard.NodeID]*recorder{2: newRecorder(), 3: newRecorder(), 4: newRecorder()}
+	for node, r := range recorders {
+		f.start(node, 1, r)
+	}
+	results := make(chan error, 100)
+	var sources []*source
+	const each = 20
+	var at crowd
+	for range each {
+		for to := shard.NodeID(2); to <= 4; to++ {
+			chunks, _ := chunksOf(3, 100)
+			src := &source{chunks: chunks, large: true, crowd: &at}
+			sources = append(sources, src)
+			sendSource(tr, to, nil, src, func(err error) { results <- err })
+		}
+	}
+	for range 3 * each {
+		select {
+		case err := <-results:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(patience):
+			t.Fatal("not all ended")
+		}
+	}
+	if most := at.most.Load(); most != 2 {
+		t.Errorf("%d at once", most)
+	}
+	for _, src := range sources {
+		if !src.closedWell() || src.opened != 2 { // once to look, once to send
+			t.Errorf("opened %d times, closed %d times", src.opened, src.closed)
+		}
+	}
+	for node, r := range recorders {
+		r.mu.Lock()
+		for _, s := range r.sinks {
+			if s.large && s.content.Len() != 300 {
+				t.Errorf("node %d got %d bytes", node, s.content.Len())
+			}
+		}
+		r.mu.Unlock()
+	}
+	poll(t, "the counts", func() bool { return f.stats(1).SendingSnapshots+f.stats(1).QueuedSnapshots == 0 })
+}
+
+// suiteNoRoom: a large snapshot whose receiver has no room stays in line, however often
+// it is put off; those for others pass.
+func suiteNoRoom(t *testing.T, f fixture) {
+	tr := f.start(1, 1, newRecorder())
+	full, free := newRecorder(), newRecorder()
+	full.refuseLarge = true
+	f.start(2, 1, full)
+	f.start(3, 1, free)
+	waiting := newOutcome()
+	chunks, _ := chunksOf(12, 1<<20) // more than any window holds
+	src := &source{chunks: chunks, large: true}
+	sendSource(tr, 2, nil, src, waiting.done)
+	for range 3 {
+		sendSource(tr, 2, nil, &source{large: true}, func(error) {})
+	}
+	poll(t, "it is put off", func() bool { return f.stats(1).SnapshotsPutOff >= 6 })
+	o := newOutcome()
+	sendSource(tr, 3, nil, &source{chunks: [][]byte{{1}}, large: true}, o.done)
+	if err := o.wait(t); err != nil {
+		t.Errorf("one for another receiver: %v", err)
+	}
+	small := newOutcome()
+	sendSource(tr, 2, nil, &source{chunks: [][]byte{{1}}}, small.done)
+	if err := small.wait(t); err != nil {
+		t.Errorf("a small one behind large ones: %v", err)
+	}
+	if s := f.stats(1); s.SnapshotBytesSent > 100<<10 {
+		t.Errorf("%d bytes were sent to one who does not take them", s.SnapshotBytesSent)
+	}
+	full.mu.Lock()
+	full.refuseLarge = false
+	full.mu.Unlock()
+	if err := waiting.wait(t); err != nil {
+		t.Error(err)
+	}
+	waiting.once(t)
+	poll(t, "all have ended", func() bool { return f.stats(1).SnapshotsSent == 6 })
+	if !src.closedWell() {
+		t.Errorf("opened %d times, closed %d times", src.opened, src.closed)
+	}
+}
+
+// suiteNoRoomThenLost: what waits for a receiver ends with it.
+func suiteNoRoomThenLost(t *testing.T, f fixture) {
+	tr := f.start(1, 1, newRecorder())
+	r := newRecorder()
+	r.refuseLarge = true
+	f.start(2, 1, r)
+	outcomes := make([]*outcome, 5)
+	for i := range outcomes {
+		outcomes[i] = newOutcome()
+		sendSource(tr, 2, nil, &source{large: true}, outcomes[i].done)
+	}
+	poll(t, "they are put off", func() bool { return f.stats(1).SnapshotsPutOff >= 6 })
+	f.stop(2)
+	for _, o := range outcomes {
+		if err := o.wait(t); !errors.Is(err, shard.ErrUnavailable) {
+			t.Errorf("%v", err)
+		}
+		o.once(t)
+	}
+	poll(t, "the counts", func() bool { return f.stats(1).SendingSnapshots+f.stats(1).QueuedSnapshots == 0 })
+	f.start(2, 2, newRecorder()) // for the fixture's own end
 }

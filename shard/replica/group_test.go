@@ -43,8 +43,7 @@ func (c *counting) HandedOut(r shard.Revision, done func(bool, error)) { done(r 
 type nobody struct{}
 
 func (nobody) Send(shard.NodeID, int, func([]byte) []byte) bool { return false }
-func (nobody) SendSnapshot(_ shard.NodeID, _ []byte, source raftgroup.ChunkSource, done func(error)) {
-	_ = source.Close()
+func (nobody) SendSnapshot(_ shard.NodeID, _ func() (raftgroup.OutgoingSnapshot, error), done func(error)) {
 	done(errors.New("there is nobody"))
 }
 
