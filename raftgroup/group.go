@@ -64,8 +64,7 @@ type Group struct {
 	waiting    []*Proposal // not proposed yet
 	commitSeen uint64      // commit index of the last Ready
 	pending    []pendingEntry
-	// confIndex: membership changes up to this index may be unapplied.
-	confIndex uint64
+	conf       Position // of the last membership change that this replica has proposed
 
 	reads    readState
 	transfer *transfer

@@ -18,7 +18,7 @@ func (g *Group) finishJoint() {
 		return
 	}
 	term, leads := g.leads()
-	if !leads || g.applied.Term != term || g.confIndex > g.applied.Index || g.transfer != nil {
+	if !leads || g.mayChange(term) || g.transfer != nil {
 		g.jointSince = g.clock
 		return
 	}

@@ -27,7 +27,7 @@ func (g *Group) proposeMembership(term uint64, m *shard.MembershipChange, done f
 	}
 	// A conf change takes effect when it is applied; one that does not fit the
 	// configuration then would be refused by every replica, or panic in raft.
-	if g.applied.Term != term || g.confIndex > g.applied.Index {
+	if g.mayChange(term) {
 		done(fmt.Errorf("an earlier membership change may be unapplied: %w", shard.ErrDropped))
 		return
 	}
@@ -52,8 +52,16 @@ func (g *Group) proposeMembership(term uint64, m *shard.MembershipChange, done f
 		done(&shard.NotReadyError{Shard: g.shard, Reason: "raft refused the change: another one is unapplied, or the configuration is joint"})
 		return
 	}
-	g.confIndex = entries[0].Index
-	g.pending = append(g.pending, pendingEntry{at: Position{Index: entries[0].Index, Term: entries[0].Term}, since: g.clock, membership: done})
+	g.conf = Position{Index: entries[0].Index, Term: entries[0].Term}
+	g.pending = append(g.pending, pendingEntry{at: g.conf, since: g.clock, membership: done})
+}
+
+// mayChange tells whether the log of a leader in term may hold a membership change
+// that is not applied. One of an earlier term is not in it, or comes before the first
+// entry of this one: had it to be applied up to its own index, a change that was
+// overwritten would keep a shard that is written no more from all others.
+func (g *Group) mayChange(term uint64) bool {
+	return g.applied.Term != term || g.conf.Term == term && g.conf.Index > g.applied.Index
 }
 
 // checkMembership refuses what does not fit the applied descriptor, and what does

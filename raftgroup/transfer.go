@@ -34,7 +34,7 @@ func (g *Group) startTransfer(to shard.ReplicaID, done func(error)) {
 		done(&shard.InvalidError{Field: "transfer", Reason: fmt.Sprintf("is to replica %d, which is no voter that stays", to)})
 	case g.transfer != nil:
 		done(fmt.Errorf("a transfer to replica %d is under way: %w", g.transfer.to, shard.ErrDropped))
-	case g.applied.Term != term || g.confIndex > g.applied.Index:
+	case g.mayChange(term):
 		done(fmt.Errorf("a membership change may be unapplied: %w", shard.ErrDropped))
 	case !g.followers().mayFollow(to):
 		// Writes would wait an election timeout for it in vain.
