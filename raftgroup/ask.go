@@ -14,7 +14,7 @@ import (
 // removed: first those of the members it knows, which have the news first, then all others,
 // for every one of those may have left the shard too. Each round of all nodes takes
 // twice the time of the one before, so that a shard without a majority costs next
-// to nothing.
+// to nothing. A replica that has stopped asks, too.
 const (
 	askAfterTimeouts = 2  // election timeouts without a leader
 	askPauseTimeouts = 32 // the longest pause between two questions
@@ -45,7 +45,7 @@ func (g *Group) ask() {
 	if g.clock-a.led < askAfterTimeouts*timeout || g.clock < a.at {
 		return
 	}
-	if _, leads := g.leads(); leads {
+	if _, leads := g.leads(); leads && g.dead == nil {
 		*a = asking{led: g.clock}
 		return
 	}

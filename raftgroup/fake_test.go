@@ -25,7 +25,8 @@ type register struct {
 	installs   int
 	stopped    error
 	removed    bool
-	applies    int // operations
+	applies    int  // operations
+	corrupt    bool // every operation is corruption here
 }
 
 // readRequest is a Read of the tests.
@@ -62,10 +63,10 @@ func (m *register) Apply(b *storage.Batch, at Position, op []byte) (Result, erro
 	if m.staged || m.installing || m.stopped != nil {
 		m.t.Errorf("shard %d: Apply at a time when it must not be", m.g.Shard())
 	}
-	switch string(op) {
-	case "corrupt":
+	switch {
+	case m.corrupt, string(op) == "corrupt":
 		return Result{}, errCorrupt
-	case "version":
+	case string(op) == "version":
 		m.state.Descriptor.Epoch.Version++ // as a split does
 		return Result{}, nil
 	}

@@ -86,6 +86,15 @@ func (b *mailbox) take(m *mail) {
 	b.mu.Unlock()
 }
 
+// takeTicks takes the ticks, and leaves the other mail.
+func (b *mailbox) takeTicks() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.ticks
+	b.ticks = 0
+	return n
+}
+
 // takeInstalled takes the end of a large installation, and leaves the other mail.
 func (b *mailbox) takeInstalled() *installedSnapshot {
 	b.mu.Lock()
@@ -117,9 +126,10 @@ func (g *Group) unlockAndWake() {
 	}
 }
 
+// pushTick counts the time of a stopped replica, too: see ask.
 func (g *Group) pushTick() {
 	g.box.mu.Lock()
-	if g.box.closed != nil || g.box.ticks >= ticksPendingMax {
+	if g.gone.Load() || g.box.ticks >= ticksPendingMax {
 		g.box.mu.Unlock()
 		return
 	}

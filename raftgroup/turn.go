@@ -14,6 +14,10 @@ func (g *Group) turn(r *round) {
 	if g.dead != nil {
 		if next := g.removed(); next != 0 {
 			g.remove(next)
+		} else if !g.gone.Load() {
+			// It neither campaigns nor answers, so that no member would think of telling it.
+			g.clock += uint64(g.box.takeTicks())
+			g.ask()
 		}
 		g.discardMail()
 		return
