@@ -53,6 +53,7 @@ type Group struct {
 	joint bool // the applied configuration is
 	// jointSince is the clock from which on this leader might have left it.
 	jointSince uint64
+	handover   handover
 	asking     asking
 
 	// uncovered: term, vote or entries were staged, and no sync that was asked

@@ -23,8 +23,9 @@ func (g *Group) finishJoint() {
 		return
 	}
 	if p := g.peer(g.replica); p == nil || p.role == role(shard.Outgoing) {
-		if heir := g.heir(); heir != 0 {
-			g.startTransfer(heir, func(error) {}) // if it fails there is another one
+		if heir := g.heir(); heir != 0 && g.clock >= g.handover.at {
+			g.handover.to(heir, g.clock, uint64(g.h.cfg.ElectionTicks))
+			g.startTransfer(heir, func(error) {}) // if it fails another one is tried
 		}
 		return
 	}
@@ -41,17 +42,39 @@ func (g *Group) finishJoint() {
 	})
 }
 
-// heir is the voter that stays a voter and whose log is the longest, of those that
-// are caught up; 0: none is.
+// handover is how a leader that ceases to vote has tried to hand over since the
+// configuration is joint. An heir that only this leader can hear looks as good as any,
+// and wins no election; this leader would win the next one and choose it again.
+type handover struct {
+	tried shard.ReplicaID // the last heir
+	at    uint64          // the group's clock at which to try the next one
+	pause uint64
+}
+
+// handoverPauseTimeouts is the longest pause between two heirs, in election
+// timeouts. An attempt that fails costs the shard an election.
+const handoverPauseTimeouts = 16
+
+func (h *handover) to(heir shard.ReplicaID, now, timeout uint64) {
+	h.tried = heir
+	h.pause = min(max(2*h.pause, timeout), handoverPauseTimeouts*timeout)
+	h.at = now + h.pause
+}
+
+// heir is a voter that stays a voter and is caught up; 0: none is. The first is the one
+// whose log is the longest, then they take turns in order of ID.
 func (g *Group) heir() (best shard.ReplicaID) {
-	var match uint64
 	f := g.followers()
+	tried := g.handover.tried
 	for _, p := range g.peers {
 		if p.replica == g.replica || !p.role.stays() || !f.caughtUp(p.replica) {
 			continue
 		}
-		if m := f.of(p.replica).Match; best == 0 || m > match {
-			best, match = p.replica, m
+		switch {
+		case best == 0,
+			tried == 0 && f.of(p.replica).Match > f.of(best).Match,
+			tried != 0 && p.replica-tried-1 < best-tried-1: // IDs wrap: those above the last one come first
+			best = p.replica
 		}
 	}
 	return best

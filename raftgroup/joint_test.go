@@ -159,6 +159,54 @@ func TestDemotedLeaderHandsOver(t *testing.T) {
 	}
 }
 
+// An heir that hears the demoted leader and nobody else cannot win an election, and
+// looks no worse than the others. The leader, which wins the next one, must try them too.
+func TestDemotedLeaderTriesAllHeirs(t *testing.T) {
+	for seed := range uint64(8) {
+		c := newCluster(t, 300+seed, 4)
+		c.bootstrap(5, 1, 2, 3)
+		c.start()
+		c.put(5, "k=v")
+		added := c.addLearner(5, 4)
+		c.mustAgree(5)
+		l := c.waitLeader(5)
+		first := c.node(1)
+		if l == first {
+			first = c.node(2)
+		}
+		for _, n := range c.nodes {
+			if n != l && n != first {
+				c.cut[[2]shard.NodeID{first.id, n.id}] = true
+				c.cut[[2]shard.NodeID{n.id, first.id}] = true
+			}
+		}
+		term := l.machine(5).leadership.Term
+		if err := c.change(5, shard.Change{Kind: shard.Promote, Replica: added}, shard.Change{Kind: shard.Demote, Replica: c.replicaOn(5, l.id)}); err != nil {
+			t.Fatal(err)
+		}
+		c.until("it is left", func() bool { n := c.leader(5); return n != nil && !n.machine(5).Descriptor().Joint() })
+		if now := c.waitLeader(5).machine(5).leadership.Term; now > term+12 {
+			t.Errorf("it took %d terms", now-term)
+		}
+		c.put(5, "k=w")
+		c.heal()
+		c.mustAgree(5)
+	}
+}
+
+// The pauses between heirs grow, and each of them has its turn.
+func TestHeirsTakeTurns(t *testing.T) {
+	var h handover
+	var pauses []uint64
+	for range 7 {
+		h.to(3, 100, 10)
+		pauses = append(pauses, h.at-100)
+	}
+	if got, want := fmt.Sprint(pauses), "[10 20 40 80 160 160 160]"; got != want {
+		t.Errorf("pauses %v, want %v", got, want)
+	}
+}
+
 // Leadership is not handed to who cannot take it, and no change begins meanwhile.
 func TestTransferNeedsATargetThatIsReady(t *testing.T) {
 	c := newCluster(t, 45, 4)

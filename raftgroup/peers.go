@@ -53,7 +53,7 @@ func (g *Group) loadPeers() {
 		g.peers = append(g.peers, p)
 	}
 	if g.joint && !was {
-		g.jointSince = g.clock
+		g.jointSince, g.handover = g.clock, handover{}
 	}
 	removed := g.publishProof()
 	for _, o := range old {
