@@ -71,13 +71,15 @@ func superseded(m *raftpb.Message, later []raftpb.Message) bool {
 // after all, the next heartbeat tells. A probe is no such append: raft waits for its
 // answer. Nor is one that tells of no new commit: raft sends it to learn from its
 // refusal that an earlier one was lost, and what is expected may be waiting for that.
+// Nor one to a follower that owes so many answers that raft holds entries back: the
+// next one does not go there, and if all that it owes was lost nothing else finds out.
 func (g *Group) leftToNext(m *raftpb.Message, moved bool) bool {
 	if !moved || m.Type != raftpb.MsgApp || len(m.Entries) > 0 || !g.machine.Expecting() {
 		return false
 	}
 	replicating := false
 	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		replicating = replicating || id == m.To && pr.State == tracker.StateReplicate
+		replicating = replicating || id == m.To && pr.State == tracker.StateReplicate && !pr.MsgAppFlowPaused
 	})
 	return replicating
 }

@@ -3,7 +3,9 @@ package raftgroup
 import (
 	"testing"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -150,5 +152,42 @@ func TestProbesAreNotLeftToTheNextEntry(t *testing.T) {
 	m.Type = raftpb.MsgHeartbeat
 	if g.leftToNext(&m, true) {
 		t.Error("a heartbeat")
+	}
+}
+
+// A follower to which so much is on its way that no further entry goes there before
+// it answers gets what brings the answer, whatever is expected.
+func TestThrottledFollowersAreNotLeftToTheNextEntry(t *testing.T) {
+	c := newCluster(t, 45, 3)
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	c.mustAgree(5)
+	l := c.waitLeader(5)
+	f := c.node(l.id%3 + 1)
+	l.machine(5).expecting = true
+	lost := 0
+	c.filter = func(from, to shard.NodeID, e *envelope) bool {
+		if from != l.id || to != f.id || e.msg.Type != raftpb.MsgApp {
+			return true
+		}
+		lost++
+		return false
+	}
+	for lost < inflightMessagesMax {
+		c.put(5, "k=w")
+	}
+	m := raftpb.Message{Type: raftpb.MsgApp, To: uint64(f.group(5).Replica()), Term: l.machine(5).leadership.Term}
+	throttled := func() (paused bool) {
+		l.group(5).rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+			paused = paused || id == m.To && pr.State == tracker.StateReplicate && pr.MsgAppFlowPaused
+		})
+		return paused
+	}
+	for !throttled() {
+		c.put(5, "k=w")
+	}
+	if l.group(5).leftToNext(&m, true) {
+		t.Error("no next entry goes there")
 	}
 }

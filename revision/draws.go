@@ -159,9 +159,12 @@ func (d *Draws) send(number uint64, n int) {
 			return
 		}
 		d.mu.Lock()
-		d.asked, d.noting = ask, true
+		current := d.number == number
+		if current { // else asked is another draw's, which is of as many revisions as it is
+			d.asked, d.noting = ask, true
+		}
 		d.mu.Unlock()
-		if !d.sendNote(number, ask) {
+		if current && !d.sendNote(number, ask) {
 			d.noteLost(number)
 		}
 	})

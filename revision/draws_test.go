@@ -285,6 +285,33 @@ func TestDrawingVoterConfirms(t *testing.T) {
 	}
 }
 
+// What this node's granter still says of a draw that was given up is nothing to the
+// one in flight: asked for as many as the former wanted, it would deal out revisions
+// that nobody granted, and that others get.
+func TestGranterAnswersADrawThatWasGivenUp(t *testing.T) {
+	m := &metaFake{group: &metaGroup{}}
+	m.group.elect(m)
+	w := &world{}
+	d := NewDraws(DrawsConfig{Env: w, Queue: w, KV: w, Grants: m.grants()})
+	lost := draw(d, 1)
+	m.raises[0]()
+	m.raises = nil
+	w.timers[0].step()
+	w.timers[1].step() // the confirmation takes too long
+	if lost.calls != 1 || !errors.Is(lost.err, shard.ErrNoRevision) || len(m.confirms) != 1 {
+		t.Fatalf("%+v, %d confirmations", lost, len(m.confirms))
+	}
+	r := draw(d, 3)
+	m.group.elect(m)
+	m.confirm()        // in a later term: the first grant is refused, the second waits for a raise
+	w.timers[2].step() // no note is waited for
+	if r.calls != 0 || len(w.asked) != 0 {
+		t.Fatalf("%+v, asked %+v", r, w.asked)
+	}
+	m.settle()
+	granted(t, r, 1+defaultRaiseBy)
+}
+
 // post carries notes, or loses them.
 type post struct {
 	lost bool

@@ -105,6 +105,7 @@ func (s *sweep) oneKey(rev shard.Revision) error {
 	newest, shadowing, tombstone := true, false, false
 	kept, above, bytesLive := 0, 0, 0
 	var shadow shard.Revision // of the newest at or below the floor, if that is kept
+	var named shard.Revision  // of the newest, if that is a trace: what has its value
 	for same := true; same; {
 		s.g.Visited++
 		garbage := shadowing
@@ -126,7 +127,7 @@ func (s *sweep) oneKey(rev shard.Revision) error {
 					shadow = rev
 				}
 			}
-			newest = newest && h.Origin != 0 // what it names has the value
+			newest, named = newest && h.Origin != 0, h.Origin // what it names has the value
 		}
 		switch {
 		case !garbage:
@@ -140,7 +141,11 @@ func (s *sweep) oneKey(rev shard.Revision) error {
 			s.ok = s.v.it.Next()
 		} else {
 			above++
-			s.ok = s.next(above)
+			to := s.o.Floor
+			if newest {
+				to = max(to, named)
+			}
+			s.ok = s.next(above, to)
 		}
 		var err error
 		if same, rev, err = s.same(); err != nil {
@@ -158,12 +163,13 @@ func (s *sweep) oneKey(rev shard.Revision) error {
 	return nil
 }
 
-// next passes over the versions of s.user above the floor. Most keys have few.
-func (s *sweep) next(above int) bool {
+// next passes over the versions of s.user above the floor, down to those of which
+// more is to be known than that they are there. Most keys have few.
+func (s *sweep) next(above int, to shard.Revision) bool {
 	if above%(versionsSkipped+1) != 0 {
 		return s.v.it.Next()
 	}
-	s.key = appendVersionKey(s.key[:0], s.user, s.o.Floor)
+	s.key = appendVersionKey(s.key[:0], s.user, to)
 	return s.v.it.SeekGE(s.key)
 }
 

@@ -150,3 +150,22 @@ func TestGarbageOfManyTraces(t *testing.T) {
 		}
 	}
 }
+
+// However many traces there are of it above the floor, a value counts with its bytes.
+func TestTracedValuesCount(t *testing.T) {
+	for traces := range 3 * (versionsSkipped + 1) {
+		e := open(t, Config{})
+		commit(t, e, func(b *Batch) {
+			b.PutVersion(userKey("a"), 3, VersionHeader{Op: opID(1)}, []byte("older and longer"))
+			b.PutVersion(userKey("a"), 5, VersionHeader{Op: opID(2)}, []byte("hidden"))
+			b.PutVersion(userKey("a"), 6, VersionHeader{Op: opID(3)}, []byte("value"))
+			for i := range traces {
+				b.PutVersion(userKey("a"), shard.Revision(7+i), VersionHeader{Op: opID(uint64(4 + i)), Trace: true, Origin: 6}, nil)
+			}
+		})
+		g := sweepOnce(t, e, GarbageOptions{Span: shard.UserSpan(), Floor: 4, VisitsMax: 100, DropsMax: 100})
+		if want := uint64(len(userKey("a")) + len("value")); g.Keys != 1 || g.Bytes != want || g.Drops() != 0 {
+			t.Errorf("%d traces: %d keys of %d bytes, want %d; %d drops", traces, g.Keys, g.Bytes, want, g.Drops())
+		}
+	}
+}
