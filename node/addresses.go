@@ -68,3 +68,23 @@ func (a *AddressBook) Learn(news map[shard.NodeID]string) (changed bool, err err
 	}
 	return true, a.engine.Commit(b)
 }
+
+// Forget drops nodes that are no longer part of the cluster.
+func (a *AddressBook) Forget(gone []shard.NodeID) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b := a.engine.NewBatch()
+	changed := false
+	for _, n := range gone {
+		if a.byNode[n] != "" {
+			delete(a.byNode, n)
+			b.PutAddress(n, "")
+			changed = true
+		}
+	}
+	if !changed {
+		b.Close()
+		return nil
+	}
+	return a.engine.Commit(b)
+}

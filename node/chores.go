@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -56,15 +57,16 @@ func (n *Node) later(d time.Duration, chore func()) {
 }
 
 // register writes this start's record, however long the meta shard takes to
-// answer. A refusal means that another process runs on a copy of this store:
-// two nodes with one identity would vote twice, so this one ends.
+// answer. A refusal means that another process runs on a copy of this store, and
+// two nodes with one identity would vote twice; or that the node was
+// decommissioned. Either way this one ends.
 func (n *Node) register() {
 	n.chores.catalog.RegisterNode(n.chores.record, func(err error) {
 		switch {
 		case err == nil:
 			n.log.Info("registered with the cluster", "node", n.cfg.Identity.Node, "incarnation", n.cfg.Identity.Incarnation)
 			n.queue.Submit(n.refreshAddresses)
-		case errors.Is(err, catalog.ErrStoreInUse):
+		case errors.Is(err, catalog.ErrStoreInUse), errors.Is(err, catalog.ErrRemoved):
 			n.cfg.Stop(err)
 		default:
 			n.log.Debug("not registered yet", "err", err)
@@ -76,15 +78,35 @@ func (n *Node) register() {
 // refreshAddresses learns nodes that joined and addresses that changed.
 func (n *Node) refreshAddresses() {
 	n.chores.catalog.ListNodes(func(nodes []router.Node, err error) {
-		if err == nil {
-			news := make(map[shard.NodeID]string, len(nodes))
-			for _, record := range nodes {
-				news[record.ID] = record.Address
-			}
-			n.Learn(news)
+		if err == nil && !n.learnRecords(nodes) {
+			return
 		}
 		n.later(addressesPause, n.refreshAddresses)
 	})
+}
+
+// learnRecords brings the address book up to the nodes' records. A node that finds
+// itself decommissioned ends, and false is returned: nobody asks it for anything any
+// more, and nothing is left on it.
+func (n *Node) learnRecords(nodes []router.Node) bool {
+	news := make(map[shard.NodeID]string, len(nodes))
+	var gone []shard.NodeID
+	for _, record := range nodes {
+		switch {
+		case record.State != shard.Removed:
+			news[record.ID] = record.Address
+		case record.ID == n.cfg.Identity.Node:
+			n.cfg.Stop(fmt.Errorf("node %d: %w", record.ID, catalog.ErrRemoved))
+			return false
+		default:
+			gone = append(gone, record.ID)
+		}
+	}
+	n.Learn(news)
+	if err := n.addresses.Forget(gone); err != nil {
+		n.log.Error("address book not written", "err", err)
+	}
+	return true
 }
 
 // AllocateNode hands out the ID of a node that wants to join.

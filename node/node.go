@@ -103,7 +103,7 @@ func New(cfg Config) (*Node, error) {
 	n.core.AddNodes(n.addresses.All())
 	n.chores.catalog = catalog.New(n.core, cfg.Env, n.queue)
 	n.feeder = driver.NewFeeder(driver.FeederConfig{Node: cfg.Identity.Node, Env: cfg.Env, Directory: n.chores.catalog, Logger: cfg.Logger})
-	n.driver = driver.New(driver.Config{Env: cfg.Env, Cluster: (*drivenCluster)(n), Logger: cfg.Logger})
+	n.driver = driver.New(driver.Config{Env: cfg.Env, Cluster: (*drivenCluster)(n), Records: n.chores.catalog, Logger: cfg.Logger})
 	// The granter looks into the store, which is there before anybody draws.
 	n.grants = revision.NewGrants(revision.GrantsConfig{Meta: func() (revision.Meta, bool) { return revision.MetaIn(n.store) }, RaiseBy: cfg.RaiseBy})
 	n.draws = revision.NewDraws(revision.DrawsConfig{Env: cfg.Env, Queue: cfg.Env.NewQueue("draws"), KV: n.core, Grants: n.grants, Notes: (*noteCarrier)(n)})
@@ -112,7 +112,7 @@ func New(cfg Config) (*Node, error) {
 		Reads: cfg.Env.NewPool("reads", readWorkers), Address: n.addresses.Lookup,
 		DescriptorChanged: n.descriptorChanged, Logger: cfg.Logger,
 	})
-	n.chores.settings = newSettings(n.store, cfg.Transport, n.chores.catalog.ListSettings, n.later, cfg.Logger)
+	n.chores.settings = newSettings(n.store, cfg.Transport, n.driver, n.chores.catalog.ListSettings, n.later, cfg.Logger)
 	host, err := raftgroup.NewHost(raftgroup.Config{
 		Node: cfg.Identity.Node, Incarnation: cfg.Identity.Incarnation, Env: cfg.Env, Engine: cfg.Engine, Transport: cfg.Transport,
 		Logger: cfg.Logger, NewMachine: n.newMachine, ReserveSpan: n.store.ReserveSpan, Note: n.draws.Note, Nodes: n.addresses.Nodes,

@@ -93,13 +93,13 @@ func (g *gathering) add(r *pb.NodeReportResponse, err error) {
 // toReport keeps what the driver needs; replicas whose descriptor does not
 // decode are left out, like those that are not initialized.
 func toReport(r *pb.NodeReportResponse) driver.Report {
-	out := driver.Report{Node: shard.NodeID(r.GetNode().GetId())}
+	out := driver.Report{Node: shard.NodeID(r.GetNode().GetId()), Held: int(r.GetNode().GetShards())}
 	for _, info := range r.Replicas {
 		d, err := api.ToDescriptor(info.Descriptor_)
 		if err != nil {
 			continue
 		}
-		rep := driver.ReplicaReport{Descriptor: d, Term: info.Term, Leading: info.Leading, Commit: info.Commit}
+		rep := driver.ReplicaReport{Descriptor: d, Term: info.Term, Leading: info.Leading, Commit: info.Commit, Bytes: info.Bytes}
 		for _, p := range info.Progress {
 			rep.Progress = append(rep.Progress, placement.Progress{Replica: shard.ReplicaID(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot})
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/kiloraft/kiloraft/api"
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/placement/driver"
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/shard/replica"
@@ -14,6 +15,8 @@ import (
 type ReportQuery struct {
 	Replicas bool
 	Shards   []shard.ID // with Replicas: only those of these shards; empty: all
+	// Placement: what the driver of placement is about, if it works on this node.
+	Placement bool
 }
 
 func (q *ReportQuery) wants(id shard.ID) bool {
@@ -38,7 +41,27 @@ func (n *Node) Report(q ReportQuery) *pb.NodeReportResponse {
 			report.Replicas = append(report.Replicas, info)
 		}
 	}
+	if summary := n.driver.Summary(); q.Placement && summary != nil {
+		report.Placement = describePlacement(summary)
+	}
 	return report
+}
+
+func describePlacement(s *driver.Summary) *pb.PlacementReport {
+	r := &pb.PlacementReport{Term: s.Term, Paused: s.Tuning.Paused, Rebalance: s.Tuning.Rebalance, DeadAfterSeconds: s.Tuning.DeadAfter.Seconds()}
+	for _, n := range s.Nodes {
+		r.Nodes = append(r.Nodes, &pb.PlacementNode{
+			Id: uint64(n.ID), State: n.State.String(), Live: n.Live, Dead: n.Dead, SilentSeconds: n.Silent.Seconds(),
+			Leaders: uint64(n.Leaders), Replicas: uint64(n.Replicas), Homeless: uint64(n.Homeless),
+		})
+	}
+	for _, note := range s.Shards {
+		r.Shards = append(r.Shards, &pb.PlacementNote{Id: uint64(note.Shard), Text: note.Text})
+	}
+	for _, note := range s.Operations {
+		r.Operations = append(r.Operations, &pb.PlacementNote{Id: note.ID, Text: note.Text})
+	}
+	return r
 }
 
 func (n *Node) info() *pb.NodeInfo {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kiloraft/kiloraft/placement/catalog"
+	"github.com/kiloraft/kiloraft/placement/driver"
 )
 
 // settingsPause is between looks at the cluster's settings: how long a change
@@ -21,6 +22,11 @@ type tunable interface {
 // pacedTransport is what settings change of a node's transport.
 type pacedTransport interface{ SetSnapshotRate(bytesPerSecond int64) }
 
+// steered is what settings change about placement; *driver.Driver is it.
+type steered interface {
+	Tune(change func(*driver.Tuning))
+}
+
 // settings follow the cluster's: they look again and again, and hand over what
 // has changed. Its steps run one at a time.
 type settings struct {
@@ -34,8 +40,9 @@ type settings struct {
 }
 
 // newSettings has nothing dropped until the settings were read: the retention
-// may be longer than its default, and what is below the floor is lost.
-func newSettings(t tunable, peers pacedTransport, list func(func([]catalog.SettingValue, error)), later func(time.Duration, func()), log *slog.Logger) *settings {
+// may be longer than its default, and what is below the floor is lost. Placement
+// takes nobody for dead until then.
+func newSettings(t tunable, peers pacedTransport, p steered, list func(func([]catalog.SettingValue, error)), later func(time.Duration, func()), log *slog.Logger) *settings {
 	retention, err := catalog.FindSetting(catalog.KVRetention)
 	if err != nil {
 		panic(err)
@@ -48,6 +55,11 @@ func newSettings(t tunable, peers pacedTransport, list func(func([]catalog.Setti
 			catalog.KVRetention:  func(v int64) { t.SetRetention(time.Duration(v)) },
 			catalog.KVDropRate:   t.SetDropRate,
 			catalog.SnapshotRate: peers.SetSnapshotRate,
+			catalog.PlacementDeadAfter: func(v int64) {
+				p.Tune(func(now *driver.Tuning) { now.DeadAfter = time.Duration(v) })
+			},
+			catalog.PlacementPaused:    func(v int64) { p.Tune(func(now *driver.Tuning) { now.Paused = v != 0 }) },
+			catalog.PlacementRebalance: func(v int64) { p.Tune(func(now *driver.Tuning) { now.Rebalance = v != 0 }) },
 		},
 		applied: make(map[string]int64),
 		bad:     make(map[string]string),

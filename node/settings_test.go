@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kiloraft/kiloraft/placement/catalog"
+	"github.com/kiloraft/kiloraft/placement/driver"
 )
 
 // tuned notes what settings do to a node.
@@ -19,22 +20,28 @@ func (t *tuned) SetRetention(d time.Duration) { t.calls = append(t.calls, fmt.Sp
 func (t *tuned) SetDropRate(n int64)          { t.calls = append(t.calls, fmt.Sprint("drop rate ", n)) }
 func (t *tuned) SetSnapshotRate(n int64)      { t.calls = append(t.calls, fmt.Sprint("snapshot rate ", n)) }
 
+// placed notes what settings do to placement.
+type placed struct{ driver.Tuning }
+
+func (p *placed) Tune(change func(*driver.Tuning)) { change(&p.Tuning) }
+
 // follower is a node's settings before a catalog that the test plays.
 type follower struct {
 	*settings
 	tuned
-	log   strings.Builder
-	said  []catalog.SettingValue
-	err   error
-	next  func()
-	pause time.Duration
+	placed placed
+	log    strings.Builder
+	said   []catalog.SettingValue
+	err    error
+	next   func()
+	pause  time.Duration
 }
 
 func newFollower() *follower {
 	f := &follower{}
 	list := func(done func([]catalog.SettingValue, error)) { done(f.said, f.err) }
 	later := func(d time.Duration, step func()) { f.next, f.pause = step, d }
-	f.settings = newSettings(&f.tuned, &f.tuned, list, later, slog.New(slog.NewTextHandler(&f.log, nil)))
+	f.settings = newSettings(&f.tuned, &f.tuned, &f.placed, list, later, slog.New(slog.NewTextHandler(&f.log, nil)))
 	return f
 }
 
@@ -127,5 +134,27 @@ func TestASettingThatCannotBeUsedStaysAsItIs(t *testing.T) {
 	}
 	if got := f.look(t, nil, retention); got != nil {
 		t.Fatalf("as before: %v", got)
+	}
+}
+
+// Every setting there is changes something, and placement takes nobody for dead
+// before it was told when.
+func TestPlacementFollowsItsSettings(t *testing.T) {
+	f := newFollower()
+	for _, s := range catalog.Settings() {
+		if f.apply[s.Name] == nil {
+			t.Errorf("nobody follows %s", s.Name)
+		}
+	}
+	if f.placed.Tuning != (driver.Tuning{}) {
+		t.Errorf("%+v before the settings were read", f.placed.Tuning)
+	}
+	f.look(t, nil, said(catalog.PlacementDeadAfter, int64(time.Minute)), said(catalog.PlacementPaused, 1), said(catalog.PlacementRebalance, 1))
+	if want := (driver.Tuning{DeadAfter: time.Minute, Paused: true, Rebalance: true}); f.placed.Tuning != want {
+		t.Errorf("%+v", f.placed.Tuning)
+	}
+	f.look(t, nil, said(catalog.PlacementPaused, 0), said(catalog.PlacementRebalance, 0))
+	if want := (driver.Tuning{DeadAfter: time.Minute}); f.placed.Tuning != want {
+		t.Errorf("%+v", f.placed.Tuning)
 	}
 }

@@ -15,15 +15,16 @@ func (p *Plan) Decide(shards []*Shard) (steps []Step, later []*Shard) {
 	var byKind [TransferLeader + 1][]*Shard
 	var settled []*Shard
 	var meta *Shard
-	raising := false
+	busy := false
 	for _, s := range shards {
 		st, ok := p.Next(s)
-		missing := p.missing(&s.Descriptor) > 0
-		raising = raising || missing
+		need := p.need(&s.Descriptor)
+		needs := s.Task != nil || !need.none()
+		busy = busy || needs
 		switch {
 		case ok:
 			byKind[st.Kind] = append(byKind[st.Kind], s)
-		case missing || !p.eligible(s):
+		case needs || !p.eligible(s):
 		case s.Descriptor.ID == shard.MetaID:
 			meta = s
 		default:
@@ -43,17 +44,53 @@ func (p *Plan) Decide(shards []*Shard) (steps []Step, later []*Shard) {
 			}
 		}
 	}
+	if p.paused {
+		return steps, later
+	}
 	steps = append(steps, p.balance(settled)...)
 	// The meta shard's leader drives placement, and its move interrupts that: it
 	// goes when there is nothing else to do, and only if moving others has not
 	// evened the spread.
-	if meta != nil && p.steps == 0 && !raising {
+	if meta != nil && p.steps == 0 && !busy {
 		if st, ok := p.spread(meta, idleDiffMin); ok {
 			p.Take(&st)
 			steps = append(steps, st)
 		}
 	}
+	if p.even && p.onlyEvening(shards) {
+		steps = append(steps, p.evenOut(withoutSteps(settled, steps))...)
+	}
 	return steps, later
+}
+
+// onlyEvening tells whether no shard needs anything but what evens out: replicas
+// that are missing go first, and are themselves put where there are the fewest.
+func (p *Plan) onlyEvening(shards []*Shard) bool {
+	for _, s := range shards {
+		need := p.need(&s.Descriptor)
+		if !need.none() || s.Task != nil && !s.Task.Auto {
+			return false
+		}
+	}
+	return true
+}
+
+// withoutSteps are the shards for which none of the steps is.
+func withoutSteps(shards []*Shard, steps []Step) []*Shard {
+	if len(steps) == 0 {
+		return shards
+	}
+	taken := make(map[shard.ID]bool, len(steps))
+	for i := range steps {
+		taken[steps[i].Shard] = true
+	}
+	var rest []*Shard
+	for _, s := range shards {
+		if !taken[s.Descriptor.ID] {
+			rest = append(rest, s)
+		}
+	}
+	return rest
 }
 
 // Next is the step that the shard needs, whether or not there is room for it. The
@@ -71,13 +108,35 @@ func (p *Plan) Next(s *Shard) (Step, bool) {
 		}
 		return Step{Kind: LeaveJoint, Shard: d.ID, Epoch: d.Epoch, Leader: s.Leader}, true
 	}
-	if missing := p.missing(d); missing > 0 {
-		return p.raise(s, missing)
+	if st, ok := p.drain(s); ok {
+		return st, true
 	}
-	if s.Raised && d.ID != shard.MetaID {
+	if s.Task != nil {
+		return p.task(s)
+	}
+	need := p.need(d)
+	if !need.none() && (!p.paused || p.leaves(d)) {
+		if st, ok := p.raise(s, &need); ok {
+			return st, true
+		}
+	}
+	if st, ok := p.tidy(s, &need); ok {
+		return st, true
+	}
+	if s.Raised && !p.paused && d.ID != shard.MetaID {
 		return p.spread(s, raisedDiffMin)
 	}
 	return Step{}, false
+}
+
+// leaves tells whether a member's node leaves: somebody asked for that.
+func (p *Plan) leaves(d *shard.Descriptor) bool {
+	for _, r := range d.Replicas {
+		if n := p.node(r.Node); n != nil && n.state == shard.Leaving {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *Plan) eligible(s *Shard) bool {

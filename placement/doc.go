@@ -1,8 +1,22 @@
 // Package placement decides where replicas and leaders go: a view of the cluster
-// in, steps out. It decides, in this order for each shard: leave a joint
-// configuration; promote learners to voters, all that are missing in one joint
-// change, once that many are caught up; add a learner where a voter is missing;
-// hand leadership to a node that leads fewer shards.
+// in, steps out. It decides, in this order for each shard:
+//
+//   - leave a joint configuration;
+//   - move the leader off a node that drains or leaves;
+//   - the next step of the shard's task, if it has one: a replica is to be added,
+//     removed or moved, because a person asked for it or to even out;
+//   - voters that are missing, or whose nodes are dead or leave: add a learner for
+//     each, and once they are caught up promote them and demote those that they
+//     replace, in one joint change;
+//   - remove a learner that nobody needs;
+//   - hand leadership to a node that leads fewer shards.
+//
+// When no shard needs anything it evens out how many replicas nodes have.
+//
+// Invariants: a replica is added before another one goes; leadership leaves before
+// its voter is demoted; a shard has one step at a time; what would not be replaced
+// is not demoted, but for what exceeds the replication factor or a person's task.
+// Voters beyond the replication factor, which somebody added, stay.
 //
 // It is pure: no clock, no network, no state but what a Plan counts. The caller
 // tells what it knows (a View may be old or incomplete), carries out the steps
@@ -10,7 +24,4 @@
 // names the epoch that it was decided for, and the shard refuses one that is
 // meant for another; and because a step that was carried out changes the view
 // such that the same step is not decided again.
-//
-// It never removes a replica and never moves one: a dead node's replicas stay
-// members.
 package placement

@@ -20,6 +20,9 @@ type Limits struct {
 	// have before no further shard gets its first learner there: each of them
 	// costs a snapshot. Default 128.
 	LearnersMax int
+	// MovesMax bounds the moves under way that only even out replicas: each of them
+	// costs a snapshot, and is in no hurry. Default 8.
+	MovesMax int
 }
 
 func (l Limits) withDefaults() Limits {
@@ -32,6 +35,9 @@ func (l Limits) withDefaults() Limits {
 	if l.LearnersMax == 0 {
 		l.LearnersMax = 128
 	}
+	if l.MovesMax == 0 {
+		l.MovesMax = 8
+	}
 	return l
 }
 
@@ -41,26 +47,34 @@ func (l Limits) withDefaults() Limits {
 type Plan struct {
 	limits   Limits
 	nodes    []load // in order of ID
-	live     int
-	steps    int // in flight
+	hosts    int    // nodes that may be given replicas
+	steps    int    // in flight
+	moves    int    // tasks that even out
 	settling bool
+	paused   bool
+	even     bool
 }
 
 type load struct {
 	id       shard.NodeID
 	live     bool
-	replicas int
+	dead     bool
+	state    shard.NodeState
+	replicas int // once all tasks are done
 	leaders  int
 	learners int // that their shards wait for
 }
 
+// host tells whether the node may be given replicas and leaders.
+func (n *load) host() bool { return n.live && n.state == shard.Serving }
+
 // NewPlan counts what is in v, which it does not keep.
 func NewPlan(v View, limits Limits) *Plan {
-	p := &Plan{limits: limits.withDefaults(), settling: v.Settling}
+	p := &Plan{limits: limits.withDefaults(), settling: v.Settling, paused: v.Paused, even: v.Even}
 	for _, n := range v.Nodes {
-		p.nodes = append(p.nodes, load{id: n.ID, live: n.Live})
-		if n.Live {
-			p.live++
+		p.nodes = append(p.nodes, load{id: n.ID, live: n.Live, dead: n.Dead, state: n.State})
+		if n.Live && n.State == shard.Serving {
+			p.hosts++
 		}
 	}
 	slices.SortFunc(p.nodes, func(a, b load) int { return cmp.Compare(a.id, b.id) })
@@ -70,10 +84,12 @@ func NewPlan(v View, limits Limits) *Plan {
 	return p
 }
 
-// count adds a shard and its step in flight.
+// count adds a shard, its task and its step in flight.
 func (p *Plan) count(s *Shard) {
-	waits := p.missing(&s.Descriptor) > 0
-	for _, r := range s.Descriptor.Replicas {
+	d := &s.Descriptor
+	needs := p.need(d)
+	waits := needs.voters > 0 || s.Task != nil
+	for _, r := range d.Replicas {
 		if n := p.node(r.Node); n != nil {
 			n.replicas++
 			if waits && r.Role == shard.Learner {
@@ -82,8 +98,34 @@ func (p *Plan) count(s *Shard) {
 		}
 	}
 	p.lead(s.Leader, +1)
-	if s.InFlight != nil {
-		p.Take(s.InFlight)
+	if t := s.Task; t != nil {
+		p.countTask(d, t)
+	}
+	if st := s.InFlight; st != nil {
+		if s.Task != nil && (st.Kind == AddLearner || st.Kind == RemoveLearner) {
+			p.steps++ // counted with the task
+			return
+		}
+		p.Take(st)
+	}
+}
+
+// countTask counts what a task still has to do to nodes as done.
+func (p *Plan) countTask(d *shard.Descriptor, t *Task) {
+	if t.Auto {
+		p.moves++
+	}
+	if _, there := d.ReplicaOn(t.From); there {
+		p.hold(t.From, -1)
+	}
+	if _, there := d.ReplicaOn(t.To); !there {
+		p.hold(t.To, +1)
+	}
+}
+
+func (p *Plan) hold(id shard.NodeID, by int) {
+	if n := p.node(id); n != nil {
+		n.replicas += by
 	}
 }
 
@@ -99,6 +141,19 @@ func (p *Plan) node(id shard.NodeID) *load {
 func (p *Plan) isLive(id shard.NodeID) bool {
 	n := p.node(id)
 	return n != nil && n.live
+}
+
+// isHost tells whether a node may be given replicas.
+func (p *Plan) isHost(id shard.NodeID) bool {
+	n := p.node(id)
+	return n != nil && n.host()
+}
+
+// isGone tells whether a node's replicas are to go elsewhere. A dead node's are
+// not while placement is paused: nobody asked for that.
+func (p *Plan) isGone(id shard.NodeID) bool {
+	n := p.node(id)
+	return n != nil && (n.dead && !p.paused || n.state >= shard.Leaving)
 }
 
 func (p *Plan) lead(id shard.NodeID, by int) {
@@ -124,11 +179,19 @@ func (p *Plan) Finish(st *Step, succeeded bool) {
 func (p *Plan) effect(st *Step, by int) {
 	switch st.Kind {
 	case AddLearner:
-		if n := p.node(st.Node); n != nil {
+		if n := p.node(st.Node); n != nil && !st.counted {
 			n.replicas += by
 			n.learners += by
 		}
-	case Promote:
+		if st.Task != nil {
+			p.hold(st.Task.From, -by)
+			p.moves += by
+		}
+	case RemoveLearner:
+		if !st.counted {
+			p.hold(st.Node, -by)
+		}
+	case Joint:
 		for _, r := range st.Promoted {
 			if n := p.node(r.Node); n != nil {
 				n.learners -= by

@@ -16,14 +16,16 @@ import (
 //
 //	nodes 1 2 !3
 //
-// (node 3 does not live), perhaps a line settling, and a line for each shard:
+// (node 3 does not answer; with !! it is dead; 3:draining and 3:leaving are), perhaps
+// lines settling, paused and even, and a line for each shard:
 //
-//	shard ID epoch=V.C leader=NODE commit=N [raised] [hold] [inflight=add:NODE|transfer:NODE|leave] REPLICA…
+//	shard ID epoch=V.C leader=NODE commit=N [raised] [spare] [hold] [inflight=add:NODE|transfer:NODE|leave] [task=[auto:]FROM>TO] REPLICA…
 //
 // with a replica as id@node:role:match, where the role is voter if left out and
 // the match index the commit index; match may be followed by :inactive or
 // :snapshot, and is ? for a member of which the leader knows nothing.
-// "shards FROM-TO …" stands for many alike.
+// "shards FROM-TO …" stands for many alike. decide prints the steps and what has
+// become of tasks, explain what is said of each shard.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -31,6 +33,7 @@ func TestScenarios(t *testing.T) {
 			d.MaybeScanArgs(t, "rf", &limits.ReplicationFactor)
 			d.MaybeScanArgs(t, "steps", &limits.StepsMax)
 			d.MaybeScanArgs(t, "learners", &limits.LearnersMax)
+			d.MaybeScanArgs(t, "moves", &limits.MovesMax)
 			v := parseView(t, d.Input)
 			switch d.Cmd {
 			case "decide":
@@ -38,8 +41,16 @@ func TestScenarios(t *testing.T) {
 				for _, st := range Decide(v, limits) {
 					fmt.Fprintln(&b, st.String())
 				}
+				writeTasks(&b, v, limits)
 				if b.Len() == 0 {
 					return "nothing\n"
+				}
+				return b.String()
+			case "explain":
+				var b strings.Builder
+				p := NewPlan(v, limits)
+				for _, s := range v.Shards {
+					fmt.Fprintf(&b, "shard %d: %s\n", s.Descriptor.ID, p.Explain(s))
 				}
 				return b.String()
 			case "later":
@@ -56,6 +67,22 @@ func TestScenarios(t *testing.T) {
 	})
 }
 
+// writeTasks writes what has become of tasks that are over.
+func writeTasks(b *strings.Builder, v View, limits Limits) {
+	p := NewPlan(v, limits)
+	for _, s := range v.Shards {
+		if s.Task == nil {
+			continue
+		}
+		switch state, why := p.Judge(s); state {
+		case TaskDone:
+			fmt.Fprintf(b, "shard %d: task done\n", s.Descriptor.ID)
+		case TaskImpossible:
+			fmt.Fprintf(b, "shard %d: task impossible: %s\n", s.Descriptor.ID, why)
+		}
+	}
+}
+
 func parseView(t *testing.T, input string) (v View) {
 	t.Helper()
 	for _, line := range strings.Split(strings.TrimSpace(input), "\n") {
@@ -63,9 +90,12 @@ func parseView(t *testing.T, input string) (v View) {
 		switch words[0] {
 		case "nodes":
 			for _, w := range words[1:] {
-				id := strings.TrimPrefix(w, "!")
-				v.Nodes = append(v.Nodes, Node{ID: shard.NodeID(number(t, id)), Live: id == w})
+				v.Nodes = append(v.Nodes, parseNode(t, w))
 			}
+		case "paused":
+			v.Paused = true
+		case "even":
+			v.Even = true
 		case "settling":
 			v.Settling = true
 		case "shard":
@@ -81,6 +111,23 @@ func parseView(t *testing.T, input string) (v View) {
 		}
 	}
 	return v
+}
+
+func parseNode(t *testing.T, word string) Node {
+	t.Helper()
+	name, state, _ := strings.Cut(word, ":")
+	id := strings.TrimLeft(name, "!")
+	n := Node{ID: shard.NodeID(number(t, id)), Live: id == name, Dead: strings.HasPrefix(name, "!!")}
+	switch state {
+	case "":
+	case "draining":
+		n.State = shard.Draining
+	case "leaving":
+		n.State = shard.Leaving
+	default:
+		t.Fatalf("unknown state of node %q", word)
+	}
+	return n
 }
 
 func parseShard(t *testing.T, id shard.ID, words []string) *Shard {
@@ -100,8 +147,14 @@ func parseShard(t *testing.T, id shard.ID, words []string) *Shard {
 			s.Commit = number(t, value)
 		case "raised":
 			s.Raised = true
+		case "spare":
+			s.Spare = true
 		case "hold":
 			s.Hold = true
+		case "task":
+			pair, auto := strings.CutPrefix(value, "auto:")
+			from, to, _ := strings.Cut(pair, ">")
+			s.Task = &Task{From: shard.NodeID(number(t, from)), To: shard.NodeID(number(t, to)), Auto: auto}
 		case "inflight":
 			inFlight = value
 		default:

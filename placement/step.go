@@ -13,7 +13,9 @@ type Kind int
 
 const (
 	LeaveJoint Kind = iota
-	Promote
+	// Joint makes learners voters and voters learners, in one joint change.
+	Joint
+	RemoveLearner
 	AddLearner
 	TransferLeader
 )
@@ -25,12 +27,18 @@ type Step struct {
 	Epoch  shard.Epoch  // that it is decided for
 	Leader shard.NodeID // whom to ask
 
-	// Node gets the learner or the leadership.
+	// Node gets the learner or the leadership, or loses the learner.
 	Node shard.NodeID
-	// Replica gets the leadership; of AddLearner, the new replica.
+	// Replica gets the leadership or is removed; of AddLearner, the new replica.
 	Replica shard.ReplicaID
-	// Promoted are the learners that become voters, in order of ID.
-	Promoted []shard.Replica
+	// Promoted are the learners that become voters, Demoted the voters that
+	// become learners, each in order of ID.
+	Promoted, Demoted []shard.Replica
+
+	// Task begins with this step, an AddLearner; nil: none does.
+	Task *Task
+	// counted: the shard's task counts what the step does to nodes.
+	counted bool
 }
 
 // Membership is the step as a change of the shard's membership; TransferLeader
@@ -42,9 +50,14 @@ func (st *Step) Membership() shard.MembershipChange {
 		m.Changes = []shard.Change{{Kind: shard.LeaveJoint}}
 	case AddLearner:
 		m.Changes = []shard.Change{{Kind: shard.AddLearner, Replica: st.Replica, Node: st.Node}}
-	case Promote:
+	case RemoveLearner:
+		m.Changes = []shard.Change{{Kind: shard.RemoveLearner, Replica: st.Replica}}
+	case Joint:
 		for _, r := range st.Promoted {
 			m.Changes = append(m.Changes, shard.Change{Kind: shard.Promote, Replica: r.ID})
+		}
+		for _, r := range st.Demoted {
+			m.Changes = append(m.Changes, shard.Change{Kind: shard.Demote, Replica: r.ID})
 		}
 	default:
 		panic(fmt.Sprintf("placement: %v is not a membership change", st))
@@ -53,20 +66,42 @@ func (st *Step) Membership() shard.MembershipChange {
 }
 
 func (st *Step) String() string {
+	return fmt.Sprintf("shard %d epoch %v on node %d: %s", st.Shard, st.Epoch, st.Leader, st.What())
+}
+
+// What is the step without the shard: what is done.
+func (st *Step) What() string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "shard %d epoch %v on node %d: ", st.Shard, st.Epoch, st.Leader)
 	switch st.Kind {
 	case LeaveJoint:
-		s.WriteString("leave joint configuration")
-	case Promote:
-		s.WriteString("promote")
-		for _, r := range st.Promoted {
-			fmt.Fprintf(&s, " replica %d (node %d)", r.ID, r.Node)
+		return "leave joint configuration"
+	case Joint:
+		s.WriteString(replicasText("promote", st.Promoted))
+		if len(st.Promoted) > 0 && len(st.Demoted) > 0 {
+			s.WriteString(", ")
 		}
+		s.WriteString(replicasText("demote", st.Demoted))
+	case RemoveLearner:
+		fmt.Fprintf(&s, "remove learner %d on node %d", st.Replica, st.Node)
 	case AddLearner:
 		fmt.Fprintf(&s, "add learner %d on node %d", st.Replica, st.Node)
+		if st.Task != nil {
+			fmt.Fprintf(&s, " in place of the replica on node %d", st.Task.From)
+		}
 	case TransferLeader:
 		fmt.Fprintf(&s, "transfer leader to replica %d (node %d)", st.Replica, st.Node)
+	}
+	return s.String()
+}
+
+func replicasText(verb string, replicas []shard.Replica) string {
+	if len(replicas) == 0 {
+		return ""
+	}
+	var s strings.Builder
+	s.WriteString(verb)
+	for _, r := range replicas {
+		fmt.Fprintf(&s, " replica %d (node %d)", r.ID, r.Node)
 	}
 	return s.String()
 }

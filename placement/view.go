@@ -9,12 +9,22 @@ type View struct {
 	// Settling: a node joined a moment ago and others may be about to. No shard
 	// becomes one of fewer voters than the replication factor meanwhile.
 	Settling bool
+	// Paused: only what a person asked for is decided, and what is half done is
+	// finished.
+	Paused bool
+	// Even: replicas move only to even out how many each node has, too.
+	Even bool
 }
 
 // Node is a node that may hold replicas.
 type Node struct {
-	ID   shard.NodeID
+	ID shard.NodeID
+	// Live: it answers. One that does not keeps its replicas until it is Dead.
 	Live bool
+	// Dead: it has not answered for so long that its replicas are to be rebuilt
+	// elsewhere. Never set together with Live.
+	Dead  bool
+	State shard.NodeState
 }
 
 // Shard is what is known of a shard.
@@ -30,11 +40,26 @@ type Shard struct {
 	Progress []Progress
 	// Raised: voters were added, and the leader's place has not been decided since.
 	Raised bool
+	// Spare: the shard has had all that it needs for a while, so that learners which
+	// nobody needs may go: if somebody were at work on them, they would be voters.
+	Spare bool
+	// Task is what is to be done to the shard beside what its descriptor calls
+	// for; nil: nothing. While there is one, nothing else is decided.
+	Task *Task
 	// InFlight is the step that is being carried out, nil if none. It counts
 	// as if it had succeeded, and no other step is decided for the shard.
 	InFlight *Step
 	// Hold: no step is to be decided now.
 	Hold bool
+}
+
+// Task is a change of a shard's voters that takes several steps.
+type Task struct {
+	// From is the node whose voter is to go, To the node that is to have one. One
+	// of them may be 0.
+	From, To shard.NodeID
+	// Auto: nobody asked for it; it evens out replicas.
+	Auto bool
 }
 
 // Progress is what a leader knows of a member.
@@ -53,10 +78,16 @@ const lagEntriesMax = 64
 // index of 0 is a member whose log has not begun: it waits for its snapshot,
 // however short the leader's log is.
 func (s *Shard) caughtUp(id shard.ReplicaID) bool {
+	p := s.progress(id)
+	return p != nil && p.Active && !p.Snapshot && p.Match > 0 && p.Match+lagEntriesMax >= s.Commit
+}
+
+// progress is what the leader knows of a member; nil: nothing.
+func (s *Shard) progress(id shard.ReplicaID) *Progress {
 	for i := range s.Progress {
-		if p := &s.Progress[i]; p.Replica == id {
-			return p.Active && !p.Snapshot && p.Match > 0 && p.Match+lagEntriesMax >= s.Commit
+		if s.Progress[i].Replica == id {
+			return &s.Progress[i]
 		}
 	}
-	return false
+	return nil
 }

@@ -15,6 +15,12 @@ type Node struct {
 	Incarnation uint64
 	StartNonce  uint64 // random at each start: tells two starts of one incarnation (a copied store) apart
 	Version     string // of the program
+	State       shard.NodeState
+	// Operation is the operation that brought the node into its state, and Since
+	// when that was, in seconds of Unix time by the clock of whoever asked; both 0
+	// for a node that nobody ever asked to leave its place.
+	Operation uint64
+	Since     uint64
 }
 
 const (
@@ -40,7 +46,10 @@ func AppendNode(b []byte, n *Node) []byte {
 	b = appendString(b, n.HTTPAddress)
 	b = binary.AppendUvarint(b, n.Incarnation)
 	b = binary.BigEndian.AppendUint64(b, n.StartNonce)
-	return appendString(b, n.Version)
+	b = appendString(b, n.Version)
+	b = append(b, byte(n.State))
+	b = binary.AppendUvarint(b, n.Operation)
+	return binary.AppendUvarint(b, n.Since)
 }
 
 // DecodeNode reads what AppendNode wrote. The result shares no memory with b.
@@ -54,6 +63,12 @@ func DecodeNode(b []byte) (Node, error) {
 	n.Incarnation = r.uvarint()
 	n.StartNonce = r.uint64()
 	n.Version = r.string()
+	n.State = shard.NodeState(r.byte())
+	n.Operation = r.uvarint()
+	n.Since = r.uvarint()
+	if r.err == nil && !n.State.Valid() {
+		r.fail("a node in state %d", n.State)
+	}
 	if r.err == nil && n.ID == 0 {
 		r.fail("a record of node 0")
 	}
@@ -108,6 +123,16 @@ func (r *reader) uvarint() uint64 {
 		return 0
 	}
 	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) byte() byte {
+	if r.err != nil || len(r.b) == 0 {
+		r.fail("cut short")
+		return 0
+	}
+	v := r.b[0]
+	r.b = r.b[1:]
 	return v
 }
 

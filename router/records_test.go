@@ -34,6 +34,7 @@ func sampleNodes() []Node {
 	return []Node{
 		{ID: 1},
 		{ID: 300, Address: "127.0.0.1:7400", HTTPAddress: "127.0.0.1:7401", Incarnation: 1234, StartNonce: 1<<63 + 5, Version: "0.1.0"},
+		{ID: 2, Address: "b:1", State: shard.Leaving, Operation: 300, Since: 1_700_000_000},
 	}
 }
 

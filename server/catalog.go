@@ -7,6 +7,7 @@ import (
 	"github.com/kiloraft/kiloraft/api"
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
 	"github.com/kiloraft/kiloraft/placement/catalog"
+	"github.com/kiloraft/kiloraft/router"
 )
 
 // catalogPatience is how long a look at the cluster waits for the meta shard.
@@ -15,21 +16,18 @@ const catalogPatience = time.Second
 
 // catalog reads the nodes' records and the directory; both empty if the meta
 // shard does not answer in time.
-func (s *clusterService) catalog(ctx context.Context) (nodes []*pb.NodeAddress, directory []*pb.Descriptor) {
+func (s *clusterService) catalog(ctx context.Context) (nodes []router.Node, directory []*pb.Descriptor) {
 	ctx, cancel := context.WithTimeout(ctx, catalogPatience)
 	defer cancel()
 	records, err := await(ctx, s.node.Catalog().ListNodes)
 	if err != nil {
 		return nil, nil
 	}
-	for _, n := range records {
-		nodes = append(nodes, &pb.NodeAddress{NodeId: uint64(n.ID), Address: n.Address, HttpAddress: n.HTTPAddress})
-	}
 	rows, err := await(ctx, s.node.Catalog().ListDirectory)
 	if err != nil {
-		return nodes, nil
+		return records, nil
 	}
-	return nodes, descriptors(rows)
+	return records, descriptors(rows)
 }
 
 func descriptors(rows []catalog.DirectoryRow) []*pb.Descriptor {

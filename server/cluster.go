@@ -79,13 +79,13 @@ func (s *clusterService) ListShards(ctx context.Context, q *pb.ListShardsRequest
 func (s *clusterService) look(ctx context.Context, replicas bool) (*view, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*reportTimeout)
 	defer cancel()
-	v := &view{cluster: s.node.Identity().Cluster, nodes: make(map[uint64]*pb.NodeAddress), reports: make(map[uint64]*pb.NodeReportResponse)}
+	v := &view{cluster: s.node.Identity().Cluster, nodes: make(map[uint64]*pb.NodeAddress), states: make(map[uint64]shard.NodeState), reports: make(map[uint64]*pb.NodeReportResponse)}
 	known, directory := s.catalog(ctx)
 	for id, address := range s.node.Addresses() {
 		v.nodes[uint64(id)] = &pb.NodeAddress{NodeId: uint64(id), Address: address}
 	}
-	for _, n := range known {
-		v.nodes[n.NodeId] = n
+	for i := range known {
+		v.know(&known[i])
 	}
 	v.directory = directory
 	for _, r := range s.reports(ctx, v.nodes, replicas) {
@@ -97,7 +97,7 @@ func (s *clusterService) look(ctx context.Context, replicas bool) (*view, error)
 // reports gathers what the nodes answer within reportTimeout, this one included.
 func (s *clusterService) reports(ctx context.Context, nodes map[uint64]*pb.NodeAddress, replicas bool) []*pb.NodeReportResponse {
 	self := s.node.Identity()
-	query := node.ReportQuery{Replicas: replicas}
+	query := node.ReportQuery{Replicas: replicas, Placement: true}
 	var mu sync.Mutex
 	out := []*pb.NodeReportResponse{s.node.Report(query)}
 	var waiting sync.WaitGroup
@@ -143,12 +143,19 @@ func (s *adminService) transfer(ctx context.Context, id, toNode uint64) (*pb.Tra
 		defer cancel()
 	}
 	for {
-		sh, err := s.find(ctx, id)
+		v, err := s.cluster.look(ctx, true)
+		if err != nil {
+			return nil, err
+		}
+		sh, err := v.shard(id)
 		if err != nil {
 			return nil, err
 		}
 		if sh.LeaderNode == toNode {
 			return &pb.TransferLeaderResponse{LeaderNode: toNode, Term: sh.Term}, nil
+		}
+		if state := v.states[toNode]; state != shard.Serving {
+			return nil, refuse("--to", "node %d is %v and leads nothing", toNode, state)
 		}
 		to, err := transferTarget(sh, toNode)
 		if err != nil {
@@ -163,19 +170,6 @@ func (s *adminService) transfer(ctx context.Context, id, toNode uint64) (*pb.Tra
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-func (s *adminService) find(ctx context.Context, id uint64) (*pb.ShardInfo, error) {
-	v, err := s.cluster.look(ctx, true)
-	if err != nil {
-		return nil, err
-	}
-	for _, sh := range v.shards() {
-		if sh.Descriptor_.Id == id {
-			return sh, nil
-		}
-	}
-	return nil, &shard.InvalidError{Field: "shard", Reason: shard.ID(id).String() + " does not exist; shard list shows those that do"}
 }
 
 // transferTarget is the replica that can lead on the given node.

@@ -69,8 +69,15 @@ var gateTable = map[string]access{
 	pb.Cluster_ListSettings_FullMethodName: clients,
 	pb.Cluster_InspectKey_FullMethodName:   clients,
 
-	pb.Admin_TransferLeader_FullMethodName: admins,
-	pb.Admin_SetSetting_FullMethodName:     admins,
+	pb.Cluster_ListOperations_FullMethodName:   clients,
+	pb.Cluster_ExplainPlacement_FullMethodName: clients,
+
+	pb.Admin_ChangeReplicas_FullMethodName:   admins,
+	pb.Admin_DrainNode_FullMethodName:        admins,
+	pb.Admin_DecommissionNode_FullMethodName: admins,
+	pb.Admin_CancelOperation_FullMethodName:  admins,
+	pb.Admin_TransferLeader_FullMethodName:   admins,
+	pb.Admin_SetSetting_FullMethodName:       admins,
 
 	pb.Peer_Join_FullMethodName:             nodes,
 	pb.Peer_NodeReport_FullMethodName:       nodes,

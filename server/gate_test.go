@@ -240,8 +240,18 @@ func TestOnlyNodesWriteSystemKeys(t *testing.T) {
 func TestJoinUnderAnotherAddress(t *testing.T) {
 	n := startSecure(t)
 	peer := pb.NewPeerClient(n.conn(certs.Node))
-	for address, fine := range map[string]bool{"127.0.0.1:7400": true, "127.0.0.2:7400": false, "n9:7400": false} {
-		_, err := peer.Join(t.Context(), &pb.JoinRequest{Address: address})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proof, end, err := prove(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	defer end()
+	for address, fine := range map[string]bool{l.Addr().String(): true, "127.0.0.2:7400": false, "n9:7400": false} {
+		_, err := peer.Join(t.Context(), &pb.JoinRequest{Address: address, Proof: proof})
 		if fine != (err == nil) || !fine && !strings.Contains(err.Error(), "is for 127.0.0.1 and not for") {
 			t.Errorf("joining at %s: %v", address, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,7 +33,7 @@ type membership struct {
 // join asks the nodes at addresses, in turn, for an identity, until one gives it
 // or joinPatience is over. An ID whose answer was lost is spent; that is harmless,
 // because a node exists for the cluster only once it has registered itself.
-func join(ctx context.Context, addresses []string, advertise string, log *slog.Logger, s *security) (membership, error) {
+func join(ctx context.Context, addresses []string, advertise string, proof []byte, log *slog.Logger, s *security) (membership, error) {
 	if slices.Contains(addresses, advertise) {
 		return membership{}, &shard.InvalidError{Field: "--join", Reason: advertise + " is this node itself; name a node of a running cluster, or leave --join out to create one"}
 	}
@@ -41,13 +42,16 @@ func join(ctx context.Context, addresses []string, advertise string, log *slog.L
 	var last error
 	for {
 		for _, address := range addresses {
-			m, err := joinOnce(deadline, address, advertise, s)
+			m, err := joinOnce(deadline, address, advertise, proof, s)
 			if err == nil {
 				return m, nil
 			}
 			var invalid *shard.InvalidError
 			var denied *shard.DeniedError
 			if errors.As(err, &invalid) || errors.As(err, &denied) {
+				if invalid != nil && strings.HasPrefix(invalid.Field, "--") {
+					return membership{}, err
+				}
 				return membership{}, fmt.Errorf("--join %s: %w", address, err)
 			}
 			if deadline.Err() == nil || last == nil {
@@ -66,7 +70,7 @@ func join(ctx context.Context, addresses []string, advertise string, log *slog.L
 	}
 }
 
-func joinOnce(ctx context.Context, address, advertise string, s *security) (membership, error) {
+func joinOnce(ctx context.Context, address, advertise string, proof []byte, s *security) (membership, error) {
 	creds := certs.Watch(s.dialing())
 	conn, err := grpc.NewClient("passthrough:///"+address, append(api.DialOptions(), grpc.WithTransportCredentials(creds))...)
 	if err != nil {
@@ -75,7 +79,7 @@ func joinOnce(ctx context.Context, address, advertise string, s *security) (memb
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, joinAttempt)
 	defer cancel()
-	r, err := pb.NewPeerClient(conn).Join(ctx, &pb.JoinRequest{Address: advertise})
+	r, err := pb.NewPeerClient(conn).Join(ctx, &pb.JoinRequest{Address: advertise, Proof: proof})
 	if err != nil {
 		return membership{}, creds.Reason(api.Error(err))
 	}

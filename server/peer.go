@@ -39,7 +39,10 @@ func (s *peerService) Join(ctx context.Context, q *pb.JoinRequest) (*pb.JoinResp
 	if q.Address == "" {
 		return nil, api.Status(&shard.InvalidError{Field: "address", Reason: "is empty; a joining node says where it can be reached"})
 	}
-	if err := leadsBack(ctx, q.Address); err != nil {
+	if err := coversAddress(ctx, q.Address); err != nil {
+		return nil, api.Status(err)
+	}
+	if err := leadsBack(ctx, q.Address, q.Proof); err != nil {
 		return nil, api.Status(err)
 	}
 	id, err := await(ctx, s.node.AllocateNode)
@@ -54,9 +57,9 @@ func (s *peerService) Join(ctx context.Context, q *pb.JoinRequest) (*pb.JoinResp
 	return r, nil
 }
 
-// leadsBack refuses an address at which nobody would accept the certificate of
+// coversAddress refuses an address at which nobody would accept the certificate of
 // the node that gives it as its own.
-func leadsBack(ctx context.Context, address string) error {
+func coversAddress(ctx context.Context, address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return &shard.InvalidError{Field: "address", Reason: fmt.Sprintf("%q is not HOST:PORT", address)}
@@ -68,7 +71,7 @@ func leadsBack(ctx context.Context, address string) error {
 }
 
 func (s *peerService) NodeReport(_ context.Context, q *pb.NodeReportRequest) (*pb.NodeReportResponse, error) {
-	query := node.ReportQuery{Replicas: q.Replicas}
+	query := node.ReportQuery{Replicas: q.Replicas, Placement: q.Placement}
 	for _, id := range q.Shards {
 		query.Shards = append(query.Shards, shard.ID(id))
 	}

@@ -180,6 +180,12 @@ func (s *server) openStore() error {
 // identify gives the store its identity: the next incarnation of the one it
 // has, a new cluster's first, or one from the cluster that it joins.
 func (s *server) identify(ctx context.Context) error {
+	// Before the store's incarnation is spent.
+	if known, ok, err := s.engine.Identity(); err == nil && ok {
+		if err := sameCluster(ctx, s.cfg.Store, known.Cluster, s.cfg.Join, s.security.dialOptions()...); err != nil {
+			return err
+		}
+	}
 	id, err := await(ctx, func(done func(storage.Identity, error)) {
 		if err := node.Resume(s.engine, func(id storage.Identity) { done(id, nil) }); err != nil {
 			done(storage.Identity{}, err)
@@ -207,7 +213,12 @@ func (s *server) identify(ctx context.Context) error {
 }
 
 func (s *server) adopt(ctx context.Context) (storage.Identity, error) {
-	m, err := join(ctx, s.cfg.Join, s.advertise, s.log, s.security)
+	proof, end, err := prove(s.listener)
+	if err != nil {
+		return storage.Identity{}, err
+	}
+	m, err := join(ctx, s.cfg.Join, s.advertise, proof, s.log, s.security)
+	end()
 	if err != nil {
 		return storage.Identity{}, err
 	}

@@ -2,12 +2,11 @@ package server
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
-	"github.com/kiloraft/kiloraft/placement"
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -20,6 +19,8 @@ type view struct {
 	cluster shard.ClusterID
 	// nodes that the cluster knows, whether they answer or not
 	nodes map[uint64]*pb.NodeAddress
+	// states of the nodes whose records were read
+	states map[uint64]shard.NodeState
 	// reports of the nodes that answered
 	reports map[uint64]*pb.NodeReportResponse
 	// directory holds what the meta shard knows of shards; empty if it did not answer
@@ -103,58 +104,47 @@ func (v *view) nodeInfos() []*pb.NodeInfo {
 	var out []*pb.NodeInfo
 	for _, id := range slices.Sorted(maps.Keys(v.nodes)) {
 		known := v.nodes[id]
+		info := &pb.NodeInfo{Id: id, Address: known.Address, HttpAddress: known.HttpAddress}
 		if r := v.reports[id]; r != nil {
-			out = append(out, r.Node)
-			continue
+			info = r.Node
 		}
-		out = append(out, &pb.NodeInfo{Id: id, Address: known.Address, HttpAddress: known.HttpAddress})
+		info.State = v.state(id)
+		for _, n := range v.placement().GetNodes() {
+			if n.Id == id && !info.Live {
+				info.SilentSeconds, info.Dead = uint64(n.SilentSeconds), n.Dead
+			}
+		}
+		out = append(out, info)
 	}
 	return out
 }
 
-// status judges the view.
-func (v *view) status() *pb.StatusResponse {
-	s := &pb.StatusResponse{ClusterId: v.cluster[:], NodeInfos: v.nodeInfos(), Nodes: uint64(len(v.nodes)), NodesLive: uint64(len(v.reports))}
-	want := min(placement.ReplicationFactor, len(v.reports))
-	lacking, meta := 0, false
-	for _, sh := range v.shards() {
-		s.Shards++
-		s.Keys += sh.Keys
-		s.Bytes += sh.Bytes
-		s.Revision = max(s.Revision, sh.Revision)
-		meta = meta || sh.Descriptor_.Id == uint64(shard.MetaID)
-		voters := caughtUpVoters(sh)
-		switch {
-		case sh.LeaderNode == 0:
-			s.Leaderless++
-			s.UnderReplicated++
-		case voters < want:
-			s.UnderReplicated++
-		}
-		if voters < placement.ReplicationFactor {
-			lacking++
-		}
+// know takes in a node's record. One that was decommissioned is no node any more.
+func (v *view) know(n *router.Node) {
+	id := uint64(n.ID)
+	if n.State == shard.Removed {
+		delete(v.nodes, id)
+		return
 	}
-	if !meta || len(v.directory) == 0 && s.NodesLive < s.Nodes {
-		// Without the directory, shards that no live node has are not seen.
-		s.Leaderless++
-		s.UnderReplicated++
-		s.Problems = append(s.Problems, "the meta shard does not answer: not all shards may be listed here; it answers again once a majority of its replicas is up")
+	v.states[id] = n.State
+	v.nodes[id] = &pb.NodeAddress{NodeId: id, Address: n.Address, HttpAddress: n.HTTPAddress}
+}
+
+// state is a node's state in words, "" if its record was not read.
+func (v *view) state(id uint64) string {
+	if s, ok := v.states[id]; ok {
+		return s.String()
 	}
-	for _, n := range s.NodeInfos {
-		if !n.Live {
-			s.Problems = append(s.Problems, fmt.Sprintf("node %d (%s) is not answering; start it again with its store", n.Id, n.Address))
+	return ""
+}
+
+// placement is what the driver of placement says; nil if nobody drives it. Of two
+// that believe to, the later one counts.
+func (v *view) placement() (p *pb.PlacementReport) {
+	for _, r := range v.reports {
+		if r.Placement != nil && (p == nil || r.Placement.Term > p.Term) {
+			p = r.Placement
 		}
 	}
-	if s.NodesLive < s.Nodes && lacking > 0 && s.Leaderless == 0 {
-		s.Problems = append(s.Problems, fmt.Sprintf("%d shards have fewer than %d caught-up voters; all serve", lacking, placement.ReplicationFactor))
-	}
-	if s.Leaderless > 0 {
-		s.Problems = append(s.Problems, fmt.Sprintf("%d shards have no leader and do not serve; they elect one once a majority of their replicas is up", s.Leaderless))
-	}
-	if n := s.UnderReplicated - s.Leaderless; n > 0 {
-		s.Problems = append(s.Problems, fmt.Sprintf("%d shards have fewer than %d caught-up voters; replicas are being added or are catching up", n, want))
-	}
-	s.Healthy = s.Nodes > 0 && s.NodesLive == s.Nodes && s.UnderReplicated == 0 && s.Leaderless == 0
-	return s
+	return p
 }

@@ -27,8 +27,10 @@ type Cluster struct {
 	raiseBy     uint64 // revisions at a time; 0: node's default
 	syncsEarly  int    // of a thousand; see storage.Config
 	keep        Keep
-	grown       bool               // one node founds the cluster and the others join
-	descriptors []shard.Descriptor // that the cluster starts with, in order of ID and of span
+	grown       bool                  // one node founds the cluster and the others join
+	drained     map[shard.NodeID]bool // nodes that somebody asked to be drained
+	byHand      bool                  // somebody changes shards while placement is asked to
+	descriptors []shard.Descriptor    // that the cluster starts with, in order of ID and of span
 }
 
 // ClusterConfig sizes a cluster.
@@ -54,7 +56,7 @@ const clockExact = 1_000_000
 
 // NewCluster makes nodes with empty disks; Start starts them.
 func NewCluster(loop *Loop, trace *Trace, witness *Witness, cfg ClusterConfig) (*Cluster, error) {
-	c := &Cluster{loop: loop, trace: trace, witness: witness, raft: cfg.Raft, grown: cfg.Grown,
+	c := &Cluster{loop: loop, trace: trace, witness: witness, raft: cfg.Raft, grown: cfg.Grown, drained: make(map[shard.NodeID]bool),
 		raiseBy: cfg.RaiseBy, syncsEarly: cfg.SyncsEarlyPerMille}
 	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c, effect: func(*Node) {}}
 	c.peers = transport.NewNetwork(loop.NewEnv("peers", clockExact), transport.NetworkConfig{Hook: c.net.fate})
@@ -178,7 +180,7 @@ func (c *Cluster) Unsettled() string {
 			return fmt.Sprintf("shard %d %s", c.descriptors[i].ID, why)
 		}
 	}
-	return ""
+	return c.unasked()
 }
 
 func (c *Cluster) unsettled(id shard.ID) string {
@@ -213,10 +215,13 @@ func (c *Cluster) unsettled(id shard.ID) string {
 			voters++
 		}
 	}
-	// Placement removes nothing: a learner that took a node's place while it was
-	// away is left over when that one is back.
+	// A learner that took a node's place while it was away is removed when that one
+	// is back. Voters that somebody adds by hand beside placement stay.
 	want := min(replicationFactor, len(c.nodes))
-	if leaders != 1 || voters != want || replicas != len(first.Descriptor.Replicas) {
+	if c.byHand {
+		want = max(want, voters)
+	}
+	if leaders != 1 || voters != want || len(first.Descriptor.Replicas) != want || replicas != want {
 		return fmt.Sprintf("has %d leaders, %d replicas, %d voters of %v", leaders, replicas, voters, first.Descriptor.Replicas)
 	}
 	return ""

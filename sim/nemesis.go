@@ -27,6 +27,7 @@ type Faults struct {
 	EarlySync  bool // syncs that are over before the next commit: a crash then keeps an append without what was applied in its round
 	Transfer   bool // leadership is handed over
 	Drift      bool // clocks that run at different rates
+	Ask        bool // placement is asked for moves, and to drain nodes
 	Move       bool // replicas are moved to other nodes; where there are more nodes than replicas of a shard
 }
 
@@ -48,7 +49,7 @@ func (f Faults) String() string {
 		name string
 	}{{f.Crash, "crash"}, {f.CrashAll, "crash-all"}, {f.Partition, "partition"}, {f.PartClient, "part-client"}, {f.Drop, "drop"}, {f.Double, "double"},
 		{f.Slow, "slow"}, {f.Pause, "pause"}, {f.Break, "break"},
-		{f.Ambush, "ambush"}, {f.SlowDisk, "slow-disk"}, {f.SlowRounds, "slow-rounds"}, {f.Client, "client"}, {f.Sync, "sync"}, {f.EarlySync, "early-sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}, {f.Move, "move"}} {
+		{f.Ambush, "ambush"}, {f.SlowDisk, "slow-disk"}, {f.SlowRounds, "slow-rounds"}, {f.Client, "client"}, {f.Sync, "sync"}, {f.EarlySync, "early-sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}, {f.Move, "move"}, {f.Ask, "ask"}} {
 		if e.on {
 			s = append(s, e.name)
 		}
@@ -119,6 +120,7 @@ func (n *Nemesis) strikes() []strike {
 		{true, "look", 2 * time.Second, n.look},
 		{n.faults.Transfer, "transfer", 400 * time.Millisecond, n.transfer},
 		{n.faults.Move, "move", 300 * time.Millisecond, n.moveOne},
+		{n.faults.Ask, "ask", 700 * time.Millisecond, n.ask},
 	}
 }
 
@@ -146,6 +148,7 @@ func (n *Nemesis) Stop() {
 		node.env.slow = nil
 	}
 	n.cluster.net.effect = func(*Node) {}
+	n.cluster.undrain()
 	n.event("all is healed")
 }
 
@@ -342,8 +345,12 @@ func (n *Nemesis) look() {
 
 // transfer asks the leader of a drawn shard to hand over to a drawn replica.
 func (n *Nemesis) transfer() {
+	n.handOver(n.cluster.descriptors[n.cluster.loop.rand.IntN(len(n.cluster.descriptors))].ID)
+}
+
+// handOver asks the leader of a shard to hand over to a drawn replica.
+func (n *Nemesis) handOver(id shard.ID) {
 	l := n.cluster.loop
-	id := n.cluster.descriptors[l.rand.IntN(len(n.cluster.descriptors))].ID
 	for _, node := range n.cluster.nodes {
 		if !node.Serving() {
 			continue

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kiloraft/kiloraft/node"
+	"github.com/kiloraft/kiloraft/placement/catalog"
 )
 
 // Config of a run. Everything that a run does follows from it.
@@ -171,6 +172,7 @@ func newRun(cfg Config) (*run, error) {
 			nodes += 1 + r.loop.rand.IntN(2)
 			if cfg.Direct == nil && cfg.Faults == nil {
 				faults.Move = r.loop.rand.IntN(4) > 0
+				faults.Ask = r.loop.rand.IntN(2) == 0
 			}
 		}
 	}
@@ -183,6 +185,7 @@ func newRun(cfg Config) (*run, error) {
 	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, c); err != nil {
 		return nil, err
 	}
+	r.cluster.byHand = faults.Move && faults.Ask
 	r.cluster.keep = drawKeep(r.loop)
 	if cfg.Keep != nil {
 		r.cluster.keep = *cfg.Keep
@@ -238,6 +241,10 @@ func (r *run) start() error {
 
 func (r *run) work() error {
 	r.cluster.administer(r.cfg.Work)
+	if r.nemesis.faults.Ask {
+		// Nodes that are away for long are given up.
+		r.cluster.set(catalog.PlacementDeadAfter, "5s")
+	}
 	r.load.Start()
 	if r.cfg.Direct != nil {
 		r.cfg.Direct(&Stage{r})

@@ -24,11 +24,12 @@ var scenarios = map[string]func(*Stage){
 	"StaleRevisionInTheLog":        staleProposals,
 	"ReplacedClientsChoose":        replacedClients,
 	"ReplicasMoveUnderLoad":        movingReplicas,
+	"PlacementLeaderMovedMidStep":  movingDrivers,
 }
 
 // grownTo are the scenarios for a cluster that has grown to more nodes than a shard
 // has replicas.
-var grownTo = map[string]int{"ReplicasMoveUnderLoad": 4}
+var grownTo = map[string]int{"ReplicasMoveUnderLoad": 4, "PlacementLeaderMovedMidStep": 4}
 
 func grownNot() *bool { return new(bool) }
 
@@ -223,6 +224,20 @@ func movingReplicas(s *Stage) {
 	s.Every(1500*time.Millisecond, func() {
 		if n := s.other(); n.Serving() {
 			s.run.nemesis.crash(n)
+		}
+	})
+}
+
+// movingDrivers asks placement for much, while the meta shard is led by one node
+// after another, so that drivers end in the middle of steps, and two may be at work.
+func movingDrivers(s *Stage) {
+	n := s.run.nemesis
+	s.run.cluster.net.faults = NetFaults{DoublePerMille: 20, SlowPerMille: 50, SlowMax: 200 * time.Millisecond}
+	s.Every(300*time.Millisecond, n.ask)
+	s.Every(time.Second, func() { n.handOver(shard.MetaID) })
+	s.Every(3*time.Second, func() {
+		if node := s.Leader(shard.MetaID); node != nil && s.run.loop.chance(300) {
+			n.crash(node)
 		}
 	})
 }

@@ -2043,6 +2043,9 @@ type NodeInfo struct {
 	UptimeSeconds float64                `protobuf:"fixed64,10,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`
 	Version       string                 `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
 	Counters      map[string]float64     `protobuf:"bytes,12,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // cumulative; see metrics of the same names
+	State         string                 `protobuf:"bytes,13,opt,name=state,proto3" json:"state,omitempty"`                                                                                   // "serving", "draining" or "leaving", as the meta shard has it; empty: not known
+	SilentSeconds uint64                 `protobuf:"varint,14,opt,name=silent_seconds,json=silentSeconds,proto3" json:"silent_seconds,omitempty"`                                             // for how long it has not answered placement, of a node that is not live
+	Dead          bool                   `protobuf:"varint,15,opt,name=dead,proto3" json:"dead,omitempty"`                                                                                    // its replicas are rebuilt elsewhere
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2159,6 +2162,27 @@ func (x *NodeInfo) GetCounters() map[string]float64 {
 		return x.Counters
 	}
 	return nil
+}
+
+func (x *NodeInfo) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetSilentSeconds() uint64 {
+	if x != nil {
+		return x.SilentSeconds
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetDead() bool {
+	if x != nil {
+		return x.Dead
+	}
+	return false
 }
 
 type ListShardsRequest struct {
@@ -2673,7 +2697,7 @@ func (x *ListSettingsResponse) GetSettings() []*Setting {
 type Setting struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Kind    string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // "duration" or "integer"
+	Kind    string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // "duration", "integer" or "boolean"
 	Value   string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
 	Default string                 `protobuf:"bytes,4,opt,name=default,proto3" json:"default,omitempty"`
 	Min     string                 `protobuf:"bytes,5,opt,name=min,proto3" json:"min,omitempty"`
@@ -3216,8 +3240,11 @@ func (x *TransferLeaderResponse) GetTerm() uint64 {
 }
 
 type JoinRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// What the node answers with at its address, to whoever connects while it
+	// joins: proof that the address leads back to it.
+	Proof         []byte `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3257,6 +3284,13 @@ func (x *JoinRequest) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *JoinRequest) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
 }
 
 type JoinResponse struct {
@@ -3331,6 +3365,7 @@ type NodeReportRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Replicas      bool                   `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	Shards        []uint64               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"` // with replicas: only those of these shards; empty: all
+	Placement     bool                   `protobuf:"varint,3,opt,name=placement,proto3" json:"placement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3379,11 +3414,19 @@ func (x *NodeReportRequest) GetShards() []uint64 {
 	return nil
 }
 
+func (x *NodeReportRequest) GetPlacement() bool {
+	if x != nil {
+		return x.Placement
+	}
+	return false
+}
+
 type NodeReportResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Node          *NodeInfo              `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Replicas      []*ReplicaInfo         `protobuf:"bytes,3,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Placement     *PlacementReport       `protobuf:"bytes,4,opt,name=placement,proto3" json:"placement,omitempty"` // of the node that drives placement, if asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3439,6 +3482,804 @@ func (x *NodeReportResponse) GetReplicas() []*ReplicaInfo {
 	return nil
 }
 
+func (x *NodeReportResponse) GetPlacement() *PlacementReport {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+// PlacementReport is what the driver of placement knows and is about.
+type PlacementReport struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Term             uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"` // of the meta shard's leadership; the highest one counts
+	Paused           bool                   `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
+	Rebalance        bool                   `protobuf:"varint,3,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
+	DeadAfterSeconds float64                `protobuf:"fixed64,4,opt,name=dead_after_seconds,json=deadAfterSeconds,proto3" json:"dead_after_seconds,omitempty"` // 0: not known yet
+	Nodes            []*PlacementNode       `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Shards           []*PlacementNote       `protobuf:"bytes,6,rep,name=shards,proto3" json:"shards,omitempty"`         // of those that need something
+	Operations       []*PlacementNote       `protobuf:"bytes,7,rep,name=operations,proto3" json:"operations,omitempty"` // of those under way
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *PlacementReport) Reset() {
+	*x = PlacementReport{}
+	mi := &file_api_kiloraft_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlacementReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlacementReport) ProtoMessage() {}
+
+func (x *PlacementReport) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlacementReport.ProtoReflect.Descriptor instead.
+func (*PlacementReport) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *PlacementReport) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *PlacementReport) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *PlacementReport) GetRebalance() bool {
+	if x != nil {
+		return x.Rebalance
+	}
+	return false
+}
+
+func (x *PlacementReport) GetDeadAfterSeconds() float64 {
+	if x != nil {
+		return x.DeadAfterSeconds
+	}
+	return 0
+}
+
+func (x *PlacementReport) GetNodes() []*PlacementNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *PlacementReport) GetShards() []*PlacementNote {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+func (x *PlacementReport) GetOperations() []*PlacementNote {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+type PlacementNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	Live          bool                   `protobuf:"varint,3,opt,name=live,proto3" json:"live,omitempty"`
+	Dead          bool                   `protobuf:"varint,4,opt,name=dead,proto3" json:"dead,omitempty"`
+	SilentSeconds float64                `protobuf:"fixed64,5,opt,name=silent_seconds,json=silentSeconds,proto3" json:"silent_seconds,omitempty"`
+	Leaders       uint64                 `protobuf:"varint,6,opt,name=leaders,proto3" json:"leaders,omitempty"`
+	Replicas      uint64                 `protobuf:"varint,7,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Homeless      uint64                 `protobuf:"varint,8,opt,name=homeless,proto3" json:"homeless,omitempty"` // of its replicas, those that no other node can take
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlacementNode) Reset() {
+	*x = PlacementNode{}
+	mi := &file_api_kiloraft_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlacementNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlacementNode) ProtoMessage() {}
+
+func (x *PlacementNode) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlacementNode.ProtoReflect.Descriptor instead.
+func (*PlacementNode) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *PlacementNode) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PlacementNode) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *PlacementNode) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *PlacementNode) GetDead() bool {
+	if x != nil {
+		return x.Dead
+	}
+	return false
+}
+
+func (x *PlacementNode) GetSilentSeconds() float64 {
+	if x != nil {
+		return x.SilentSeconds
+	}
+	return 0
+}
+
+func (x *PlacementNode) GetLeaders() uint64 {
+	if x != nil {
+		return x.Leaders
+	}
+	return 0
+}
+
+func (x *PlacementNode) GetReplicas() uint64 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *PlacementNode) GetHomeless() uint64 {
+	if x != nil {
+		return x.Homeless
+	}
+	return 0
+}
+
+type PlacementNote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlacementNote) Reset() {
+	*x = PlacementNote{}
+	mi := &file_api_kiloraft_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlacementNote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlacementNote) ProtoMessage() {}
+
+func (x *PlacementNote) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlacementNote.ProtoReflect.Descriptor instead.
+func (*PlacementNote) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *PlacementNote) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PlacementNote) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// ChangeReplicasRequest: to_node alone adds a replica, from_node alone removes one,
+// both move one.
+type ChangeReplicasRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	FromNode      uint64                 `protobuf:"varint,2,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
+	ToNode        uint64                 `protobuf:"varint,3,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeReplicasRequest) Reset() {
+	*x = ChangeReplicasRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeReplicasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeReplicasRequest) ProtoMessage() {}
+
+func (x *ChangeReplicasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeReplicasRequest.ProtoReflect.Descriptor instead.
+func (*ChangeReplicasRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *ChangeReplicasRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ChangeReplicasRequest) GetFromNode() uint64 {
+	if x != nil {
+		return x.FromNode
+	}
+	return 0
+}
+
+func (x *ChangeReplicasRequest) GetToNode() uint64 {
+	if x != nil {
+		return x.ToNode
+	}
+	return 0
+}
+
+type DrainNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *DrainNodeRequest) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *DrainNodeRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type DecommissionNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecommissionNodeRequest) Reset() {
+	*x = DecommissionNodeRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecommissionNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecommissionNodeRequest) ProtoMessage() {}
+
+func (x *DecommissionNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecommissionNodeRequest.ProtoReflect.Descriptor instead.
+func (*DecommissionNodeRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *DecommissionNodeRequest) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+type CancelOperationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelOperationRequest) Reset() {
+	*x = CancelOperationRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelOperationRequest) ProtoMessage() {}
+
+func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
+func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *CancelOperationRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type OperationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperationResponse) Reset() {
+	*x = OperationResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperationResponse) ProtoMessage() {}
+
+func (x *OperationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperationResponse.ProtoReflect.Descriptor instead.
+func (*OperationResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *OperationResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type ListOperationsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperationsRequest) Reset() {
+	*x = ListOperationsRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperationsRequest) ProtoMessage() {}
+
+func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
+func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ListOperationsRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type ListOperationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operations    []*Operation           `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperationsResponse) Reset() {
+	*x = ListOperationsResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperationsResponse) ProtoMessage() {}
+
+func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
+func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *ListOperationsResponse) GetOperations() []*Operation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+type Operation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`    // "add-replica", "remove-replica", "move", "drain" or "decommission"
+	Shard         uint64                 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"` // of the first three
+	FromNode      uint64                 `protobuf:"varint,4,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
+	ToNode        uint64                 `protobuf:"varint,5,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	Node          uint64                 `protobuf:"varint,6,opt,name=node,proto3" json:"node,omitempty"`                             // of the last two
+	State         string                 `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`                            // "running", "done", "failed" or "cancelled"
+	Progress      string                 `protobuf:"bytes,8,opt,name=progress,proto3" json:"progress,omitempty"`                      // what it does or waits for, while it runs
+	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                          // why it failed
+	BeganUnix     uint64                 `protobuf:"varint,10,opt,name=began_unix,json=beganUnix,proto3" json:"began_unix,omitempty"` // seconds, by the clock of the node that was asked
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation) Reset() {
+	*x = Operation{}
+	mi := &file_api_kiloraft_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation) ProtoMessage() {}
+
+func (x *Operation) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation.ProtoReflect.Descriptor instead.
+func (*Operation) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *Operation) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Operation) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Operation) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Operation) GetFromNode() uint64 {
+	if x != nil {
+		return x.FromNode
+	}
+	return 0
+}
+
+func (x *Operation) GetToNode() uint64 {
+	if x != nil {
+		return x.ToNode
+	}
+	return 0
+}
+
+func (x *Operation) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *Operation) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Operation) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+func (x *Operation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Operation) GetBeganUnix() uint64 {
+	if x != nil {
+		return x.BeganUnix
+	}
+	return 0
+}
+
+type ExplainPlacementRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Node          uint64                 `protobuf:"varint,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainPlacementRequest) Reset() {
+	*x = ExplainPlacementRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainPlacementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainPlacementRequest) ProtoMessage() {}
+
+func (x *ExplainPlacementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainPlacementRequest.ProtoReflect.Descriptor instead.
+func (*ExplainPlacementRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ExplainPlacementRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ExplainPlacementRequest) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+type ExplainPlacementResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lines         []string               `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainPlacementResponse) Reset() {
+	*x = ExplainPlacementResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainPlacementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainPlacementResponse) ProtoMessage() {}
+
+func (x *ExplainPlacementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainPlacementResponse.ProtoReflect.Descriptor instead.
+func (*ExplainPlacementResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *ExplainPlacementResponse) GetLines() []string {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
 type ChangeMembershipRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -3449,7 +4290,7 @@ type ChangeMembershipRequest struct {
 
 func (x *ChangeMembershipRequest) Reset() {
 	*x = ChangeMembershipRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3461,7 +4302,7 @@ func (x *ChangeMembershipRequest) String() string {
 func (*ChangeMembershipRequest) ProtoMessage() {}
 
 func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3474,7 +4315,7 @@ func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipRequest.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ChangeMembershipRequest) GetShard() uint64 {
@@ -3500,7 +4341,7 @@ type ChangeMembershipResponse struct {
 
 func (x *ChangeMembershipResponse) Reset() {
 	*x = ChangeMembershipResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3512,7 +4353,7 @@ func (x *ChangeMembershipResponse) String() string {
 func (*ChangeMembershipResponse) ProtoMessage() {}
 
 func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3525,7 +4366,7 @@ func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipResponse.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ChangeMembershipResponse) GetDescriptor_() *Descriptor {
@@ -3545,7 +4386,7 @@ type TransferShardRequest struct {
 
 func (x *TransferShardRequest) Reset() {
 	*x = TransferShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3557,7 +4398,7 @@ func (x *TransferShardRequest) String() string {
 func (*TransferShardRequest) ProtoMessage() {}
 
 func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3570,7 +4411,7 @@ func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardRequest.ProtoReflect.Descriptor instead.
 func (*TransferShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *TransferShardRequest) GetShard() uint64 {
@@ -3595,7 +4436,7 @@ type TransferShardResponse struct {
 
 func (x *TransferShardResponse) Reset() {
 	*x = TransferShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3607,7 +4448,7 @@ func (x *TransferShardResponse) String() string {
 func (*TransferShardResponse) ProtoMessage() {}
 
 func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3620,7 +4461,7 @@ func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardResponse.ProtoReflect.Descriptor instead.
 func (*TransferShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{68}
 }
 
 // ErrorDetail is attached to every status that carries one of Kiloraft's own
@@ -3634,7 +4475,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3646,7 +4487,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3659,7 +4500,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ErrorDetail) GetError() []byte {
@@ -3816,7 +4657,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\bproblems\x18\f \x03(\tR\bproblems\"\x12\n" +
 	"\x10ListNodesRequest\"@\n" +
 	"\x11ListNodesResponse\x12+\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x15.kiloraft.v1.NodeInfoR\x05nodes\"\xb1\x03\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x15.kiloraft.v1.NodeInfoR\x05nodes\"\x82\x04\n" +
 	"\bNodeInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12!\n" +
@@ -3830,7 +4671,10 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x0euptime_seconds\x18\n" +
 	" \x01(\x01R\ruptimeSeconds\x12\x18\n" +
 	"\aversion\x18\v \x01(\tR\aversion\x12?\n" +
-	"\bcounters\x18\f \x03(\v2#.kiloraft.v1.NodeInfo.CountersEntryR\bcounters\x1a;\n" +
+	"\bcounters\x18\f \x03(\v2#.kiloraft.v1.NodeInfo.CountersEntryR\bcounters\x12\x14\n" +
+	"\x05state\x18\r \x01(\tR\x05state\x12%\n" +
+	"\x0esilent_seconds\x18\x0e \x01(\x04R\rsilentSeconds\x12\x12\n" +
+	"\x04dead\x18\x0f \x01(\bR\x04dead\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"5\n" +
@@ -3921,23 +4765,85 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x16TransferLeaderResponse\x12\x1f\n" +
 	"\vleader_node\x18\x01 \x01(\x04R\n" +
 	"leaderNode\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\"'\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\"=\n" +
 	"\vJoinRequest\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\"\xa3\x01\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\"\xa3\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12+\n" +
 	"\x04meta\x18\x03 \x01(\v2\x17.kiloraft.v1.DescriptorR\x04meta\x12.\n" +
-	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"G\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"e\n" +
 	"\x11NodeReportRequest\x12\x1a\n" +
 	"\breplicas\x18\x01 \x01(\bR\breplicas\x12\x16\n" +
-	"\x06shards\x18\x02 \x03(\x04R\x06shards\"\x94\x01\n" +
+	"\x06shards\x18\x02 \x03(\x04R\x06shards\x12\x1c\n" +
+	"\tplacement\x18\x03 \x01(\bR\tplacement\"\xd0\x01\n" +
 	"\x12NodeReportResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12)\n" +
 	"\x04node\x18\x02 \x01(\v2\x15.kiloraft.v1.NodeInfoR\x04node\x124\n" +
-	"\breplicas\x18\x03 \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\"G\n" +
+	"\breplicas\x18\x03 \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\x12:\n" +
+	"\tplacement\x18\x04 \x01(\v2\x1c.kiloraft.v1.PlacementReportR\tplacement\"\xab\x02\n" +
+	"\x0fPlacementReport\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x1c\n" +
+	"\trebalance\x18\x03 \x01(\bR\trebalance\x12,\n" +
+	"\x12dead_after_seconds\x18\x04 \x01(\x01R\x10deadAfterSeconds\x120\n" +
+	"\x05nodes\x18\x05 \x03(\v2\x1a.kiloraft.v1.PlacementNodeR\x05nodes\x122\n" +
+	"\x06shards\x18\x06 \x03(\v2\x1a.kiloraft.v1.PlacementNoteR\x06shards\x12:\n" +
+	"\n" +
+	"operations\x18\a \x03(\v2\x1a.kiloraft.v1.PlacementNoteR\n" +
+	"operations\"\xd6\x01\n" +
+	"\rPlacementNode\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x12\n" +
+	"\x04live\x18\x03 \x01(\bR\x04live\x12\x12\n" +
+	"\x04dead\x18\x04 \x01(\bR\x04dead\x12%\n" +
+	"\x0esilent_seconds\x18\x05 \x01(\x01R\rsilentSeconds\x12\x18\n" +
+	"\aleaders\x18\x06 \x01(\x04R\aleaders\x12\x1a\n" +
+	"\breplicas\x18\a \x01(\x04R\breplicas\x12\x1a\n" +
+	"\bhomeless\x18\b \x01(\x04R\bhomeless\"3\n" +
+	"\rPlacementNote\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"c\n" +
+	"\x15ChangeReplicasRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x1b\n" +
+	"\tfrom_node\x18\x02 \x01(\x04R\bfromNode\x12\x17\n" +
+	"\ato_node\x18\x03 \x01(\x04R\x06toNode\":\n" +
+	"\x10DrainNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"-\n" +
+	"\x17DecommissionNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\"(\n" +
+	"\x16CancelOperationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"I\n" +
+	"\x11OperationResponse\x124\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.kiloraft.v1.OperationR\toperation\"'\n" +
+	"\x15ListOperationsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"P\n" +
+	"\x16ListOperationsResponse\x126\n" +
+	"\n" +
+	"operations\x18\x01 \x03(\v2\x16.kiloraft.v1.OperationR\n" +
+	"operations\"\xf8\x01\n" +
+	"\tOperation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05shard\x18\x03 \x01(\x04R\x05shard\x12\x1b\n" +
+	"\tfrom_node\x18\x04 \x01(\x04R\bfromNode\x12\x17\n" +
+	"\ato_node\x18\x05 \x01(\x04R\x06toNode\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\x04R\x04node\x12\x14\n" +
+	"\x05state\x18\a \x01(\tR\x05state\x12\x1a\n" +
+	"\bprogress\x18\b \x01(\tR\bprogress\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"began_unix\x18\n" +
+	" \x01(\x04R\tbeganUnix\"C\n" +
+	"\x17ExplainPlacementRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\x04R\x04node\"0\n" +
+	"\x18ExplainPlacementResponse\x12\x14\n" +
+	"\x05lines\x18\x01 \x03(\tR\x05lines\"G\n" +
 	"\x17ChangeMembershipRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x16\n" +
 	"\x06change\x18\x02 \x01(\fR\x06change\"S\n" +
@@ -3961,7 +4867,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x05Batch\x12\x19.kiloraft.v1.BatchRequest\x1a\x1a.kiloraft.v1.BatchResponse\x12P\n" +
 	"\vDeleteRange\x12\x1f.kiloraft.v1.DeleteRangeRequest\x1a .kiloraft.v1.DeleteRangeResponse\x12G\n" +
 	"\bMultiGet\x12\x1c.kiloraft.v1.MultiGetRequest\x1a\x1d.kiloraft.v1.MultiGetResponse\x12G\n" +
-	"\bMultiPut\x12\x1c.kiloraft.v1.MultiPutRequest\x1a\x1d.kiloraft.v1.MultiPutResponse2\xc8\x03\n" +
+	"\bMultiPut\x12\x1c.kiloraft.v1.MultiPutRequest\x1a\x1d.kiloraft.v1.MultiPutResponse2\x84\x05\n" +
 	"\aCluster\x12;\n" +
 	"\x04Info\x12\x18.kiloraft.v1.InfoRequest\x1a\x19.kiloraft.v1.InfoResponse\x12A\n" +
 	"\x06Status\x12\x1a.kiloraft.v1.StatusRequest\x1a\x1b.kiloraft.v1.StatusResponse\x12J\n" +
@@ -3970,11 +4876,17 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"ListShards\x12\x1e.kiloraft.v1.ListShardsRequest\x1a\x1f.kiloraft.v1.ListShardsResponse\x12S\n" +
 	"\fListSettings\x12 .kiloraft.v1.ListSettingsRequest\x1a!.kiloraft.v1.ListSettingsResponse\x12M\n" +
 	"\n" +
-	"InspectKey\x12\x1e.kiloraft.v1.InspectKeyRequest\x1a\x1f.kiloraft.v1.InspectKeyResponse2\xb1\x01\n" +
+	"InspectKey\x12\x1e.kiloraft.v1.InspectKeyRequest\x1a\x1f.kiloraft.v1.InspectKeyResponse\x12Y\n" +
+	"\x0eListOperations\x12\".kiloraft.v1.ListOperationsRequest\x1a#.kiloraft.v1.ListOperationsResponse\x12_\n" +
+	"\x10ExplainPlacement\x12$.kiloraft.v1.ExplainPlacementRequest\x1a%.kiloraft.v1.ExplainPlacementResponse2\x85\x04\n" +
 	"\x05Admin\x12Y\n" +
 	"\x0eTransferLeader\x12\".kiloraft.v1.TransferLeaderRequest\x1a#.kiloraft.v1.TransferLeaderResponse\x12M\n" +
 	"\n" +
-	"SetSetting\x12\x1e.kiloraft.v1.SetSettingRequest\x1a\x1f.kiloraft.v1.SetSettingResponse2\xcb\x02\n" +
+	"SetSetting\x12\x1e.kiloraft.v1.SetSettingRequest\x1a\x1f.kiloraft.v1.SetSettingResponse\x12T\n" +
+	"\x0eChangeReplicas\x12\".kiloraft.v1.ChangeReplicasRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12J\n" +
+	"\tDrainNode\x12\x1d.kiloraft.v1.DrainNodeRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12X\n" +
+	"\x10DecommissionNode\x12$.kiloraft.v1.DecommissionNodeRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12V\n" +
+	"\x0fCancelOperation\x12#.kiloraft.v1.CancelOperationRequest\x1a\x1e.kiloraft.v1.OperationResponse2\xcb\x02\n" +
 	"\x04Peer\x12;\n" +
 	"\x04Join\x12\x18.kiloraft.v1.JoinRequest\x1a\x19.kiloraft.v1.JoinResponse\x12M\n" +
 	"\n" +
@@ -3994,7 +4906,7 @@ func file_api_kiloraft_proto_rawDescGZIP() []byte {
 	return file_api_kiloraft_proto_rawDescData
 }
 
-var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_api_kiloraft_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: kiloraft.v1.GetRequest
 	(*GetResponse)(nil),              // 1: kiloraft.v1.GetResponse
@@ -4048,12 +4960,25 @@ var file_api_kiloraft_proto_goTypes = []any{
 	(*JoinResponse)(nil),             // 49: kiloraft.v1.JoinResponse
 	(*NodeReportRequest)(nil),        // 50: kiloraft.v1.NodeReportRequest
 	(*NodeReportResponse)(nil),       // 51: kiloraft.v1.NodeReportResponse
-	(*ChangeMembershipRequest)(nil),  // 52: kiloraft.v1.ChangeMembershipRequest
-	(*ChangeMembershipResponse)(nil), // 53: kiloraft.v1.ChangeMembershipResponse
-	(*TransferShardRequest)(nil),     // 54: kiloraft.v1.TransferShardRequest
-	(*TransferShardResponse)(nil),    // 55: kiloraft.v1.TransferShardResponse
-	(*ErrorDetail)(nil),              // 56: kiloraft.v1.ErrorDetail
-	nil,                              // 57: kiloraft.v1.NodeInfo.CountersEntry
+	(*PlacementReport)(nil),          // 52: kiloraft.v1.PlacementReport
+	(*PlacementNode)(nil),            // 53: kiloraft.v1.PlacementNode
+	(*PlacementNote)(nil),            // 54: kiloraft.v1.PlacementNote
+	(*ChangeReplicasRequest)(nil),    // 55: kiloraft.v1.ChangeReplicasRequest
+	(*DrainNodeRequest)(nil),         // 56: kiloraft.v1.DrainNodeRequest
+	(*DecommissionNodeRequest)(nil),  // 57: kiloraft.v1.DecommissionNodeRequest
+	(*CancelOperationRequest)(nil),   // 58: kiloraft.v1.CancelOperationRequest
+	(*OperationResponse)(nil),        // 59: kiloraft.v1.OperationResponse
+	(*ListOperationsRequest)(nil),    // 60: kiloraft.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),   // 61: kiloraft.v1.ListOperationsResponse
+	(*Operation)(nil),                // 62: kiloraft.v1.Operation
+	(*ExplainPlacementRequest)(nil),  // 63: kiloraft.v1.ExplainPlacementRequest
+	(*ExplainPlacementResponse)(nil), // 64: kiloraft.v1.ExplainPlacementResponse
+	(*ChangeMembershipRequest)(nil),  // 65: kiloraft.v1.ChangeMembershipRequest
+	(*ChangeMembershipResponse)(nil), // 66: kiloraft.v1.ChangeMembershipResponse
+	(*TransferShardRequest)(nil),     // 67: kiloraft.v1.TransferShardRequest
+	(*TransferShardResponse)(nil),    // 68: kiloraft.v1.TransferShardResponse
+	(*ErrorDetail)(nil),              // 69: kiloraft.v1.ErrorDetail
+	nil,                              // 70: kiloraft.v1.NodeInfo.CountersEntry
 }
 var file_api_kiloraft_proto_depIdxs = []int32{
 	16, // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
@@ -4072,7 +4997,7 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	27, // 13: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
 	32, // 14: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
 	32, // 15: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
-	57, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
+	70, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
 	35, // 17: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
 	26, // 18: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
 	36, // 19: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
@@ -4085,54 +5010,72 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	24, // 26: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
 	32, // 27: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
 	36, // 28: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
-	26, // 29: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
-	0,  // 30: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
-	2,  // 31: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
-	4,  // 32: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
-	6,  // 33: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
-	8,  // 34: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
-	10, // 35: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
-	14, // 36: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
-	17, // 37: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
-	19, // 38: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
-	22, // 39: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
-	28, // 40: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
-	30, // 41: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
-	33, // 42: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
-	38, // 43: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
-	43, // 44: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
-	46, // 45: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
-	41, // 46: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
-	48, // 47: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
-	50, // 48: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
-	52, // 49: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
-	54, // 50: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
-	1,  // 51: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
-	3,  // 52: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
-	5,  // 53: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
-	7,  // 54: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
-	9,  // 55: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
-	13, // 56: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
-	15, // 57: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
-	18, // 58: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
-	20, // 59: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
-	23, // 60: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
-	29, // 61: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
-	31, // 62: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
-	34, // 63: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
-	39, // 64: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
-	44, // 65: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
-	47, // 66: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
-	42, // 67: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
-	49, // 68: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
-	51, // 69: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
-	53, // 70: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
-	55, // 71: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
-	51, // [51:72] is the sub-list for method output_type
-	30, // [30:51] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	52, // 29: kiloraft.v1.NodeReportResponse.placement:type_name -> kiloraft.v1.PlacementReport
+	53, // 30: kiloraft.v1.PlacementReport.nodes:type_name -> kiloraft.v1.PlacementNode
+	54, // 31: kiloraft.v1.PlacementReport.shards:type_name -> kiloraft.v1.PlacementNote
+	54, // 32: kiloraft.v1.PlacementReport.operations:type_name -> kiloraft.v1.PlacementNote
+	62, // 33: kiloraft.v1.OperationResponse.operation:type_name -> kiloraft.v1.Operation
+	62, // 34: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
+	26, // 35: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
+	0,  // 36: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
+	2,  // 37: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
+	4,  // 38: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
+	6,  // 39: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
+	8,  // 40: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
+	10, // 41: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
+	14, // 42: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
+	17, // 43: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
+	19, // 44: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
+	22, // 45: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
+	28, // 46: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
+	30, // 47: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
+	33, // 48: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
+	38, // 49: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
+	43, // 50: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
+	60, // 51: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
+	63, // 52: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
+	46, // 53: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
+	41, // 54: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
+	55, // 55: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
+	56, // 56: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
+	57, // 57: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
+	58, // 58: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
+	48, // 59: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
+	50, // 60: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
+	65, // 61: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
+	67, // 62: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
+	1,  // 63: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
+	3,  // 64: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
+	5,  // 65: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
+	7,  // 66: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
+	9,  // 67: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
+	13, // 68: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
+	15, // 69: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
+	18, // 70: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
+	20, // 71: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
+	23, // 72: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
+	29, // 73: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
+	31, // 74: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
+	34, // 75: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
+	39, // 76: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
+	44, // 77: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
+	61, // 78: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
+	64, // 79: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
+	47, // 80: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
+	42, // 81: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
+	59, // 82: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
+	59, // 83: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
+	59, // 84: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
+	59, // 85: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
+	49, // 86: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
+	51, // 87: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
+	66, // 88: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
+	68, // 89: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
+	63, // [63:90] is the sub-list for method output_type
+	36, // [36:63] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_api_kiloraft_proto_init() }
@@ -4163,7 +5106,7 @@ func file_api_kiloraft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kiloraft_proto_rawDesc), len(file_api_kiloraft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   58,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

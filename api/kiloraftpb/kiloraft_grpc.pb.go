@@ -449,12 +449,14 @@ var KV_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Cluster_Info_FullMethodName         = "/kiloraft.v1.Cluster/Info"
-	Cluster_Status_FullMethodName       = "/kiloraft.v1.Cluster/Status"
-	Cluster_ListNodes_FullMethodName    = "/kiloraft.v1.Cluster/ListNodes"
-	Cluster_ListShards_FullMethodName   = "/kiloraft.v1.Cluster/ListShards"
-	Cluster_ListSettings_FullMethodName = "/kiloraft.v1.Cluster/ListSettings"
-	Cluster_InspectKey_FullMethodName   = "/kiloraft.v1.Cluster/InspectKey"
+	Cluster_Info_FullMethodName             = "/kiloraft.v1.Cluster/Info"
+	Cluster_Status_FullMethodName           = "/kiloraft.v1.Cluster/Status"
+	Cluster_ListNodes_FullMethodName        = "/kiloraft.v1.Cluster/ListNodes"
+	Cluster_ListShards_FullMethodName       = "/kiloraft.v1.Cluster/ListShards"
+	Cluster_ListSettings_FullMethodName     = "/kiloraft.v1.Cluster/ListSettings"
+	Cluster_InspectKey_FullMethodName       = "/kiloraft.v1.Cluster/InspectKey"
+	Cluster_ListOperations_FullMethodName   = "/kiloraft.v1.Cluster/ListOperations"
+	Cluster_ExplainPlacement_FullMethodName = "/kiloraft.v1.Cluster/ExplainPlacement"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -473,6 +475,12 @@ type ClusterClient interface {
 	// InspectKey is what the replica on the node that is asked has of a key: every
 	// version that was not dropped, whether or not the replica is up to date.
 	InspectKey(ctx context.Context, in *InspectKeyRequest, opts ...grpc.CallOption) (*InspectKeyResponse, error)
+	// ListOperations lists what people asked placement for: what is under way, and
+	// what was asked last of each shard and node.
+	ListOperations(ctx context.Context, in *ListOperationsRequest, opts ...grpc.CallOption) (*ListOperationsResponse, error)
+	// ExplainPlacement says in words why a shard or a node is where it is, and what
+	// is done about it.
+	ExplainPlacement(ctx context.Context, in *ExplainPlacementRequest, opts ...grpc.CallOption) (*ExplainPlacementResponse, error)
 }
 
 type clusterClient struct {
@@ -543,6 +551,26 @@ func (c *clusterClient) InspectKey(ctx context.Context, in *InspectKeyRequest, o
 	return out, nil
 }
 
+func (c *clusterClient) ListOperations(ctx context.Context, in *ListOperationsRequest, opts ...grpc.CallOption) (*ListOperationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListOperationsResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListOperations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ExplainPlacement(ctx context.Context, in *ExplainPlacementRequest, opts ...grpc.CallOption) (*ExplainPlacementResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainPlacementResponse)
+	err := c.cc.Invoke(ctx, Cluster_ExplainPlacement_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -559,6 +587,12 @@ type ClusterServer interface {
 	// InspectKey is what the replica on the node that is asked has of a key: every
 	// version that was not dropped, whether or not the replica is up to date.
 	InspectKey(context.Context, *InspectKeyRequest) (*InspectKeyResponse, error)
+	// ListOperations lists what people asked placement for: what is under way, and
+	// what was asked last of each shard and node.
+	ListOperations(context.Context, *ListOperationsRequest) (*ListOperationsResponse, error)
+	// ExplainPlacement says in words why a shard or a node is where it is, and what
+	// is done about it.
+	ExplainPlacement(context.Context, *ExplainPlacementRequest) (*ExplainPlacementResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -586,6 +620,12 @@ func (UnimplementedClusterServer) ListSettings(context.Context, *ListSettingsReq
 }
 func (UnimplementedClusterServer) InspectKey(context.Context, *InspectKeyRequest) (*InspectKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method InspectKey not implemented")
+}
+func (UnimplementedClusterServer) ListOperations(context.Context, *ListOperationsRequest) (*ListOperationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListOperations not implemented")
+}
+func (UnimplementedClusterServer) ExplainPlacement(context.Context, *ExplainPlacementRequest) (*ExplainPlacementResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainPlacement not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -716,6 +756,42 @@ func _Cluster_InspectKey_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_ListOperations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListOperationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListOperations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListOperations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListOperations(ctx, req.(*ListOperationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ExplainPlacement_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainPlacementRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ExplainPlacement(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ExplainPlacement_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ExplainPlacement(ctx, req.(*ExplainPlacementRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -747,14 +823,26 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "InspectKey",
 			Handler:    _Cluster_InspectKey_Handler,
 		},
+		{
+			MethodName: "ListOperations",
+			Handler:    _Cluster_ListOperations_Handler,
+		},
+		{
+			MethodName: "ExplainPlacement",
+			Handler:    _Cluster_ExplainPlacement_Handler,
+		},
 	},
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "api/kiloraft.proto",
 }
 
 const (
-	Admin_TransferLeader_FullMethodName = "/kiloraft.v1.Admin/TransferLeader"
-	Admin_SetSetting_FullMethodName     = "/kiloraft.v1.Admin/SetSetting"
+	Admin_TransferLeader_FullMethodName   = "/kiloraft.v1.Admin/TransferLeader"
+	Admin_SetSetting_FullMethodName       = "/kiloraft.v1.Admin/SetSetting"
+	Admin_ChangeReplicas_FullMethodName   = "/kiloraft.v1.Admin/ChangeReplicas"
+	Admin_DrainNode_FullMethodName        = "/kiloraft.v1.Admin/DrainNode"
+	Admin_DecommissionNode_FullMethodName = "/kiloraft.v1.Admin/DecommissionNode"
+	Admin_CancelOperation_FullMethodName  = "/kiloraft.v1.Admin/CancelOperation"
 )
 
 // AdminClient is the client API for Admin service.
@@ -767,6 +855,18 @@ type AdminClient interface {
 	// SetSetting changes a setting of the cluster. Every node follows within
 	// seconds, without a restart.
 	SetSetting(ctx context.Context, in *SetSettingRequest, opts ...grpc.CallOption) (*SetSettingResponse, error)
+	// ChangeReplicas records an operation that adds, removes or moves a replica of a
+	// shard, and returns at once; ListOperations tells how far it has come. A shard
+	// has one operation at a time.
+	ChangeReplicas(ctx context.Context, in *ChangeReplicasRequest, opts ...grpc.CallOption) (*OperationResponse, error)
+	// DrainNode has leaders leave a node, or ends that, and returns at once.
+	DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*OperationResponse, error)
+	// DecommissionNode has all replicas leave a node, and the node the cluster, and
+	// returns at once.
+	DecommissionNode(ctx context.Context, in *DecommissionNodeRequest, opts ...grpc.CallOption) (*OperationResponse, error)
+	// CancelOperation ends an operation that is under way. What is half done is
+	// finished or undone by placement.
+	CancelOperation(ctx context.Context, in *CancelOperationRequest, opts ...grpc.CallOption) (*OperationResponse, error)
 }
 
 type adminClient struct {
@@ -797,6 +897,46 @@ func (c *adminClient) SetSetting(ctx context.Context, in *SetSettingRequest, opt
 	return out, nil
 }
 
+func (c *adminClient) ChangeReplicas(ctx context.Context, in *ChangeReplicasRequest, opts ...grpc.CallOption) (*OperationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperationResponse)
+	err := c.cc.Invoke(ctx, Admin_ChangeReplicas_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*OperationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperationResponse)
+	err := c.cc.Invoke(ctx, Admin_DrainNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) DecommissionNode(ctx context.Context, in *DecommissionNodeRequest, opts ...grpc.CallOption) (*OperationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperationResponse)
+	err := c.cc.Invoke(ctx, Admin_DecommissionNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) CancelOperation(ctx context.Context, in *CancelOperationRequest, opts ...grpc.CallOption) (*OperationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperationResponse)
+	err := c.cc.Invoke(ctx, Admin_CancelOperation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -807,6 +947,18 @@ type AdminServer interface {
 	// SetSetting changes a setting of the cluster. Every node follows within
 	// seconds, without a restart.
 	SetSetting(context.Context, *SetSettingRequest) (*SetSettingResponse, error)
+	// ChangeReplicas records an operation that adds, removes or moves a replica of a
+	// shard, and returns at once; ListOperations tells how far it has come. A shard
+	// has one operation at a time.
+	ChangeReplicas(context.Context, *ChangeReplicasRequest) (*OperationResponse, error)
+	// DrainNode has leaders leave a node, or ends that, and returns at once.
+	DrainNode(context.Context, *DrainNodeRequest) (*OperationResponse, error)
+	// DecommissionNode has all replicas leave a node, and the node the cluster, and
+	// returns at once.
+	DecommissionNode(context.Context, *DecommissionNodeRequest) (*OperationResponse, error)
+	// CancelOperation ends an operation that is under way. What is half done is
+	// finished or undone by placement.
+	CancelOperation(context.Context, *CancelOperationRequest) (*OperationResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -822,6 +974,18 @@ func (UnimplementedAdminServer) TransferLeader(context.Context, *TransferLeaderR
 }
 func (UnimplementedAdminServer) SetSetting(context.Context, *SetSettingRequest) (*SetSettingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetSetting not implemented")
+}
+func (UnimplementedAdminServer) ChangeReplicas(context.Context, *ChangeReplicasRequest) (*OperationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeReplicas not implemented")
+}
+func (UnimplementedAdminServer) DrainNode(context.Context, *DrainNodeRequest) (*OperationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainNode not implemented")
+}
+func (UnimplementedAdminServer) DecommissionNode(context.Context, *DecommissionNodeRequest) (*OperationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DecommissionNode not implemented")
+}
+func (UnimplementedAdminServer) CancelOperation(context.Context, *CancelOperationRequest) (*OperationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelOperation not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -880,6 +1044,78 @@ func _Admin_SetSetting_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_ChangeReplicas_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeReplicasRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).ChangeReplicas(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_ChangeReplicas_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).ChangeReplicas(ctx, req.(*ChangeReplicasRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_DrainNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).DrainNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_DrainNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).DrainNode(ctx, req.(*DrainNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_DecommissionNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DecommissionNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).DecommissionNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_DecommissionNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).DecommissionNode(ctx, req.(*DecommissionNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_CancelOperation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelOperationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).CancelOperation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_CancelOperation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).CancelOperation(ctx, req.(*CancelOperationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -894,6 +1130,22 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetSetting",
 			Handler:    _Admin_SetSetting_Handler,
+		},
+		{
+			MethodName: "ChangeReplicas",
+			Handler:    _Admin_ChangeReplicas_Handler,
+		},
+		{
+			MethodName: "DrainNode",
+			Handler:    _Admin_DrainNode_Handler,
+		},
+		{
+			MethodName: "DecommissionNode",
+			Handler:    _Admin_DecommissionNode_Handler,
+		},
+		{
+			MethodName: "CancelOperation",
+			Handler:    _Admin_CancelOperation_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

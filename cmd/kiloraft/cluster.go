@@ -135,6 +135,31 @@ func (c *cluster) inspectKey(ctx context.Context, key []byte) (*kiloraftpb.Inspe
 	})
 }
 
+// askAdmin makes a call of the service that changes the cluster.
+func askAdmin[R any](ctx context.Context, c *cluster, call func(context.Context, kiloraftpb.AdminClient) (R, error)) (R, error) {
+	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (R, error) {
+		return call(ctx, kiloraftpb.NewAdminClient(conn))
+	})
+}
+
+func (c *cluster) operations(ctx context.Context, id uint64) (*kiloraftpb.ListOperationsResponse, error) {
+	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.ListOperationsResponse, error) {
+		return kiloraftpb.NewClusterClient(conn).ListOperations(ctx, &kiloraftpb.ListOperationsRequest{Id: id})
+	})
+}
+
+func (c *cluster) cancelOperation(ctx context.Context, id uint64) (*kiloraftpb.OperationResponse, error) {
+	return askAdmin(ctx, c, func(ctx context.Context, admin kiloraftpb.AdminClient) (*kiloraftpb.OperationResponse, error) {
+		return admin.CancelOperation(ctx, &kiloraftpb.CancelOperationRequest{Id: id})
+	})
+}
+
+func explaining(shard, node uint64) func(context.Context, grpc.ClientConnInterface) (*kiloraftpb.ExplainPlacementResponse, error) {
+	return func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.ExplainPlacementResponse, error) {
+		return kiloraftpb.NewClusterClient(conn).ExplainPlacement(ctx, &kiloraftpb.ExplainPlacementRequest{Shard: shard, Node: node})
+	}
+}
+
 // onCluster runs a command's question within --timeout.
 func (a *app) onCluster(ctx context.Context, do func(context.Context, *cluster) error) error {
 	c, err := a.dialCluster()

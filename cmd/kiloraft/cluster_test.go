@@ -13,8 +13,8 @@ import (
 func healthyStatus() *kiloraftpb.StatusResponse {
 	return &kiloraftpb.StatusResponse{Healthy: true, ClusterId: []byte("0123456789abcdef"), Nodes: 2, NodesLive: 2, Shards: 9, Revision: 18_204_551,
 		Keys: 1_204_113, Bytes: 1_932_735_283, NodeInfos: []*kiloraftpb.NodeInfo{
-			{Id: 1, Address: "127.0.0.1:7400", HttpAddress: "127.0.0.1:7401", Live: true, Shards: 9, Leaders: 5, Bytes: 1 << 30, LogBytes: 61 << 20, Incarnation: 3, UptimeSeconds: 130, Version: "0.1.0"},
-			{Id: 2, Address: "127.0.0.1:7402"},
+			{Id: 1, Address: "127.0.0.1:7400", HttpAddress: "127.0.0.1:7401", Live: true, Shards: 9, Leaders: 5, Bytes: 1 << 30, LogBytes: 61 << 20, Incarnation: 3, UptimeSeconds: 130, Version: "0.1.0", State: "serving"},
+			{Id: 2, Address: "127.0.0.1:7402", State: "serving", SilentSeconds: 65},
 		}}
 }
 
@@ -34,7 +34,7 @@ func TestStatus(t *testing.T) {
 	}
 	r := command{env: map[string]string{"KILORAFT_ENDPOINTS": address}}.run(t, "status")
 	for _, want := range []string{"healthy   2 of 2 nodes live, 9 shards, all with a leader", "revision 18,204,551   1.8 GiB in 1,204,113 keys (estimates)",
-		"NODE  ADDRESS         LIVE  SHARDS  LEADERS  DATA     LOG       SINCE   VERSION\n1     127.0.0.1:7400  yes   9       5        1.0 GiB  61.0 MiB  2m 10s  0.1.0\n2     127.0.0.1:7402  no    –"} {
+		"NODE  ADDRESS         LIVE  STATE             SHARDS  LEADERS  DATA     LOG       SINCE   VERSION\n1     127.0.0.1:7400  yes   serving           9       5        1.0 GiB  61.0 MiB  2m 10s  0.1.0\n2     127.0.0.1:7402  no    silent for 1m 5s  –"} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("no %q in\n%s", want, r.stdout)
 		}

@@ -94,6 +94,42 @@ type fakeCluster struct {
 	settings   func() (*kiloraftpb.ListSettingsResponse, error)
 	setSetting func(*kiloraftpb.SetSettingRequest) (*kiloraftpb.SetSettingResponse, error)
 	inspectKey func(*kiloraftpb.InspectKeyRequest) (*kiloraftpb.InspectKeyResponse, error)
+	change     func(*kiloraftpb.ChangeReplicasRequest) (*kiloraftpb.OperationResponse, error)
+	drain      func(*kiloraftpb.DrainNodeRequest) (*kiloraftpb.OperationResponse, error)
+	leave      func(*kiloraftpb.DecommissionNodeRequest) (*kiloraftpb.OperationResponse, error)
+	cancel     func(*kiloraftpb.CancelOperationRequest) (*kiloraftpb.OperationResponse, error)
+	operations func(*kiloraftpb.ListOperationsRequest) (*kiloraftpb.ListOperationsResponse, error)
+	explain    func(*kiloraftpb.ExplainPlacementRequest) (*kiloraftpb.ExplainPlacementResponse, error)
+}
+
+func (f *fakeCluster) ChangeReplicas(_ context.Context, q *kiloraftpb.ChangeReplicasRequest) (*kiloraftpb.OperationResponse, error) {
+	r, err := f.change(q)
+	return r, api.Status(err)
+}
+
+func (f *fakeCluster) DrainNode(_ context.Context, q *kiloraftpb.DrainNodeRequest) (*kiloraftpb.OperationResponse, error) {
+	r, err := f.drain(q)
+	return r, api.Status(err)
+}
+
+func (f *fakeCluster) DecommissionNode(_ context.Context, q *kiloraftpb.DecommissionNodeRequest) (*kiloraftpb.OperationResponse, error) {
+	r, err := f.leave(q)
+	return r, api.Status(err)
+}
+
+func (f *fakeCluster) CancelOperation(_ context.Context, q *kiloraftpb.CancelOperationRequest) (*kiloraftpb.OperationResponse, error) {
+	r, err := f.cancel(q)
+	return r, api.Status(err)
+}
+
+func (f *fakeCluster) ListOperations(_ context.Context, q *kiloraftpb.ListOperationsRequest) (*kiloraftpb.ListOperationsResponse, error) {
+	r, err := f.operations(q)
+	return r, api.Status(err)
+}
+
+func (f *fakeCluster) ExplainPlacement(_ context.Context, q *kiloraftpb.ExplainPlacementRequest) (*kiloraftpb.ExplainPlacementResponse, error) {
+	r, err := f.explain(q)
+	return r, api.Status(err)
 }
 
 func (f *fakeCluster) Status(context.Context, *kiloraftpb.StatusRequest) (*kiloraftpb.StatusResponse, error) {

@@ -19,11 +19,11 @@ func (a *app) settingsCommand() *cobra.Command {
 }
 
 // settingRecord is a setting as JSON. Values are numbers for settings that are
-// integers, else texts that `settings set` takes.
+// integers, truths for those that are booleans, else texts that `settings set` takes.
 type settingRecord struct {
 	Name        string `json:"name"`
 	Value       any    `json:"value"`
-	Kind        string `json:"kind"` // "duration", "integer" or "bytes"
+	Kind        string `json:"kind"` // "duration", "integer", "bytes" or "boolean"
 	Default     any    `json:"default"`
 	Min         any    `json:"min"`
 	Max         any    `json:"max"`
@@ -36,6 +36,9 @@ func settingOf(s *kiloraftpb.Setting) settingRecord {
 	value := func(text string) any {
 		if _, err := strconv.ParseInt(text, 10, 64); err == nil && s.GetKind() == "integer" {
 			return json.Number(text)
+		}
+		if on, err := strconv.ParseBool(text); err == nil && s.GetKind() == "boolean" {
+			return on
 		}
 		return text
 	}
@@ -81,8 +84,12 @@ func (a *app) settingsListCommand() *cobra.Command {
 func settingTable(w io.Writer, records []settingRecord) error {
 	var rows [][]string
 	for _, r := range records {
+		between := " to "
+		if r.Kind == "boolean" {
+			between = " or "
+		}
 		rows = append(rows, []string{r.Name, settingText(r.Value), settingText(r.Default),
-			settingText(r.Min) + " to " + settingText(r.Max), r.Description})
+			settingText(r.Min) + between + settingText(r.Max), r.Description})
 	}
 	err := table(w, []string{"SETTING", "VALUE", "DEFAULT", "ALLOWED", "WHAT IT IS"}, rows)
 	for _, r := range records {

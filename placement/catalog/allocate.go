@@ -11,6 +11,7 @@ import (
 // what the increment command keeps and answers with.
 const (
 	nodeCounter  = "id/node"
+	opCounter    = "id/operation"
 	shardCounter = "id/shard"
 )
 
@@ -30,9 +31,14 @@ func decodeCounter(b []byte) (uint64, error) {
 // AllocateNode hands out a node ID that nobody else ever has. An attempt whose
 // answer was lost spends an ID.
 func (c *Catalog) AllocateNode(done func(shard.NodeID, error)) {
-	o := &operation{c: c, what: "allocating a node ID", end: func(err error) { done(0, err) }}
+	c.allocate(nodeCounter, "a node ID", func(id uint64, err error) { done(shard.NodeID(id), err) })
+}
+
+// allocate hands out the next ID of a counter.
+func (c *Catalog) allocate(counter, what string, done func(uint64, error)) {
+	o := &operation{c: c, what: "allocating " + what, end: func(err error) { done(0, err) }}
 	o.again = func() {
-		c.do(shard.Command{Kind: shard.KindIncrement, Key: counterKey(nodeCounter), Delta: 1}, func(res shard.Result, err error) {
+		c.do(shard.Command{Kind: shard.KindIncrement, Key: counterKey(counter), Delta: 1}, func(res shard.Result, err error) {
 			var last uint64
 			if err == nil {
 				last, err = decodeCounter(res.Value)
@@ -41,7 +47,7 @@ func (c *Catalog) AllocateNode(done func(shard.NodeID, error)) {
 				o.failed(err)
 				return
 			}
-			done(shard.NodeID(last), nil)
+			done(last, nil)
 		})
 	}
 	o.again()

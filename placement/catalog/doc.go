@@ -1,7 +1,9 @@
 // Package catalog owns the records of the meta shard and the operations on them:
-// the nodes of the cluster, the directory of shards, the counters that IDs come
-// from, and the settings, whose types, bounds and meanings it knows. They are ordinary records in an ordinary shard. The directory is an
-// index: the authority for a shard's descriptor is the shard's own log.
+// the nodes of the cluster and what is wanted of them, the directory of shards, the
+// operations on shards that people asked for, the counters that IDs come from, and
+// the settings, whose types, bounds and meanings it knows. They are ordinary records
+// in an ordinary shard. The directory is an index: the authority
+// for a shard's descriptor is the shard's own log.
 //
 // Every operation is a chain of steps over KV: it returns at once, repeats what
 // failed a bounded number of times after growing, jittered pauses, and calls

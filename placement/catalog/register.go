@@ -14,26 +14,40 @@ import (
 // and join.
 var ErrStoreInUse = errors.New("another process runs, or ran, with a newer copy of this node's store; start with an empty store and join the cluster")
 
+// ErrRemoved: the node was decommissioned. It holds nothing and is nobody's peer
+// any more; its ID never comes back.
+var ErrRemoved = errors.New("the node was decommissioned and is no longer part of the cluster; to add it again, start it with an empty store and --join")
+
 // RegisterNode writes the record of a node that starts. It fails with
 // ErrStoreInUse if the record there has the same or a higher incarnation, unless
 // it is this start's own (same incarnation and start nonce): then an earlier
-// attempt of it, or an earlier call, had its answer lost. Any other error leaves
-// it open whether the record was written; call again with the same record.
+// attempt of it, or an earlier call, had its answer lost; and with ErrRemoved if
+// the node was decommissioned. Any other error leaves it open whether the record
+// was written; call again with the same record. A start ends draining, as a
+// person drains a node to restart it; a node that leaves goes on leaving.
 func (c *Catalog) RegisterNode(n router.Node, done func(error)) {
 	if n.ID == 0 || n.Incarnation == 0 {
 		done(&shard.InvalidError{Field: "node record", Reason: "has no node ID or no incarnation"})
 		return
 	}
-	key, value := router.NodeKey(n.ID), router.AppendNode(nil, &n)
+	key := router.NodeKey(n.ID)
 	o := &operation{c: c, what: fmt.Sprintf("registering node %d", n.ID), end: done}
 
 	var try func(old []byte)
 	try = func(old []byte) {
+		n.State, n.Operation, n.Since = shard.Serving, 0, 0
 		if old != nil {
 			was, err := router.DecodeNode(old)
 			if err != nil {
 				o.failed(err)
 				return
+			}
+			if was.State == shard.Removed {
+				done(fmt.Errorf("node %d: %w", n.ID, ErrRemoved))
+				return
+			}
+			if was.State == shard.Leaving {
+				n.State, n.Operation, n.Since = was.State, was.Operation, was.Since
 			}
 			if was.Incarnation == n.Incarnation && was.StartNonce == n.StartNonce {
 				done(nil)
@@ -47,7 +61,7 @@ func (c *Catalog) RegisterNode(n router.Node, done func(error)) {
 				return
 			}
 		}
-		c.compareAndPut(key, old, value, func(res shard.Result, err error) {
+		c.compareAndPut(key, old, router.AppendNode(nil, &n), func(res shard.Result, err error) {
 			switch {
 			case err != nil:
 				o.failed(err)

@@ -18,6 +18,13 @@ const (
 	KVRetention = "kv.retention"
 	// KVDropRate is how many versions a node drops per second.
 	KVDropRate = "kv.drop_rate"
+	// PlacementDeadAfter is how long a node may be silent before its replicas are
+	// rebuilt elsewhere.
+	PlacementDeadAfter = "placement.dead_after"
+	// PlacementPaused: placement does only what a person asks for.
+	PlacementPaused = "placement.paused"
+	// PlacementRebalance: replicas move to even out how many each node has.
+	PlacementRebalance = "placement.rebalance"
 	// SnapshotRate is how many bytes of large snapshots a node sends per second.
 	SnapshotRate = "snapshot.rate"
 )
@@ -29,6 +36,7 @@ const (
 	SettingDuration SettingKind = "duration" // in nanoseconds
 	SettingInteger  SettingKind = "integer"
 	SettingBytes    SettingKind = "bytes"
+	SettingBoolean  SettingKind = "boolean" // 0 is false, 1 is true
 )
 
 // Setting describes a setting of the cluster: one value for all nodes, which
@@ -47,6 +55,12 @@ var settings = []Setting{
 		Doc: "old versions that a node drops per second; 0 pauses"},
 	{Name: KVRetention, Kind: SettingDuration, Default: int64(10 * time.Minute), Min: int64(time.Second), Max: int64(30 * day),
 		Doc: "how long old versions can be read"},
+	{Name: PlacementDeadAfter, Kind: SettingDuration, Default: int64(5 * time.Minute), Min: int64(5 * time.Second), Max: int64(30 * day),
+		Doc: "silence after which a node is replaced"},
+	{Name: PlacementPaused, Kind: SettingBoolean, Default: 0, Min: 0, Max: 1,
+		Doc: "placement does only what it is asked for"},
+	{Name: PlacementRebalance, Kind: SettingBoolean, Default: 1, Min: 0, Max: 1,
+		Doc: "replicas move so that nodes have equally many"},
 	{Name: SnapshotRate, Kind: SettingBytes, Default: 64 << 20, Min: 1 << 20, Max: 1 << 40,
 		Doc: "bytes per second that a node sends of snapshots; small ones are not held back"},
 }
@@ -69,6 +83,9 @@ func FindSetting(name string) (Setting, error) {
 	return Setting{}, &shard.InvalidError{Field: "setting", Reason: fmt.Sprintf("%q does not exist; there are %s", shorten(name), strings.Join(names, ", "))}
 }
 
+// booleans are the values of a boolean setting, by number.
+var booleans = []string{"false", "true"}
+
 // Parse reads a value, as Format writes it or in any other unit, or returns an
 // InvalidError that says what is allowed.
 func (s *Setting) Parse(text string) (int64, error) {
@@ -83,6 +100,8 @@ func (s *Setting) Parse(text string) (int64, error) {
 		v, err = strconv.ParseInt(text, 10, 64)
 	case SettingBytes:
 		v, err = parseBytes(text)
+	case SettingBoolean:
+		v = int64(slices.Index(booleans, text))
 	}
 	if err != nil || v < s.Min || v > s.Max {
 		return 0, &shard.InvalidError{Field: s.Name, Reason: fmt.Sprintf("cannot be %q: it is %s", shorten(text), s.Allowed())}
@@ -92,17 +111,22 @@ func (s *Setting) Parse(text string) (int64, error) {
 
 // Format writes a value as Parse reads it.
 func (s *Setting) Format(v int64) string {
-	switch s.Kind {
-	case SettingDuration:
+	switch {
+	case s.Kind == SettingDuration:
 		return formatDuration(time.Duration(v))
-	case SettingBytes:
+	case s.Kind == SettingBytes:
 		return formatBytes(v)
+	case s.Kind == SettingBoolean && v >= 0 && v < int64(len(booleans)):
+		return booleans[v]
 	}
 	return strconv.FormatInt(v, 10)
 }
 
 // Allowed says in words which values are.
 func (s *Setting) Allowed() string {
+	if s.Kind == SettingBoolean {
+		return strings.Join(booleans, " or ")
+	}
 	what := "a whole number"
 	switch s.Kind {
 	case SettingDuration:

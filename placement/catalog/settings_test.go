@@ -74,6 +74,8 @@ func TestSettingValues(t *testing.T) {
 		{SnapshotRate, "1TiB", 1 << 40, "1TiB"},
 		{KVDropRate, "0", 0, "0"},
 		{KVDropRate, "10000000", 1e7, "10000000"},
+		{PlacementPaused, "true", 1, "true"},
+		{PlacementPaused, "false", 0, "false"},
 	} {
 		s, err := FindSetting(c.name)
 		if err != nil {
@@ -94,7 +96,8 @@ func TestSettingValues(t *testing.T) {
 		{KVDropRate, "-1", `kv.drop_rate cannot be "-1": it is a whole number from 0 to 10000000`}, {KVDropRate, "10000001", "0 to 10000000"},
 		{KVDropRate, "1e3", "a whole number"}, {KVDropRate, "1.5", "a whole number"}, {KVDropRate, "10s", "a whole number"}, {KVDropRate, "99999999999999999999", "a whole number"},
 		{KVDropRate, strings.Repeat("9", 1000), "…"},
-		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention, snapshot.rate`}, {"", "1", "there are kv.drop_rate"},
+		{PlacementPaused, "1", `placement.paused cannot be "1": it is false or true`}, {PlacementPaused, "", "false or true"},
+		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention, placement.dead_after, placement.paused, placement.rebalance, snapshot.rate`}, {"", "1", "there are kv.drop_rate"},
 	} {
 		h := newHouse(t)
 		var invalid *shard.InvalidError

@@ -2,6 +2,8 @@ package driver
 
 import (
 	"github.com/kiloraft/kiloraft/placement"
+	"github.com/kiloraft/kiloraft/placement/catalog"
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -23,10 +25,23 @@ type Cluster interface {
 	TransferShard(node shard.NodeID, id shard.ID, to shard.ReplicaID, done func(error))
 }
 
+// Records are the meta shard's records that say what people want: a
+// catalog.Catalog.
+type Records interface {
+	ListNodes(done func([]router.Node, error))
+	SetNodeState(id shard.NodeID, to shard.NodeState, since uint64, done func(router.Node, error))
+	ListOperations(done func([]catalog.Operation, error))
+	EndOperation(id shard.ID, op uint64, state catalog.OperationState, reason string, done func(catalog.Operation, error))
+	ForgetOperation(op catalog.Operation, done func(error))
+	ListDirectory(done func([]catalog.DirectoryRow, error))
+}
+
 // Report is a live node's view of its replicas. Those that do not lead may be
 // left out; they help while a shard has no leader.
 type Report struct {
-	Node     shard.NodeID
+	Node shard.NodeID
+	// Held is how many replicas the node has, those that are left out included.
+	Held     int
 	Replicas []ReplicaReport
 }
 
@@ -36,5 +51,6 @@ type ReplicaReport struct {
 	Term       uint64
 	Leading    bool
 	Commit     uint64
+	Bytes      uint64               // an estimate of its data
 	Progress   []placement.Progress // of a leader
 }

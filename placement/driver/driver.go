@@ -2,6 +2,7 @@ package driver
 
 import (
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/kiloraft/kiloraft/internal/env"
@@ -33,8 +34,20 @@ const (
 type Config struct {
 	Env     env.Env
 	Cluster Cluster
+	Records Records
 	Limits  placement.Limits
 	Logger  *slog.Logger // nil: none
+}
+
+// Tuning is what people set. The zero value: not known yet; nobody is dead and
+// nothing moves to even out.
+type Tuning struct {
+	// DeadAfter is how long a node is silent before its replicas are rebuilt elsewhere.
+	DeadAfter time.Duration
+	// Paused: only what people ask for is done.
+	Paused bool
+	// Rebalance: replicas move to even out how many each node has.
+	Rebalance bool
 }
 
 // Driver carries out placement's steps while it is started. Its methods are safe
@@ -43,8 +56,10 @@ type Driver struct {
 	env     env.Env
 	queue   env.Queue
 	cluster Cluster
+	records Records
 	limits  placement.Limits
 	log     *limitedLog
+	summary atomic.Pointer[Summary]
 
 	// All below belongs to steps on queue.
 
@@ -52,13 +67,18 @@ type Driver struct {
 	last uint64 // the last term that was started
 	run  uint64 // grows with each start and stop: answers to an earlier run are dropped
 
-	nodes   map[shard.NodeID]time.Duration // live nodes and their last report
-	joined  time.Duration                  // when a node was last new
+	tuning  Tuning // whichever run
+	members map[shard.NodeID]*member
+	passed  time.Duration // when silence was last counted
+	joined  time.Duration // when a node was last new
 	entries map[shard.ID]*entry
 	sorted  []*entry // in order of shard
 	plan    *placement.Plan
 	later   []*entry // their steps wait for room
 	clock   uint64   // orders polls and ends of steps
+
+	operations map[shard.ID]*operation // that run
+	reading    reading
 
 	poll poll
 }
@@ -73,8 +93,12 @@ type entry struct {
 	began    time.Duration // of the step in flight
 	step     uint64        // tells the step in flight from earlier ones
 	failures int
+	refused  string // why the last step failed; "" if it did not
 	retryAt  time.Duration
 	waiting  bool // in Driver.later
+	bytes    uint64
+	idle     time.Duration // since when its learners are needed by nobody; 0: they are
+	task     pursuit       // of Task
 }
 
 // New makes a driver, stopped.
@@ -83,6 +107,7 @@ func New(cfg Config) *Driver {
 		env:     cfg.Env,
 		queue:   cfg.Env.NewQueue("placement"),
 		cluster: cfg.Cluster,
+		records: cfg.Records,
 		limits:  cfg.Limits,
 		log:     newLimitedLog(cfg.Logger, cfg.Env),
 	}
@@ -122,6 +147,11 @@ func (d *Driver) Wake() {
 	})
 }
 
+// Tune changes what people set, at once.
+func (d *Driver) Tune(change func(*Tuning)) {
+	d.queue.Submit(func() { change(&d.tuning) })
+}
+
 func (d *Driver) reset() {
 	d.run++
 	d.term = 0
@@ -129,7 +159,11 @@ func (d *Driver) reset() {
 		d.poll.timer.Stop()
 	}
 	d.poll = poll{serial: d.poll.serial}
-	d.nodes = map[shard.NodeID]time.Duration{}
+	d.members = map[shard.NodeID]*member{}
+	d.passed = d.env.Now()
+	d.operations = map[shard.ID]*operation{}
+	d.reading = reading{}
+	d.summary.Store(nil)
 	d.entries = map[shard.ID]*entry{}
 	d.sorted, d.plan, d.later = nil, nil, nil
 	d.joined = 0
@@ -146,22 +180,19 @@ func (d *Driver) submit(run uint64, step func()) {
 
 // decide makes a new plan from what is known, and begins its steps.
 func (d *Driver) decide() {
+	if !d.reading.known || !d.poll.merged {
+		return
+	}
 	now := d.env.Now()
-	v := placement.View{Settling: now < d.joined+settleFor}
-	for id := range d.nodes { //order-free: the plan sorts nodes
-		v.Nodes = append(v.Nodes, placement.Node{ID: id, Live: true})
+	d.assign(now)
+	v := d.view(now)
+	p := placement.NewPlan(v, d.limits)
+	if d.judge(p, now) {
+		p = placement.NewPlan(v, d.limits)
 	}
-	v.Shards = make([]*placement.Shard, len(d.sorted))
-	for i, e := range d.sorted {
-		if e.InFlight != nil && now >= e.began+stepTimeout {
-			d.abandon(e)
-		}
-		e.Hold = now < e.retryAt
-		e.waiting = false
-		v.Shards[i] = &e.Shard
-	}
-	d.plan = placement.NewPlan(v, d.limits)
-	steps, later := d.plan.Decide(v.Shards)
+	d.spare(p, now)
+	d.plan = p
+	steps, later := p.Decide(v.Shards)
 	d.later = d.later[:0]
 	for _, s := range later {
 		e := d.entries[s.Descriptor.ID]
@@ -177,4 +208,21 @@ func (d *Driver) decide() {
 			e.Raised = false
 		}
 	}
+	d.retire(now)
+	d.publish(now)
+}
+
+// view is what placement decides from.
+func (d *Driver) view(now time.Duration) placement.View {
+	v := placement.View{Settling: now < d.joined+settleFor, Paused: d.tuning.Paused, Even: d.tuning.Rebalance, Nodes: d.viewNodes(now)}
+	v.Shards = make([]*placement.Shard, len(d.sorted))
+	for i, e := range d.sorted {
+		if e.InFlight != nil && now >= e.began+stepTimeout {
+			d.abandon(e)
+		}
+		e.Hold = now < e.retryAt
+		e.waiting = false
+		v.Shards[i] = &e.Shard
+	}
+	return v
 }

@@ -101,7 +101,7 @@ func TestStepsThatFailAreDecidedAgain(t *testing.T) {
 		return nil
 	}
 	var log bytes.Buffer
-	d := New(Config{Env: w.env, Cluster: w, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	d := New(Config{Env: w.env, Cluster: w, Records: w.records, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	d.Start(1)
 	took := w.until(time.Minute, "raised", w.raised)
 	if n := strings.Count(log.String(), "\n"); n == 0 || n > int(took/warnEvery)+1 {
@@ -121,7 +121,7 @@ func TestPollsThatNeverEndAreGivenUpOn(t *testing.T) {
 	w := newWorld(t, 3, 5)
 	var d *Driver
 	polls := 0
-	d = New(Config{Env: w.env, Cluster: lossyPolls{w, func() bool { polls++; return polls%2 == 1 }}})
+	d = New(Config{Env: w.env, Cluster: lossyPolls{w, func() bool { polls++; return polls%2 == 1 }}, Records: w.records})
 	d.Start(1)
 	w.until(5*time.Minute, "raised", w.raised)
 }
@@ -337,7 +337,7 @@ func TestAnswersToAnEarlierRunAreDropped(t *testing.T) {
 // With little room for steps every one that ends makes room for the next at once.
 func TestRoomIsUsedAsSoonAsThereIsSome(t *testing.T) {
 	w := newWorld(t, 3, 100)
-	New(Config{Env: w.env, Cluster: w, Limits: placement.Limits{StepsMax: 2}}).Start(1)
+	New(Config{Env: w.env, Cluster: w, Records: w.records, Limits: placement.Limits{StepsMax: 2}}).Start(1)
 	w.until(5*time.Second, "raised two steps at a time", w.raised)
 }
 
@@ -378,11 +378,16 @@ func TestShardsAndNodesThatAreGoneAreForgotten(t *testing.T) {
 	d := w.driver()
 	d.Start(1)
 	w.until(10*time.Second, "raised", w.raised)
+	w.nodes[4] = true // it answers, and never registers
+	w.env.RunFor(2 * time.Second)
+	if len(d.members) != 4 {
+		t.Fatalf("%d nodes are known", len(d.members))
+	}
 	w.shards = w.shards[:5]
-	w.nodes[3] = false
+	w.nodes[3], w.nodes[4] = false, false
 	w.env.RunFor(2 * forgetAfter)
-	if len(d.entries) != 5 || len(d.sorted) != 5 || len(d.nodes) != 2 {
-		t.Fatalf("%d shards and %d nodes are remembered", len(d.entries), len(d.nodes))
+	if len(d.entries) != 5 || len(d.sorted) != 5 || len(d.members) != 3 {
+		t.Fatalf("%d shards and %d nodes are remembered", len(d.entries), len(d.members))
 	}
 }
 

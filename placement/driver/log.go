@@ -40,6 +40,9 @@ func (l *limitedLog) warn(msg string, args ...any) {
 	l.warned, l.at, l.left = true, now, 0
 }
 
+// info writes what happens seldom.
+func (l *limitedLog) info(msg string, args ...any) { l.logger.Info(msg, args...) }
+
 // debug writes what, unless nobody reads it.
 func (l *limitedLog) debug(msg, name string, what fmt.Stringer) {
 	if l.logger.Enabled(context.Background(), slog.LevelDebug) {

@@ -14,6 +14,7 @@ import (
 type poll struct {
 	serial   uint64 // of the last poll
 	busy     bool
+	merged   bool // there was one
 	full     bool // the next one asks for all shards
 	soon     bool // the next one follows this one after busyPoll
 	fullAt   time.Duration
@@ -57,7 +58,7 @@ func (d *Driver) startPoll() {
 	full := p.full || !p.hadFull || now >= p.fullAt+fullPoll
 	if !full {
 		for _, e := range d.sorted {
-			if d.plan.Waits(&e.Shard) {
+			if d.plan != nil && d.plan.Waits(&e.Shard) {
 				only = append(only, e.Descriptor.ID)
 			}
 		}
@@ -65,6 +66,7 @@ func (d *Driver) startPoll() {
 	}
 	if full {
 		only, p.full, p.hadFull, p.fullAt = nil, false, true, now
+		d.readRecords()
 	}
 	p.busy, p.soon = true, false
 	p.serial++
@@ -77,6 +79,7 @@ func (d *Driver) startPoll() {
 		p.deadline.Stop()
 		p.busy = false
 		d.merge(reports, only, asked)
+		p.merged = true
 		d.decide()
 		d.pollNext()
 	}
@@ -97,7 +100,7 @@ func (d *Driver) pollNext() {
 		pause = busyPoll
 	}
 	for _, e := range d.sorted {
-		if pause > busyPoll && d.plan.Waits(&e.Shard) {
+		if pause > busyPoll && d.plan != nil && d.plan.Waits(&e.Shard) {
 			pause = busyPoll
 		}
 	}
@@ -118,10 +121,7 @@ func (d *Driver) merge(reports []Report, only []shard.ID, asked uint64) {
 	added := false
 	for _, report := range reports {
 		answered[report.Node] = true
-		if _, known := d.nodes[report.Node]; !known {
-			d.joined = now
-		}
-		d.nodes[report.Node] = now
+		d.hear(&report, now)
 		for i := range report.Replicas {
 			r := &report.Replicas[i]
 			e := d.entries[r.Descriptor.ID]
@@ -152,6 +152,9 @@ func (d *Driver) merge(reports []Report, only []shard.ID, asked uint64) {
 			e.Leader, e.Progress = 0, nil
 		}
 	}
+	if only == nil && len(reports) > 0 {
+		d.pass(now, answered)
+	}
 	d.forget(now)
 }
 
@@ -177,18 +180,14 @@ func (e *entry) take(node shard.NodeID, r *ReplicaReport, asked uint64) {
 	case r.Leading && r.Term >= e.term:
 		e.Descriptor = r.Descriptor
 		e.Leader, e.term, e.Commit, e.Progress, e.polled = node, r.Term, r.Commit, r.Progress, asked
+		e.bytes = r.Bytes
 	case e.polled != asked && r.Descriptor.Epoch.Newer(e.Descriptor.Epoch):
 		e.Descriptor = r.Descriptor
 	}
 }
 
-// forget drops nodes and shards that nobody has heard of for a while.
+// forget drops shards that nobody has heard of for a while.
 func (d *Driver) forget(now time.Duration) {
-	for id, seen := range d.nodes { //order-free: each is judged alone
-		if now > seen+liveFor {
-			delete(d.nodes, id)
-		}
-	}
 	d.sorted = slices.DeleteFunc(d.sorted, func(e *entry) bool {
 		if e.InFlight != nil || now <= e.seen+forgetAfter {
 			return false

@@ -12,6 +12,9 @@ import (
 func (d *Driver) begin(e *entry, st *placement.Step) {
 	e.step++
 	e.InFlight, e.began = st, d.env.Now()
+	if st.Task != nil {
+		e.Task, e.task = st.Task, pursuit{epoch: e.Descriptor.Epoch, since: e.began}
+	}
 	id, step, run := e.Descriptor.ID, e.step, d.run
 	end := func(after shard.Descriptor, err error) {
 		d.submit(run, func() {
@@ -39,7 +42,7 @@ func (d *Driver) end(e *entry, after shard.Descriptor, err error) {
 		d.failed(e, st, err)
 	} else {
 		d.log.debug("placement step done", "step", st)
-		e.failures, e.retryAt, e.Hold = 0, 0, false
+		e.failures, e.retryAt, e.Hold, e.refused = 0, 0, false, ""
 		e.done(st, after)
 		d.next(e)
 	}
@@ -75,6 +78,10 @@ func (e *entry) done(st *placement.Step, after shard.Descriptor) {
 // newer than the last report.
 func (d *Driver) failed(e *entry, st *placement.Step, err error) {
 	e.failures++
+	e.refused = err.Error()
+	if st.Task != nil && e.Task == st.Task {
+		e.Task = nil // it has not begun
+	}
 	pause := min(stepBackoffMax, stepBackoffMin<<min(e.failures-1, 10))
 	pause = pause/2 + time.Duration(d.env.Uint64()%uint64(pause))
 	e.retryAt, e.Hold = d.env.Now()+pause, true

@@ -9,6 +9,7 @@ import (
 	"github.com/kiloraft/kiloraft/placement"
 	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/placement/internal/fake"
+	"github.com/kiloraft/kiloraft/router"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -28,6 +29,9 @@ type world struct {
 	reported  int // replicas in reports
 	changes   int
 	transfers int
+	held      map[shard.NodeID]int // replicas that a node holds and that no shard lists
+	records   *catalog.Catalog
+	kv        *fake.KV
 	drop      func() bool // whether the next call's answer is lost for ever
 	fail      func() error
 }
@@ -50,8 +54,10 @@ const (
 
 func newWorld(t testing.TB, nodes, users int) *world {
 	w := &world{t: t, env: fake.NewEnv(7), nodes: map[shard.NodeID]bool{}, mute: map[shard.NodeID]bool{}, snapshots: map[shard.NodeID]int{}}
+	w.kv = fake.NewKV(w.env, callTime)
+	w.records = catalog.New(w.kv, w.env, w.env.NewQueue("catalog"))
 	for n := 1; n <= nodes; n++ {
-		w.nodes[shard.NodeID(n)] = true
+		w.join(shard.NodeID(n))
 	}
 	ds, err := catalog.InitialDescriptors(1, users)
 	if err != nil {
@@ -63,8 +69,14 @@ func newWorld(t testing.TB, nodes, users int) *world {
 	return w
 }
 
+// join adds a live node with its record.
+func (w *world) join(n shard.NodeID) {
+	w.nodes[n] = true
+	w.kv.Put(router.NodeKey(n), router.AppendNode(nil, &router.Node{ID: n, Incarnation: 1}))
+}
+
 func (w *world) driver() *Driver {
-	return New(Config{Env: w.env, Cluster: w})
+	return New(Config{Env: w.env, Cluster: w, Records: w.records})
 }
 
 func (w *world) after(d time.Duration, step func()) {
@@ -84,9 +96,13 @@ func (w *world) Reports(only []shard.ID, done func([]Report)) {
 			if !live || w.mute[n] {
 				continue
 			}
-			r := Report{Node: n}
+			r := Report{Node: n, Held: w.held[n]}
 			for _, s := range w.shards {
-				if _, member := s.d.ReplicaOn(n); member && (only == nil || asked[s.d.ID]) {
+				_, member := s.d.ReplicaOn(n)
+				if member {
+					r.Held++
+				}
+				if member && (only == nil || asked[s.d.ID]) {
 					w.reported++
 					r.Replicas = append(r.Replicas, s.report(w, n))
 				}

@@ -111,7 +111,11 @@ func (k *KV) apply(cmd *shard.Command) (res shard.Result) {
 		if !holds {
 			return shard.Result{Value: bytes.Clone(old)}
 		}
-		k.Put(cmd.Key, cmd.Value)
+		if cmd.Remove {
+			k.Delete(cmd.Key)
+		} else {
+			k.Put(cmd.Key, cmd.Value)
+		}
 		return shard.Result{Found: true}
 	case shard.KindScan:
 		for _, key := range k.sorted() {

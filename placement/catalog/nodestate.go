@@ -1,0 +1,89 @@
+package catalog
+
+import (
+	"fmt"
+
+	"github.com/kiloraft/kiloraft/router"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// SetNodeState changes what the cluster wants of a node, and returns its record.
+// A state other than Serving that is new to the node is an operation with an ID of
+// its own; since is the caller's Unix time in seconds, for people. A node that has
+// the state already keeps its operation. Removed is final, and only a node that
+// leaves may become it. An InvalidError says what cannot be; nothing is written then.
+func (c *Catalog) SetNodeState(id shard.NodeID, to shard.NodeState, since uint64, done func(router.Node, error)) {
+	c.changeNode(id, fmt.Sprintf("changing the state of node %d", id), func(n *router.Node, op uint64) (bool, error) {
+		switch {
+		case n.State == to:
+			return false, nil
+		case n.State == shard.Removed:
+			return false, &shard.InvalidError{Field: "node", Reason: fmt.Sprintf("%d was decommissioned and is no longer part of the cluster", id)}
+		case to == shard.Removed && n.State != shard.Leaving:
+			return false, &shard.InvalidError{Field: "node", Reason: fmt.Sprintf("%d is %v and cannot be removed; decommission it first", id, n.State)}
+		case to == shard.Draining && n.State == shard.Leaving:
+			return false, &shard.InvalidError{Field: "node", Reason: fmt.Sprintf("%d is being decommissioned, which drains it; ops cancel %d ends that", id, n.Operation)}
+		}
+		n.State, n.Since = to, since
+		switch to {
+		case shard.Serving:
+			n.Operation, n.Since = 0, 0
+		case shard.Draining, shard.Leaving:
+			n.Operation = op
+		}
+		return true, nil
+	}, done)
+}
+
+// changeNode changes a node's record by compare-and-put. change gets what is there
+// and an operation ID that is nobody's, and tells whether to write.
+func (c *Catalog) changeNode(id shard.NodeID, what string, change func(n *router.Node, op uint64) (bool, error), done func(router.Node, error)) {
+	key := router.NodeKey(id)
+	o := &operation{c: c, what: what, end: func(err error) { done(router.Node{}, err) }}
+	var op uint64
+
+	var try func(old []byte)
+	try = func(old []byte) {
+		if old == nil {
+			done(router.Node{}, &shard.InvalidError{Field: "node", Reason: id.String() + " does not exist; node list shows those that do"})
+			return
+		}
+		n, err := router.DecodeNode(old)
+		if err != nil {
+			o.failed(err)
+			return
+		}
+		write, err := change(&n, op)
+		if err != nil || !write {
+			done(n, err)
+			return
+		}
+		c.compareAndPut(key, old, router.AppendNode(nil, &n), func(res shard.Result, err error) {
+			switch {
+			case err != nil:
+				o.failed(err)
+			case res.Found:
+				done(n, nil)
+			case o.outrun():
+				try(present(res))
+			}
+		})
+	}
+	o.again = func() {
+		c.get(key, func(old []byte, err error) {
+			if err != nil {
+				o.failed(err)
+				return
+			}
+			try(old)
+		})
+	}
+	c.allocate(opCounter, "an operation ID", func(next uint64, err error) {
+		if err != nil {
+			o.end(err)
+			return
+		}
+		op = next
+		o.again()
+	})
+}

@@ -1,0 +1,97 @@
+package placement
+
+import (
+	"fmt"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// TaskState is how far a shard's task has come.
+type TaskState int
+
+const (
+	// TaskGoesOn: there is more to do, or to wait for.
+	TaskGoesOn TaskState = iota
+	// TaskDone: the descriptor is what the task asked for.
+	TaskDone
+	// TaskImpossible: it can no longer be done. What is half done is placement's.
+	TaskImpossible
+)
+
+// Judge tells how far the shard's task has come and, if it is impossible, why, in
+// words. A task that has gone past its joint change goes on to its end.
+func (p *Plan) Judge(s *Shard) (TaskState, string) {
+	d, t := &s.Descriptor, s.Task
+	from, leaves := d.ReplicaOn(t.From)
+	to, added := d.ReplicaOn(t.To)
+	arrived := t.To == 0 || added && to.Role == shard.Voter
+	switch {
+	case t.From == t.To:
+		return TaskImpossible, fmt.Sprintf("it is from node %d to itself", t.To)
+	case d.Joint():
+		return TaskGoesOn, ""
+	case arrived && !leaves:
+		return TaskDone, ""
+	case arrived && (t.To != 0 || from.Role == shard.Learner):
+		return TaskGoesOn, ""
+	case t.From != 0 && !leaves:
+		return TaskImpossible, fmt.Sprintf("node %d has no replica of the shard any more", t.From)
+	case t.To == 0 && voters(d) == 1:
+		return TaskImpossible, fmt.Sprintf("the replica on node %d is the only voter", t.From)
+	case t.To != 0:
+		if why := p.refusal(t.To); why != "" {
+			return TaskImpossible, why
+		}
+	}
+	return TaskGoesOn, ""
+}
+
+// refusal says why a node takes no replica, "" if it does or may soon.
+func (p *Plan) refusal(id shard.NodeID) string {
+	n := p.node(id)
+	switch {
+	case n == nil:
+		return fmt.Sprintf("node %d is not known", id)
+	case n.state != shard.Serving:
+		return fmt.Sprintf("node %d is %v and takes no replicas", id, n.state)
+	case n.dead:
+		return fmt.Sprintf("node %d is dead", id)
+	}
+	return ""
+}
+
+// task decides the next step of the shard's task: add before remove, and the
+// leader leaves before its voter does.
+func (p *Plan) task(s *Shard) (Step, bool) {
+	if state, _ := p.Judge(s); state != TaskGoesOn {
+		return Step{}, false
+	}
+	d, t := &s.Descriptor, s.Task
+	from, leaves := d.ReplicaOn(t.From)
+	to, added := d.ReplicaOn(t.To)
+	var promoted, demoted []shard.Replica
+	if t.To != 0 {
+		switch {
+		case !added && !p.isLive(t.To):
+			return Step{}, false
+		case !added:
+			st := p.addLearner(s, t.To)
+			st.counted = true
+			return st, true
+		case to.Role == shard.Learner:
+			if !s.caughtUp(to.ID) {
+				return Step{}, false
+			}
+			promoted = append(promoted, to)
+		}
+	}
+	if leaves && from.Role == shard.Learner && promoted == nil {
+		st := p.removeLearner(s, from)
+		st.counted = true
+		return st, true
+	}
+	if leaves && from.Role == shard.Voter {
+		demoted = append(demoted, from)
+	}
+	return p.joint(s, promoted, demoted)
+}

@@ -1,0 +1,175 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+
+	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/placement"
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// The checks here are for people: they say at once what placement and the shard's
+// leader would find out. Safety does not rest on them.
+
+func refuse(field, format string, args ...any) error {
+	return &shard.InvalidError{Field: field, Reason: fmt.Sprintf(format, args...)}
+}
+
+// checkChange says why replicas of a shard cannot be changed as asked.
+func (v *view) checkChange(q *pb.ChangeReplicasRequest) error {
+	if q.FromNode == 0 && q.ToNode == 0 {
+		return refuse("request", "names no node: --to gets a replica, --from loses one")
+	}
+	sh, err := v.shard(q.Shard)
+	if err != nil {
+		return err
+	}
+	if q.FromNode != 0 && q.FromNode == q.ToNode {
+		return refuse("--to", "is node %d, which is --from too; a replica moves to another node", q.ToNode)
+	}
+	from, to := memberOn(sh, q.FromNode), memberOn(sh, q.ToNode)
+	if q.FromNode != 0 {
+		if v.nodes[q.FromNode] == nil {
+			return unknownNode("--from", q.FromNode)
+		}
+		if from == nil {
+			return refuse("--from", "node %d has no replica of shard %d; it has replicas on %s", q.FromNode, q.Shard, memberNodes(sh))
+		}
+	}
+	if q.ToNode != 0 {
+		if err := v.checkHost("--to", q.ToNode); err != nil {
+			return err
+		}
+		if to != nil {
+			return refuse("--to", "node %d has a replica of shard %d already, a %v", q.ToNode, q.Shard, shard.Role(to.Role))
+		}
+		return nil
+	}
+	return v.checkRemoval(sh, q.FromNode)
+}
+
+// checkRemoval says why a shard cannot do without the replica on a node.
+func (v *view) checkRemoval(sh *pb.ShardInfo, from uint64) error {
+	id := sh.Descriptor_.Id
+	removing := fmt.Sprintf("removing the replica on node %d", from)
+	if shard.Role(memberOn(sh, from).Role) == shard.Learner {
+		return nil
+	}
+	stay, live := 0, 0
+	for _, m := range sh.Descriptor_.Replicas {
+		role := shard.Role(m.Role)
+		if m.Node == from || role != shard.Voter && role != shard.Incoming {
+			continue
+		}
+		stay++
+		if v.reports[m.Node] != nil {
+			live++
+		}
+	}
+	hosts := 0
+	for id := range v.nodes {
+		if v.checkHost("", id) == nil {
+			hosts++
+		}
+	}
+	switch {
+	case stay == 0:
+		return refuse(removing, "would leave shard %d without a voter; `shard move` takes it elsewhere", id)
+	case 2*live <= stay:
+		return refuse(removing, "would leave shard %d with %d voters of which %d answer, which is no majority: it would stop", id, stay, live)
+	case stay < min(placement.ReplicationFactor, hosts) && !v.placement().GetPaused():
+		return refuse(removing, "would leave shard %d with %d voters, and placement would add one at once; use `shard move`, or first `placement pause`", id, stay)
+	}
+	return nil
+}
+
+// checkHost says why a node cannot be given replicas or leaders.
+func (v *view) checkHost(field string, id uint64) error {
+	switch {
+	case v.nodes[id] == nil:
+		return unknownNode(field, id)
+	case v.state(id) != shard.Serving.String() && v.state(id) != "":
+		return refuse(field, "node %d is %s and takes no replicas", id, v.state(id))
+	case v.reports[id] == nil:
+		return refuse(field, "node %d is not answering; start it, or choose another node", id)
+	}
+	return nil
+}
+
+// checkDrain says why leaders cannot leave a node: there has to be another one.
+func (v *view) checkDrain(id uint64) error {
+	if v.nodes[id] == nil {
+		return unknownNode("", id)
+	}
+	for other := range v.nodes {
+		if other != id && v.checkHost("", other) == nil {
+			return nil
+		}
+	}
+	return refuse("node", "%d cannot be drained: no other node serves that could lead in its place", id)
+}
+
+// checkDecommission says why a node's replicas cannot go elsewhere.
+func (v *view) checkDecommission(id uint64) error {
+	if v.nodes[id] == nil {
+		return unknownNode("", id)
+	}
+	hosts := 0
+	for other := range v.nodes {
+		if other != id && v.checkHost("", other) == nil {
+			hosts++
+		}
+	}
+	for _, sh := range v.shards() {
+		if memberOn(sh, id) == nil {
+			continue
+		}
+		others := 0
+		for _, m := range sh.Descriptor_.Replicas {
+			if m.Node != id && shard.Role(m.Role) != shard.Learner {
+				others++
+			}
+		}
+		if need := min(others+1, placement.ReplicationFactor); hosts < need {
+			return refuse("node", "%d cannot be decommissioned: shard %d needs %d other nodes that serve, and there are %d; start another node first", id, sh.Descriptor_.Id, need, hosts)
+		}
+	}
+	return nil
+}
+
+func unknownNode(field string, id uint64) error {
+	if field == "" {
+		return refuse("node", "%d does not exist; node list shows those that do", id)
+	}
+	return refuse(field, "node %d does not exist; node list shows those that do", id)
+}
+
+func (v *view) shard(id uint64) (*pb.ShardInfo, error) {
+	for _, sh := range v.shards() {
+		if sh.Descriptor_.Id == id {
+			return sh, nil
+		}
+	}
+	return nil, refuse("shard", "%d does not exist; shard list shows those that do", id)
+}
+
+// memberOn is the shard's replica on a node; nil if it has none.
+func memberOn(sh *pb.ShardInfo, node uint64) *pb.Replica {
+	i := slices.IndexFunc(sh.Descriptor_.Replicas, func(m *pb.Replica) bool { return m.Node == node })
+	if i < 0 {
+		return nil
+	}
+	return sh.Descriptor_.Replicas[i]
+}
+
+func memberNodes(sh *pb.ShardInfo) string {
+	text := "nodes"
+	for i, m := range sh.Descriptor_.Replicas {
+		if i > 0 {
+			text += ","
+		}
+		text += fmt.Sprintf(" %d", m.Node)
+	}
+	return text
+}
