@@ -184,3 +184,10 @@ func readFile(t *testing.T, name string) string {
 	}
 	return string(b)
 }
+
+func decodeInto(t *testing.T, text string, v any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), v); err != nil {
+		t.Fatalf("%v in %q", err, text)
+	}
+}

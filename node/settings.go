@@ -16,6 +16,7 @@ const settingsPause = time.Second
 type tunable interface {
 	SetRetention(d time.Duration)
 	SetDropRate(versionsPerSecond int64)
+	SetCheckInterval(d time.Duration)
 }
 
 // pacedTransport is what settings change of a node's transport.
@@ -45,9 +46,10 @@ func newSettings(t tunable, peers pacedTransport, list func(func([]catalog.Setti
 	return &settings{
 		list: list, later: later, log: log,
 		apply: map[string]func(int64){
-			catalog.KVRetention:  func(v int64) { t.SetRetention(time.Duration(v)) },
-			catalog.KVDropRate:   t.SetDropRate,
-			catalog.SnapshotRate: peers.SetSnapshotRate,
+			catalog.KVRetention:        func(v int64) { t.SetRetention(time.Duration(v)) },
+			catalog.KVDropRate:         t.SetDropRate,
+			catalog.ShardCheckInterval: func(v int64) { t.SetCheckInterval(time.Duration(v)) },
+			catalog.SnapshotRate:       peers.SetSnapshotRate,
 		},
 		applied: make(map[string]int64),
 		bad:     make(map[string]string),

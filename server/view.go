@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
 	"github.com/kiloraft/kiloraft/placement"
@@ -141,6 +142,8 @@ func (v *view) status() *pb.StatusResponse {
 		s.UnderReplicated++
 		s.Problems = append(s.Problems, "the meta shard does not answer: not all shards may be listed here; it answers again once a majority of its replicas is up")
 	}
+	different := differences(v.shards())
+	s.Problems = append(s.Problems, different...)
 	for _, n := range s.NodeInfos {
 		if !n.Live {
 			s.Problems = append(s.Problems, fmt.Sprintf("node %d (%s) is not answering; start it again with its store", n.Id, n.Address))
@@ -155,6 +158,23 @@ func (v *view) status() *pb.StatusResponse {
 	if n := s.UnderReplicated - s.Leaderless; n > 0 {
 		s.Problems = append(s.Problems, fmt.Sprintf("%d shards have fewer than %d caught-up voters; replicas are being added or are catching up", n, want))
 	}
-	s.Healthy = s.Nodes > 0 && s.NodesLive == s.Nodes && s.UnderReplicated == 0 && s.Leaderless == 0
+	s.Healthy = len(different) == 0 && s.Nodes > 0 && s.NodesLive == s.Nodes && s.UnderReplicated == 0 && s.Leaderless == 0
 	return s
+}
+
+// differences says which shards have replicas that differ.
+func differences(shards []*pb.ShardInfo) (problems []string) {
+	for _, sh := range shards {
+		var nodes []string
+		for _, r := range sh.Replicas {
+			if r.GetCheck().GetDiffers() {
+				nodes = append(nodes, fmt.Sprint(r.Node))
+			}
+		}
+		if len(nodes) > 0 {
+			problems = append(problems, fmt.Sprintf("shard %d: the replica on node %s differs from the leader's on node %d: one of them has lost or changed data; debug check %d shows all digests; stop the node with the odd one, and give it an empty store",
+				sh.Descriptor_.Id, strings.Join(nodes, ", "), sh.LeaderNode, sh.Descriptor_.Id))
+		}
+	}
+	return problems
 }

@@ -2368,6 +2368,7 @@ type ReplicaInfo struct {
 	Revision      uint64                 `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`
 	Stopped       string                 `protobuf:"bytes,16,opt,name=stopped,proto3" json:"stopped,omitempty"`   // why it takes no further part
 	Progress      []*MemberProgress      `protobuf:"bytes,17,rep,name=progress,proto3" json:"progress,omitempty"` // of a leader
+	Check         *ReplicaCheck          `protobuf:"bytes,18,opt,name=check,proto3" json:"check,omitempty"`       // its part in the last check of the shard; absent if there was none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2521,6 +2522,114 @@ func (x *ReplicaInfo) GetProgress() []*MemberProgress {
 	return nil
 }
 
+func (x *ReplicaInfo) GetCheck() *ReplicaCheck {
+	if x != nil {
+		return x.Check
+	}
+	return nil
+}
+
+// ReplicaCheck is a replica's part in comparing the content of a shard's replicas.
+type ReplicaCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`  // of the log entry that names the check
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // "computing", "waiting", "same", "differs" or "not compared"
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // of "not compared"
+	Digest        []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	LeadersDigest []byte                 `protobuf:"bytes,5,opt,name=leaders_digest,json=leadersDigest,proto3" json:"leaders_digest,omitempty"`
+	Versions      uint64                 `protobuf:"varint,6,opt,name=versions,proto3" json:"versions,omitempty"` // that the digest is of
+	Bytes         uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Differs       bool                   `protobuf:"varint,8,opt,name=differs,proto3" json:"differs,omitempty"` // so the last comparison that came to an end found
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaCheck) Reset() {
+	*x = ReplicaCheck{}
+	mi := &file_api_kiloraft_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaCheck) ProtoMessage() {}
+
+func (x *ReplicaCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaCheck.ProtoReflect.Descriptor instead.
+func (*ReplicaCheck) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ReplicaCheck) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ReplicaCheck) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ReplicaCheck) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReplicaCheck) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *ReplicaCheck) GetLeadersDigest() []byte {
+	if x != nil {
+		return x.LeadersDigest
+	}
+	return nil
+}
+
+func (x *ReplicaCheck) GetVersions() uint64 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
+func (x *ReplicaCheck) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ReplicaCheck) GetDiffers() bool {
+	if x != nil {
+		return x.Differs
+	}
+	return false
+}
+
 type MemberProgress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
@@ -2533,7 +2642,7 @@ type MemberProgress struct {
 
 func (x *MemberProgress) Reset() {
 	*x = MemberProgress{}
-	mi := &file_api_kiloraft_proto_msgTypes[37]
+	mi := &file_api_kiloraft_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2545,7 +2654,7 @@ func (x *MemberProgress) String() string {
 func (*MemberProgress) ProtoMessage() {}
 
 func (x *MemberProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[37]
+	mi := &file_api_kiloraft_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2558,7 +2667,7 @@ func (x *MemberProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberProgress.ProtoReflect.Descriptor instead.
 func (*MemberProgress) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{37}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *MemberProgress) GetReplica() uint64 {
@@ -2597,7 +2706,7 @@ type ListSettingsRequest struct {
 
 func (x *ListSettingsRequest) Reset() {
 	*x = ListSettingsRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[38]
+	mi := &file_api_kiloraft_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2718,7 @@ func (x *ListSettingsRequest) String() string {
 func (*ListSettingsRequest) ProtoMessage() {}
 
 func (x *ListSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[38]
+	mi := &file_api_kiloraft_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +2731,7 @@ func (x *ListSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSettingsRequest.ProtoReflect.Descriptor instead.
 func (*ListSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{38}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{39}
 }
 
 type ListSettingsResponse struct {
@@ -2634,7 +2743,7 @@ type ListSettingsResponse struct {
 
 func (x *ListSettingsResponse) Reset() {
 	*x = ListSettingsResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[39]
+	mi := &file_api_kiloraft_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2755,7 @@ func (x *ListSettingsResponse) String() string {
 func (*ListSettingsResponse) ProtoMessage() {}
 
 func (x *ListSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[39]
+	mi := &file_api_kiloraft_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2768,7 @@ func (x *ListSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSettingsResponse.ProtoReflect.Descriptor instead.
 func (*ListSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{39}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListSettingsResponse) GetSettings() []*Setting {
@@ -2673,7 +2782,7 @@ func (x *ListSettingsResponse) GetSettings() []*Setting {
 type Setting struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Kind    string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // "duration" or "integer"
+	Kind    string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // "duration", "integer" or "bytes"
 	Value   string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
 	Default string                 `protobuf:"bytes,4,opt,name=default,proto3" json:"default,omitempty"`
 	Min     string                 `protobuf:"bytes,5,opt,name=min,proto3" json:"min,omitempty"`
@@ -2688,7 +2797,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_api_kiloraft_proto_msgTypes[40]
+	mi := &file_api_kiloraft_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +2809,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[40]
+	mi := &file_api_kiloraft_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +2822,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{40}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Setting) GetName() string {
@@ -2789,7 +2898,7 @@ type SetSettingRequest struct {
 
 func (x *SetSettingRequest) Reset() {
 	*x = SetSettingRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[41]
+	mi := &file_api_kiloraft_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2801,7 +2910,7 @@ func (x *SetSettingRequest) String() string {
 func (*SetSettingRequest) ProtoMessage() {}
 
 func (x *SetSettingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[41]
+	mi := &file_api_kiloraft_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2814,7 +2923,7 @@ func (x *SetSettingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingRequest.ProtoReflect.Descriptor instead.
 func (*SetSettingRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{41}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetSettingRequest) GetName() string {
@@ -2840,7 +2949,7 @@ type SetSettingResponse struct {
 
 func (x *SetSettingResponse) Reset() {
 	*x = SetSettingResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[42]
+	mi := &file_api_kiloraft_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +2961,7 @@ func (x *SetSettingResponse) String() string {
 func (*SetSettingResponse) ProtoMessage() {}
 
 func (x *SetSettingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[42]
+	mi := &file_api_kiloraft_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +2974,7 @@ func (x *SetSettingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingResponse.ProtoReflect.Descriptor instead.
 func (*SetSettingResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{42}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetSettingResponse) GetSetting() *Setting {
@@ -2873,6 +2982,94 @@ func (x *SetSettingResponse) GetSetting() *Setting {
 		return x.Setting
 	}
 	return nil
+}
+
+type CheckShardRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckShardRequest) Reset() {
+	*x = CheckShardRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckShardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckShardRequest) ProtoMessage() {}
+
+func (x *CheckShardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckShardRequest.ProtoReflect.Descriptor instead.
+func (*CheckShardRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *CheckShardRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+type CheckShardResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckShardResponse) Reset() {
+	*x = CheckShardResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckShardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckShardResponse) ProtoMessage() {}
+
+func (x *CheckShardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckShardResponse.ProtoReflect.Descriptor instead.
+func (*CheckShardResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *CheckShardResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type InspectKeyRequest struct {
@@ -2884,7 +3081,7 @@ type InspectKeyRequest struct {
 
 func (x *InspectKeyRequest) Reset() {
 	*x = InspectKeyRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[43]
+	mi := &file_api_kiloraft_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +3093,7 @@ func (x *InspectKeyRequest) String() string {
 func (*InspectKeyRequest) ProtoMessage() {}
 
 func (x *InspectKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[43]
+	mi := &file_api_kiloraft_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +3106,7 @@ func (x *InspectKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectKeyRequest.ProtoReflect.Descriptor instead.
 func (*InspectKeyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{43}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *InspectKeyRequest) GetKey() []byte {
@@ -2936,7 +3133,7 @@ type InspectKeyResponse struct {
 
 func (x *InspectKeyResponse) Reset() {
 	*x = InspectKeyResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[44]
+	mi := &file_api_kiloraft_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2948,7 +3145,7 @@ func (x *InspectKeyResponse) String() string {
 func (*InspectKeyResponse) ProtoMessage() {}
 
 func (x *InspectKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[44]
+	mi := &file_api_kiloraft_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2961,7 +3158,7 @@ func (x *InspectKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectKeyResponse.ProtoReflect.Descriptor instead.
 func (*InspectKeyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{44}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *InspectKeyResponse) GetNode() uint64 {
@@ -3040,7 +3237,7 @@ type KeyVersion struct {
 
 func (x *KeyVersion) Reset() {
 	*x = KeyVersion{}
-	mi := &file_api_kiloraft_proto_msgTypes[45]
+	mi := &file_api_kiloraft_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3052,7 +3249,7 @@ func (x *KeyVersion) String() string {
 func (*KeyVersion) ProtoMessage() {}
 
 func (x *KeyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[45]
+	mi := &file_api_kiloraft_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3065,7 +3262,7 @@ func (x *KeyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
 func (*KeyVersion) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{45}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *KeyVersion) GetRevision() uint64 {
@@ -3113,7 +3310,7 @@ type TransferLeaderRequest struct {
 
 func (x *TransferLeaderRequest) Reset() {
 	*x = TransferLeaderRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[46]
+	mi := &file_api_kiloraft_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3125,7 +3322,7 @@ func (x *TransferLeaderRequest) String() string {
 func (*TransferLeaderRequest) ProtoMessage() {}
 
 func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[46]
+	mi := &file_api_kiloraft_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3138,7 +3335,7 @@ func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{46}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *TransferLeaderRequest) GetShard() uint64 {
@@ -3165,7 +3362,7 @@ type TransferLeaderResponse struct {
 
 func (x *TransferLeaderResponse) Reset() {
 	*x = TransferLeaderResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[47]
+	mi := &file_api_kiloraft_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +3374,7 @@ func (x *TransferLeaderResponse) String() string {
 func (*TransferLeaderResponse) ProtoMessage() {}
 
 func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[47]
+	mi := &file_api_kiloraft_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3190,7 +3387,7 @@ func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{47}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TransferLeaderResponse) GetLeaderNode() uint64 {
@@ -3216,7 +3413,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[48]
+	mi := &file_api_kiloraft_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3228,7 +3425,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[48]
+	mi := &file_api_kiloraft_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3241,7 +3438,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{48}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *JoinRequest) GetAddress() string {
@@ -3263,7 +3460,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[49]
+	mi := &file_api_kiloraft_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3472,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[49]
+	mi := &file_api_kiloraft_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3485,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{49}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *JoinResponse) GetClusterId() []byte {
@@ -3329,7 +3526,7 @@ type NodeReportRequest struct {
 
 func (x *NodeReportRequest) Reset() {
 	*x = NodeReportRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[50]
+	mi := &file_api_kiloraft_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3341,7 +3538,7 @@ func (x *NodeReportRequest) String() string {
 func (*NodeReportRequest) ProtoMessage() {}
 
 func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[50]
+	mi := &file_api_kiloraft_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3354,7 +3551,7 @@ func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportRequest.ProtoReflect.Descriptor instead.
 func (*NodeReportRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{50}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *NodeReportRequest) GetReplicas() bool {
@@ -3382,7 +3579,7 @@ type NodeReportResponse struct {
 
 func (x *NodeReportResponse) Reset() {
 	*x = NodeReportResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[51]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3394,7 +3591,7 @@ func (x *NodeReportResponse) String() string {
 func (*NodeReportResponse) ProtoMessage() {}
 
 func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[51]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3407,7 +3604,7 @@ func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportResponse.ProtoReflect.Descriptor instead.
 func (*NodeReportResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{51}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *NodeReportResponse) GetClusterId() []byte {
@@ -3441,7 +3638,7 @@ type ChangeMembershipRequest struct {
 
 func (x *ChangeMembershipRequest) Reset() {
 	*x = ChangeMembershipRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3453,7 +3650,7 @@ func (x *ChangeMembershipRequest) String() string {
 func (*ChangeMembershipRequest) ProtoMessage() {}
 
 func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3466,7 +3663,7 @@ func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipRequest.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ChangeMembershipRequest) GetShard() uint64 {
@@ -3492,7 +3689,7 @@ type ChangeMembershipResponse struct {
 
 func (x *ChangeMembershipResponse) Reset() {
 	*x = ChangeMembershipResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +3701,7 @@ func (x *ChangeMembershipResponse) String() string {
 func (*ChangeMembershipResponse) ProtoMessage() {}
 
 func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +3714,7 @@ func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipResponse.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ChangeMembershipResponse) GetDescriptor_() *Descriptor {
@@ -3537,7 +3734,7 @@ type TransferShardRequest struct {
 
 func (x *TransferShardRequest) Reset() {
 	*x = TransferShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3549,7 +3746,7 @@ func (x *TransferShardRequest) String() string {
 func (*TransferShardRequest) ProtoMessage() {}
 
 func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3562,7 +3759,7 @@ func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardRequest.ProtoReflect.Descriptor instead.
 func (*TransferShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *TransferShardRequest) GetShard() uint64 {
@@ -3587,7 +3784,7 @@ type TransferShardResponse struct {
 
 func (x *TransferShardResponse) Reset() {
 	*x = TransferShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +3796,7 @@ func (x *TransferShardResponse) String() string {
 func (*TransferShardResponse) ProtoMessage() {}
 
 func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +3809,7 @@ func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardResponse.ProtoReflect.Descriptor instead.
 func (*TransferShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{58}
 }
 
 // ErrorDetail is attached to every status that carries one of Kiloraft's own
@@ -3626,7 +3823,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +3835,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +3848,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ErrorDetail) GetError() []byte {
@@ -3841,7 +4038,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x04keys\x18\x04 \x01(\x04R\x04keys\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x124\n" +
-	"\breplicas\x18\a \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\"\xeb\x03\n" +
+	"\breplicas\x18\a \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\"\x9c\x04\n" +
 	"\vReplicaInfo\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x12\n" +
@@ -3863,7 +4060,17 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x05bytes\x18\x0e \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\brevision\x18\x0f \x01(\x04R\brevision\x12\x18\n" +
 	"\astopped\x18\x10 \x01(\tR\astopped\x127\n" +
-	"\bprogress\x18\x11 \x03(\v2\x1b.kiloraft.v1.MemberProgressR\bprogress\"t\n" +
+	"\bprogress\x18\x11 \x03(\v2\x1b.kiloraft.v1.MemberProgressR\bprogress\x12/\n" +
+	"\x05check\x18\x12 \x01(\v2\x19.kiloraft.v1.ReplicaCheckR\x05check\"\xdd\x01\n" +
+	"\fReplicaCheck\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\x12%\n" +
+	"\x0eleaders_digest\x18\x05 \x01(\fR\rleadersDigest\x12\x1a\n" +
+	"\bversions\x18\x06 \x01(\x04R\bversions\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x18\n" +
+	"\adiffers\x18\b \x01(\bR\adiffers\"t\n" +
 	"\x0eMemberProgress\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12\x16\n" +
@@ -3886,7 +4093,11 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"D\n" +
 	"\x12SetSettingResponse\x12.\n" +
-	"\asetting\x18\x01 \x01(\v2\x14.kiloraft.v1.SettingR\asetting\"%\n" +
+	"\asetting\x18\x01 \x01(\v2\x14.kiloraft.v1.SettingR\asetting\")\n" +
+	"\x11CheckShardRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\"*\n" +
+	"\x12CheckShardResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"%\n" +
 	"\x11InspectKeyRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\"\x90\x02\n" +
 	"\x12InspectKeyResponse\x12\x12\n" +
@@ -3961,11 +4172,13 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"ListShards\x12\x1e.kiloraft.v1.ListShardsRequest\x1a\x1f.kiloraft.v1.ListShardsResponse\x12S\n" +
 	"\fListSettings\x12 .kiloraft.v1.ListSettingsRequest\x1a!.kiloraft.v1.ListSettingsResponse\x12M\n" +
 	"\n" +
-	"InspectKey\x12\x1e.kiloraft.v1.InspectKeyRequest\x1a\x1f.kiloraft.v1.InspectKeyResponse2\xb1\x01\n" +
+	"InspectKey\x12\x1e.kiloraft.v1.InspectKeyRequest\x1a\x1f.kiloraft.v1.InspectKeyResponse2\x80\x02\n" +
 	"\x05Admin\x12Y\n" +
 	"\x0eTransferLeader\x12\".kiloraft.v1.TransferLeaderRequest\x1a#.kiloraft.v1.TransferLeaderResponse\x12M\n" +
 	"\n" +
-	"SetSetting\x12\x1e.kiloraft.v1.SetSettingRequest\x1a\x1f.kiloraft.v1.SetSettingResponse2\xcb\x02\n" +
+	"SetSetting\x12\x1e.kiloraft.v1.SetSettingRequest\x1a\x1f.kiloraft.v1.SetSettingResponse\x12M\n" +
+	"\n" +
+	"CheckShard\x12\x1e.kiloraft.v1.CheckShardRequest\x1a\x1f.kiloraft.v1.CheckShardResponse2\xcb\x02\n" +
 	"\x04Peer\x12;\n" +
 	"\x04Join\x12\x18.kiloraft.v1.JoinRequest\x1a\x19.kiloraft.v1.JoinResponse\x12M\n" +
 	"\n" +
@@ -3985,7 +4198,7 @@ func file_api_kiloraft_proto_rawDescGZIP() []byte {
 	return file_api_kiloraft_proto_rawDescData
 }
 
-var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_api_kiloraft_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: kiloraft.v1.GetRequest
 	(*GetResponse)(nil),              // 1: kiloraft.v1.GetResponse
@@ -4024,27 +4237,30 @@ var file_api_kiloraft_proto_goTypes = []any{
 	(*ListShardsResponse)(nil),       // 34: kiloraft.v1.ListShardsResponse
 	(*ShardInfo)(nil),                // 35: kiloraft.v1.ShardInfo
 	(*ReplicaInfo)(nil),              // 36: kiloraft.v1.ReplicaInfo
-	(*MemberProgress)(nil),           // 37: kiloraft.v1.MemberProgress
-	(*ListSettingsRequest)(nil),      // 38: kiloraft.v1.ListSettingsRequest
-	(*ListSettingsResponse)(nil),     // 39: kiloraft.v1.ListSettingsResponse
-	(*Setting)(nil),                  // 40: kiloraft.v1.Setting
-	(*SetSettingRequest)(nil),        // 41: kiloraft.v1.SetSettingRequest
-	(*SetSettingResponse)(nil),       // 42: kiloraft.v1.SetSettingResponse
-	(*InspectKeyRequest)(nil),        // 43: kiloraft.v1.InspectKeyRequest
-	(*InspectKeyResponse)(nil),       // 44: kiloraft.v1.InspectKeyResponse
-	(*KeyVersion)(nil),               // 45: kiloraft.v1.KeyVersion
-	(*TransferLeaderRequest)(nil),    // 46: kiloraft.v1.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),   // 47: kiloraft.v1.TransferLeaderResponse
-	(*JoinRequest)(nil),              // 48: kiloraft.v1.JoinRequest
-	(*JoinResponse)(nil),             // 49: kiloraft.v1.JoinResponse
-	(*NodeReportRequest)(nil),        // 50: kiloraft.v1.NodeReportRequest
-	(*NodeReportResponse)(nil),       // 51: kiloraft.v1.NodeReportResponse
-	(*ChangeMembershipRequest)(nil),  // 52: kiloraft.v1.ChangeMembershipRequest
-	(*ChangeMembershipResponse)(nil), // 53: kiloraft.v1.ChangeMembershipResponse
-	(*TransferShardRequest)(nil),     // 54: kiloraft.v1.TransferShardRequest
-	(*TransferShardResponse)(nil),    // 55: kiloraft.v1.TransferShardResponse
-	(*ErrorDetail)(nil),              // 56: kiloraft.v1.ErrorDetail
-	nil,                              // 57: kiloraft.v1.NodeInfo.CountersEntry
+	(*ReplicaCheck)(nil),             // 37: kiloraft.v1.ReplicaCheck
+	(*MemberProgress)(nil),           // 38: kiloraft.v1.MemberProgress
+	(*ListSettingsRequest)(nil),      // 39: kiloraft.v1.ListSettingsRequest
+	(*ListSettingsResponse)(nil),     // 40: kiloraft.v1.ListSettingsResponse
+	(*Setting)(nil),                  // 41: kiloraft.v1.Setting
+	(*SetSettingRequest)(nil),        // 42: kiloraft.v1.SetSettingRequest
+	(*SetSettingResponse)(nil),       // 43: kiloraft.v1.SetSettingResponse
+	(*CheckShardRequest)(nil),        // 44: kiloraft.v1.CheckShardRequest
+	(*CheckShardResponse)(nil),       // 45: kiloraft.v1.CheckShardResponse
+	(*InspectKeyRequest)(nil),        // 46: kiloraft.v1.InspectKeyRequest
+	(*InspectKeyResponse)(nil),       // 47: kiloraft.v1.InspectKeyResponse
+	(*KeyVersion)(nil),               // 48: kiloraft.v1.KeyVersion
+	(*TransferLeaderRequest)(nil),    // 49: kiloraft.v1.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),   // 50: kiloraft.v1.TransferLeaderResponse
+	(*JoinRequest)(nil),              // 51: kiloraft.v1.JoinRequest
+	(*JoinResponse)(nil),             // 52: kiloraft.v1.JoinResponse
+	(*NodeReportRequest)(nil),        // 53: kiloraft.v1.NodeReportRequest
+	(*NodeReportResponse)(nil),       // 54: kiloraft.v1.NodeReportResponse
+	(*ChangeMembershipRequest)(nil),  // 55: kiloraft.v1.ChangeMembershipRequest
+	(*ChangeMembershipResponse)(nil), // 56: kiloraft.v1.ChangeMembershipResponse
+	(*TransferShardRequest)(nil),     // 57: kiloraft.v1.TransferShardRequest
+	(*TransferShardResponse)(nil),    // 58: kiloraft.v1.TransferShardResponse
+	(*ErrorDetail)(nil),              // 59: kiloraft.v1.ErrorDetail
+	nil,                              // 60: kiloraft.v1.NodeInfo.CountersEntry
 }
 var file_api_kiloraft_proto_depIdxs = []int32{
 	16, // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
@@ -4063,67 +4279,70 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	27, // 13: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
 	32, // 14: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
 	32, // 15: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
-	57, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
+	60, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
 	35, // 17: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
 	26, // 18: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
 	36, // 19: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
 	26, // 20: kiloraft.v1.ReplicaInfo.descriptor:type_name -> kiloraft.v1.Descriptor
-	37, // 21: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
-	40, // 22: kiloraft.v1.ListSettingsResponse.settings:type_name -> kiloraft.v1.Setting
-	40, // 23: kiloraft.v1.SetSettingResponse.setting:type_name -> kiloraft.v1.Setting
-	45, // 24: kiloraft.v1.InspectKeyResponse.versions:type_name -> kiloraft.v1.KeyVersion
-	26, // 25: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
-	24, // 26: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
-	32, // 27: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
-	36, // 28: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
-	26, // 29: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
-	0,  // 30: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
-	2,  // 31: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
-	4,  // 32: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
-	6,  // 33: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
-	8,  // 34: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
-	10, // 35: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
-	14, // 36: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
-	17, // 37: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
-	19, // 38: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
-	22, // 39: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
-	28, // 40: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
-	30, // 41: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
-	33, // 42: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
-	38, // 43: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
-	43, // 44: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
-	46, // 45: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
-	41, // 46: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
-	48, // 47: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
-	50, // 48: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
-	52, // 49: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
-	54, // 50: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
-	1,  // 51: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
-	3,  // 52: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
-	5,  // 53: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
-	7,  // 54: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
-	9,  // 55: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
-	13, // 56: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
-	15, // 57: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
-	18, // 58: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
-	20, // 59: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
-	23, // 60: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
-	29, // 61: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
-	31, // 62: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
-	34, // 63: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
-	39, // 64: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
-	44, // 65: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
-	47, // 66: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
-	42, // 67: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
-	49, // 68: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
-	51, // 69: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
-	53, // 70: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
-	55, // 71: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
-	51, // [51:72] is the sub-list for method output_type
-	30, // [30:51] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	38, // 21: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
+	37, // 22: kiloraft.v1.ReplicaInfo.check:type_name -> kiloraft.v1.ReplicaCheck
+	41, // 23: kiloraft.v1.ListSettingsResponse.settings:type_name -> kiloraft.v1.Setting
+	41, // 24: kiloraft.v1.SetSettingResponse.setting:type_name -> kiloraft.v1.Setting
+	48, // 25: kiloraft.v1.InspectKeyResponse.versions:type_name -> kiloraft.v1.KeyVersion
+	26, // 26: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
+	24, // 27: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
+	32, // 28: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
+	36, // 29: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
+	26, // 30: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
+	0,  // 31: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
+	2,  // 32: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
+	4,  // 33: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
+	6,  // 34: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
+	8,  // 35: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
+	10, // 36: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
+	14, // 37: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
+	17, // 38: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
+	19, // 39: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
+	22, // 40: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
+	28, // 41: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
+	30, // 42: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
+	33, // 43: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
+	39, // 44: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
+	46, // 45: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
+	49, // 46: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
+	42, // 47: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
+	44, // 48: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
+	51, // 49: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
+	53, // 50: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
+	55, // 51: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
+	57, // 52: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
+	1,  // 53: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
+	3,  // 54: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
+	5,  // 55: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
+	7,  // 56: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
+	9,  // 57: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
+	13, // 58: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
+	15, // 59: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
+	18, // 60: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
+	20, // 61: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
+	23, // 62: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
+	29, // 63: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
+	31, // 64: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
+	34, // 65: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
+	40, // 66: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
+	47, // 67: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
+	50, // 68: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
+	43, // 69: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
+	45, // 70: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
+	52, // 71: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
+	54, // 72: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
+	56, // 73: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
+	58, // 74: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
+	53, // [53:75] is the sub-list for method output_type
+	31, // [31:53] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_api_kiloraft_proto_init() }
@@ -4154,7 +4373,7 @@ func file_api_kiloraft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kiloraft_proto_rawDesc), len(file_api_kiloraft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   58,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -755,6 +755,7 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 const (
 	Admin_TransferLeader_FullMethodName = "/kiloraft.v1.Admin/TransferLeader"
 	Admin_SetSetting_FullMethodName     = "/kiloraft.v1.Admin/SetSetting"
+	Admin_CheckShard_FullMethodName     = "/kiloraft.v1.Admin/CheckShard"
 )
 
 // AdminClient is the client API for Admin service.
@@ -767,6 +768,9 @@ type AdminClient interface {
 	// SetSetting changes a setting of the cluster. Every node follows within
 	// seconds, without a restart.
 	SetSetting(ctx context.Context, in *SetSettingRequest, opts ...grpc.CallOption) (*SetSettingResponse, error)
+	// CheckShard has the replicas of a shard compare their content. The node that is asked
+	// must lead it. How each replica fares shows in ListShards.
+	CheckShard(ctx context.Context, in *CheckShardRequest, opts ...grpc.CallOption) (*CheckShardResponse, error)
 }
 
 type adminClient struct {
@@ -797,6 +801,16 @@ func (c *adminClient) SetSetting(ctx context.Context, in *SetSettingRequest, opt
 	return out, nil
 }
 
+func (c *adminClient) CheckShard(ctx context.Context, in *CheckShardRequest, opts ...grpc.CallOption) (*CheckShardResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckShardResponse)
+	err := c.cc.Invoke(ctx, Admin_CheckShard_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -807,6 +821,9 @@ type AdminServer interface {
 	// SetSetting changes a setting of the cluster. Every node follows within
 	// seconds, without a restart.
 	SetSetting(context.Context, *SetSettingRequest) (*SetSettingResponse, error)
+	// CheckShard has the replicas of a shard compare their content. The node that is asked
+	// must lead it. How each replica fares shows in ListShards.
+	CheckShard(context.Context, *CheckShardRequest) (*CheckShardResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -822,6 +839,9 @@ func (UnimplementedAdminServer) TransferLeader(context.Context, *TransferLeaderR
 }
 func (UnimplementedAdminServer) SetSetting(context.Context, *SetSettingRequest) (*SetSettingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetSetting not implemented")
+}
+func (UnimplementedAdminServer) CheckShard(context.Context, *CheckShardRequest) (*CheckShardResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckShard not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -880,6 +900,24 @@ func _Admin_SetSetting_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_CheckShard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckShardRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).CheckShard(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_CheckShard_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).CheckShard(ctx, req.(*CheckShardRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -894,6 +932,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetSetting",
 			Handler:    _Admin_SetSetting_Handler,
+		},
+		{
+			MethodName: "CheckShard",
+			Handler:    _Admin_CheckShard_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -133,6 +133,12 @@ func (c *cluster) inspectKey(ctx context.Context, key []byte) (*kiloraftpb.Inspe
 	})
 }
 
+func (c *cluster) checkShard(ctx context.Context, id uint64) (*kiloraftpb.CheckShardResponse, error) {
+	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.CheckShardResponse, error) {
+		return kiloraftpb.NewAdminClient(conn).CheckShard(ctx, &kiloraftpb.CheckShardRequest{Shard: id})
+	})
+}
+
 // onCluster runs a command's question within --timeout.
 func (a *app) onCluster(ctx context.Context, do func(context.Context, *cluster) error) error {
 	c, err := a.dialCluster()

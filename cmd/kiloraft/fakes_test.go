@@ -75,6 +75,12 @@ type fakeCluster struct {
 	settings   func() (*kiloraftpb.ListSettingsResponse, error)
 	setSetting func(*kiloraftpb.SetSettingRequest) (*kiloraftpb.SetSettingResponse, error)
 	inspectKey func(*kiloraftpb.InspectKeyRequest) (*kiloraftpb.InspectKeyResponse, error)
+	checkShard func(*kiloraftpb.CheckShardRequest) (*kiloraftpb.CheckShardResponse, error)
+}
+
+func (f *fakeCluster) CheckShard(_ context.Context, q *kiloraftpb.CheckShardRequest) (*kiloraftpb.CheckShardResponse, error) {
+	r, err := f.checkShard(q)
+	return r, api.Status(err)
 }
 
 func (f *fakeCluster) Status(context.Context, *kiloraftpb.StatusRequest) (*kiloraftpb.StatusResponse, error) {

@@ -18,6 +18,8 @@ const (
 	KVRetention = "kv.retention"
 	// KVDropRate is how many versions a node drops per second.
 	KVDropRate = "kv.drop_rate"
+	// ShardCheckInterval is how often the replicas of each shard compare their content.
+	ShardCheckInterval = "shard.check_interval"
 	// SnapshotRate is how many bytes of large snapshots a node sends per second.
 	SnapshotRate = "snapshot.rate"
 )
@@ -47,6 +49,8 @@ var settings = []Setting{
 		Doc: "old versions that a node drops per second; 0 pauses"},
 	{Name: KVRetention, Kind: SettingDuration, Default: int64(10 * time.Minute), Min: int64(time.Second), Max: int64(30 * day),
 		Doc: "how long old versions can be read"},
+	{Name: ShardCheckInterval, Kind: SettingDuration, Default: int64(time.Hour), Min: 0, Max: int64(30 * day),
+		Doc: "how often the replicas of each shard compare their content; 0s is never"},
 	{Name: SnapshotRate, Kind: SettingBytes, Default: 64 << 20, Min: 1 << 20, Max: 1 << 40,
 		Doc: "bytes per second that a node sends of snapshots; small ones are not held back"},
 }

@@ -95,5 +95,6 @@ func (u *upkeep) tick() {
 		r.history.raise(now - retention)
 	}
 	u.sweep.look()
+	u.store.checks.look()
 	u.arm()
 }
