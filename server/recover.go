@@ -21,7 +21,6 @@ type Offline struct {
 	dir    string
 	env    *prod.Env
 	engine *storage.Engine
-	failed error
 }
 
 // OpenOffline opens the store of a stopped node. It makes nothing: a folder that holds
