@@ -19,6 +19,18 @@ func (n *Node) Gauges() []Gauge {
 		{"snapshots_queued", "Snapshots in line to be sent.", float64(peers.QueuedSnapshots)},
 		{"snapshots_sending", "Snapshots that are being sent.", float64(peers.SendingSnapshots)},
 		{"snapshots_receiving", "Snapshots that are being received or installed.", float64(host.SnapshotsIn)},
+		{"replicas_different", "Replicas on this node whose content differs from their leader's.", float64(n.differing())},
 		{"incoming_bytes", "Bytes of raft messages that wait for a turn.", float64(host.IncomingBytes)},
 	}
+}
+
+// differing counts the replicas whose last comparison with their leader found a
+// difference.
+func (n *Node) differing() (count int) {
+	for _, r := range n.store.Replicas() {
+		if r.Differs() {
+			count++
+		}
+	}
+	return count
 }

@@ -98,6 +98,9 @@ func (n *Node) info() *pb.NodeInfo {
 			"sweeps_total":           float64(replicas.Sweeps),
 			"versions_dropped_total": float64(replicas.VersionsDropped),
 
+			"digests_total":                 float64(replicas.Digests),
+			"checks_same_total":             float64(replicas.ChecksSame),
+			"checks_different_total":        float64(replicas.ChecksDiffer),
 			"snapshots_sent_total":          float64(host.SnapshotsSent),
 			"snapshots_not_sent_total":      float64(host.SnapshotsUnsent),
 			"snapshots_put_off_total":       float64(peers.SnapshotsPutOff),
@@ -129,6 +132,10 @@ func describeReplica(r *replica.Replica, s *raftgroup.Status) *pb.ReplicaInfo {
 	}
 	if s.Err != nil {
 		info.Stopped = s.Err.Error()
+	}
+	if c := r.Checked(); c.State != replica.CheckNone {
+		info.Check = &pb.ReplicaCheck{Index: c.Index, State: string(c.State), Reason: c.Reason, Digest: c.Digest, LeadersDigest: c.Leaders,
+			Versions: c.Versions, Bytes: c.Bytes, Differs: r.Differs()}
 	}
 	for _, p := range s.Progress {
 		info.Progress = append(info.Progress, &pb.MemberProgress{Replica: uint64(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot})

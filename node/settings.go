@@ -17,6 +17,7 @@ const settingsPause = time.Second
 type tunable interface {
 	SetRetention(d time.Duration)
 	SetDropRate(versionsPerSecond int64)
+	SetCheckInterval(d time.Duration)
 }
 
 // pacedTransport is what settings change of a node's transport.
@@ -60,6 +61,7 @@ func newSettings(t tunable, peers pacedTransport, p steered, list func(func([]ca
 			},
 			catalog.PlacementPaused:    func(v int64) { p.Tune(func(now *driver.Tuning) { now.Paused = v != 0 }) },
 			catalog.PlacementRebalance: func(v int64) { p.Tune(func(now *driver.Tuning) { now.Rebalance = v != 0 }) },
+			catalog.ShardCheckInterval: func(v int64) { t.SetCheckInterval(time.Duration(v)) },
 		},
 		applied: make(map[string]int64),
 		bad:     make(map[string]string),

@@ -18,7 +18,10 @@ type tuned struct{ calls []string }
 
 func (t *tuned) SetRetention(d time.Duration) { t.calls = append(t.calls, fmt.Sprint("retention ", d)) }
 func (t *tuned) SetDropRate(n int64)          { t.calls = append(t.calls, fmt.Sprint("drop rate ", n)) }
-func (t *tuned) SetSnapshotRate(n int64)      { t.calls = append(t.calls, fmt.Sprint("snapshot rate ", n)) }
+func (t *tuned) SetCheckInterval(d time.Duration) {
+	t.calls = append(t.calls, fmt.Sprint("check interval ", d))
+}
+func (t *tuned) SetSnapshotRate(n int64) { t.calls = append(t.calls, fmt.Sprint("snapshot rate ", n)) }
 
 // placed notes what settings do to placement.
 type placed struct{ driver.Tuning }
@@ -99,6 +102,9 @@ func TestNothingIsDroppedBeforeTheSettingsAreRead(t *testing.T) {
 func TestSettingsAreHandedOverWhenTheyChange(t *testing.T) {
 	f := newFollower()
 	if got, want := f.look(t, nil, said(catalog.SnapshotRate, 1<<20)), []string{"snapshot rate 1048576"}; !reflect.DeepEqual(got, want) {
+		t.Fatalf("%v, want %v", got, want)
+	}
+	if got, want := f.look(t, nil, said(catalog.ShardCheckInterval, int64(time.Minute))), []string{"check interval 1m0s"}; !reflect.DeepEqual(got, want) {
 		t.Fatalf("%v, want %v", got, want)
 	}
 	rate, retention := said(catalog.KVDropRate, 50_000), said(catalog.KVRetention, int64(time.Minute))

@@ -78,6 +78,7 @@ var gateTable = map[string]access{
 	pb.Admin_CancelOperation_FullMethodName:  admins,
 	pb.Admin_TransferLeader_FullMethodName:   admins,
 	pb.Admin_SetSetting_FullMethodName:       admins,
+	pb.Admin_CheckShard_FullMethodName:       admins,
 
 	pb.Peer_Join_FullMethodName:             nodes,
 	pb.Peer_NodeReport_FullMethodName:       nodes,

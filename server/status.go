@@ -25,6 +25,8 @@ func (v *view) status() *pb.StatusResponse {
 		s.UnderReplicated++
 		s.Problems = append(s.Problems, "the meta shard does not answer: not all shards may be listed here; it answers again once a majority of its replicas is up")
 	}
+	different := differences(v.shards())
+	s.Problems = append(s.Problems, different...)
 	p := v.placement()
 	for _, n := range s.NodeInfos {
 		s.Problems = append(s.Problems, nodeProblems(n, p)...)
@@ -42,7 +44,7 @@ func (v *view) status() *pb.StatusResponse {
 		}
 		s.Problems = append(s.Problems, fmt.Sprintf("%s fewer than %d caught-up voters; %s", shardsText(n, "has", "have"), v.wantedVoters(), doing))
 	}
-	s.Healthy = s.Nodes > 0 && s.NodesLive == s.Nodes && s.UnderReplicated == 0 && s.Leaderless == 0
+	s.Healthy = len(different) == 0 && s.Nodes > 0 && s.NodesLive == s.Nodes && s.UnderReplicated == 0 && s.Leaderless == 0
 	if s.Healthy && p.GetPaused() {
 		s.Problems = append(s.Problems, "placement is paused: dead nodes are not replaced and nothing is evened out; `placement resume` ends that")
 	}
@@ -150,4 +152,21 @@ func silentText(n *pb.PlacementNode, p *pb.PlacementReport) string {
 
 func seconds(s float64) string {
 	return (time.Duration(max(s, 0)) * time.Second).String()
+}
+
+// differences says which shards have replicas that differ.
+func differences(shards []*pb.ShardInfo) (problems []string) {
+	for _, sh := range shards {
+		var nodes []string
+		for _, r := range sh.Replicas {
+			if r.GetCheck().GetDiffers() {
+				nodes = append(nodes, fmt.Sprint(r.Node))
+			}
+		}
+		if len(nodes) > 0 {
+			problems = append(problems, fmt.Sprintf("shard %d: the replica on node %s differs from the leader's on node %d: one of them has lost or changed data; debug check %d shows all digests; stop the node with the odd one, and give it an empty store",
+				sh.Descriptor_.Id, strings.Join(nodes, ", "), sh.LeaderNode, sh.Descriptor_.Id))
+		}
+	}
+	return problems
 }

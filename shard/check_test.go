@@ -47,6 +47,8 @@ func TestCommandCheck(t *testing.T) {
 		{"latest state at any replica", Command{Kind: KindGet, Key: user(1), AnyReplica: true}, "revision"},
 		{"raise from outside", Command{Kind: KindRaise}, "command"},
 		{"floor from outside", Command{Kind: KindFloor, Revision: 5}, "command"},
+		{"digest from outside", Command{Kind: KindDigest}, "command"},
+		{"verify from outside", Command{Kind: KindVerify, Digested: 5}, "command"},
 		{"batch", batch(put(1)), ""},
 		{"batch of gets", batch(BatchOp{Kind: KindGet, Key: user(1)}), ""},
 		{"empty batch", batch(), "batch"},
@@ -123,6 +125,8 @@ func TestBatchWithinASpan(t *testing.T) {
 		{Command{Kind: KindDeleteRange, Start: key("b"), End: key("d")}, true},
 		{Command{Kind: KindDeleteRange, Start: key("b"), End: key("e")}, false},
 		{Command{Kind: KindRaise}, true},
+		{Command{Kind: KindDigest}, true},
+		{Command{Kind: KindVerify}, true},
 	} {
 		if got := c.c.Within(span); got != c.want {
 			t.Errorf("%+v: %v", c.c, got)

@@ -21,16 +21,24 @@ const (
 	// The rest is proposed by a shard's leader itself, and refused from outside.
 	KindRaise Kind = 10 // the shard's last revision rises to that of the operation
 	KindFloor Kind = 11 // Revision: the shard's floor rises to it
+	// KindDigest has each replica compute a digest of its content as of the command's
+	// place in the log; KindVerify, later, has each compare its own with the leader's.
+	KindDigest Kind = 12
+	KindVerify Kind = 13 // Digested, Applied, Value: the digest
 )
 
 // Write tells whether commands of this kind go through the log.
 func (k Kind) Write() bool {
 	switch k {
-	case KindPut, KindDelete, KindIncrement, KindCompareAndPut, KindBatch, KindDeleteRange, KindRaise, KindFloor:
+	case KindPut, KindDelete, KindIncrement, KindCompareAndPut, KindBatch, KindDeleteRange, KindRaise, KindFloor, KindDigest, KindVerify:
 		return true
 	}
 	return false
 }
+
+// Upkeep tells whether commands of this kind are proposed by a shard's leader for the
+// shard itself: they are about no keys, and write none.
+func (k Kind) Upkeep() bool { return k >= KindRaise && k <= KindVerify }
 
 // Spans tells whether commands of this kind are about [Start, End) instead of keys.
 func (k Kind) Spans() bool { return k == KindScan || k == KindDeleteRange }
@@ -74,6 +82,10 @@ type Command struct {
 	// Voter of a KindDraw is the asking node's replica of the meta shard, 0 if it
 	// has none or will not confirm what it is given; see package revision.
 	Voter ReplicaID
+
+	// Of KindVerify: the index of the KindDigest, and what was applied in the view that
+	// the leader's digest is of, which matters for keys without versions.
+	Digested, Applied uint64
 
 	// Of KindBatch: if all Compares hold, Then is carried out, else Else.
 	Compares   []Compare
@@ -137,6 +149,9 @@ func AppendCommand(b []byte, c *Command) []byte {
 		b = appendUvarints(b, c.Limit, uint64(c.Voter))
 	case KindFloor:
 		b = appendUvarints(b, uint64(c.Revision))
+	case KindVerify:
+		b = appendUvarints(b, c.Digested, c.Applied)
+		b = append(b, c.Value...)
 	}
 	return b
 }
@@ -189,9 +204,13 @@ func DecodeCommand(b []byte, c *Command) error {
 	case KindDraw:
 		c.Limit = r.uvarint()
 		c.Voter = ReplicaID(r.uvarint())
-	case KindRaise:
+	case KindRaise, KindDigest:
 	case KindFloor:
 		c.Revision = r.revision()
+	case KindVerify:
+		c.Digested = r.uvarint()
+		c.Applied = r.uvarint()
+		c.Value = r.rest()
 	default:
 		r.fail("command kind %d", c.Kind)
 	}

@@ -78,6 +78,8 @@ func sampleCommands() []struct {
 		{"draw", Command{Kind: KindDraw, Op: op, Limit: 300, Voter: 4}},
 		{"raise", Command{Kind: KindRaise}},
 		{"floor", Command{Kind: KindFloor, Revision: 12345}},
+		{"digest", Command{Kind: KindDigest}},
+		{"verify", Command{Kind: KindVerify, Digested: 300, Applied: 301, Value: []byte("digest")}},
 	}
 }
 

@@ -18,7 +18,7 @@ func drawRevision(t *rapid.T, name string) Revision {
 // drawCommand sets the fields that its kind carries, and no others.
 func drawCommand(t *rapid.T) Command {
 	c := Command{
-		Kind:  Kind(rapid.IntRange(int(KindPut), int(KindFloor)).Draw(t, "kind")),
+		Kind:  Kind(rapid.IntRange(int(KindPut), int(KindVerify)).Draw(t, "kind")),
 		Retry: rapid.Bool().Draw(t, "retry"),
 		Op:    OpID{Session(rapid.Uint64().Draw(t, "session")), rapid.Uint64().Draw(t, "sequence")},
 		Birth: drawRevision(t, "birth"),
@@ -46,6 +46,8 @@ func drawCommand(t *rapid.T) Command {
 		c.Limit, c.Voter = rapid.Uint64().Draw(t, "limit"), ReplicaID(rapid.Uint64().Draw(t, "voter"))
 	case KindFloor:
 		c.Revision = drawRevision(t, "revision")
+	case KindVerify:
+		c.Digested, c.Applied, c.Value = rapid.Uint64().Draw(t, "digested"), rapid.Uint64().Draw(t, "applied"), drawBytes(t, "value")
 	case KindBatch:
 		drawBatch(t, &c)
 	}

@@ -69,8 +69,9 @@ type Report struct {
 	Acked, Undetermined, Refused, Reads int // operations
 	Calls, ReadsAt, Compacted           int // see Workload
 	Crashes, Partitions, Pauses         int
-	Snapshots                           int // installed
-	Removals                            int // of replicas
+	Snapshots                           int    // installed
+	Removals                            int    // of replicas
+	Compared                            uint64 // replicas with their leader's, by checks that found them equal
 }
 
 func (r *Report) String() string {
@@ -245,6 +246,7 @@ func (r *run) work() error {
 		// Nodes that are away for long are given up.
 		r.cluster.set(catalog.PlacementDeadAfter, "5s")
 	}
+	r.cluster.checkShards()
 	r.load.Start()
 	if r.cfg.Direct != nil {
 		r.cfg.Direct(&Stage{r})
@@ -305,6 +307,7 @@ func (r *run) readBack() error {
 
 // check compares the replicas' content and the clients' histories.
 func (r *run) check() error {
+	r.cluster.findDifferences()
 	for _, n := range r.cluster.nodes {
 		r.witness.content(n.Name, n.engine)
 		r.witness.leftover(n.Name, n.engine)
@@ -318,7 +321,7 @@ func (r *run) report() Report {
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
 		Calls: r.load.Calls, ReadsAt: r.load.ReadsAt, Compacted: r.load.Compacted,
 		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses,
-		Snapshots: r.witness.installs, Removals: r.witness.removals}
+		Snapshots: r.witness.installs, Removals: r.witness.removals, Compared: r.cluster.compared()}
 }
 
 func (r *run) close() error {

@@ -2392,6 +2392,7 @@ type ReplicaInfo struct {
 	Revision      uint64                 `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`
 	Stopped       string                 `protobuf:"bytes,16,opt,name=stopped,proto3" json:"stopped,omitempty"`   // why it takes no further part
 	Progress      []*MemberProgress      `protobuf:"bytes,17,rep,name=progress,proto3" json:"progress,omitempty"` // of a leader
+	Check         *ReplicaCheck          `protobuf:"bytes,18,opt,name=check,proto3" json:"check,omitempty"`       // its part in the last check of the shard; absent if there was none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2545,6 +2546,114 @@ func (x *ReplicaInfo) GetProgress() []*MemberProgress {
 	return nil
 }
 
+func (x *ReplicaInfo) GetCheck() *ReplicaCheck {
+	if x != nil {
+		return x.Check
+	}
+	return nil
+}
+
+// ReplicaCheck is a replica's part in comparing the content of a shard's replicas.
+type ReplicaCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`  // of the log entry that names the check
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // "computing", "waiting", "same", "differs" or "not compared"
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // of "not compared"
+	Digest        []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	LeadersDigest []byte                 `protobuf:"bytes,5,opt,name=leaders_digest,json=leadersDigest,proto3" json:"leaders_digest,omitempty"`
+	Versions      uint64                 `protobuf:"varint,6,opt,name=versions,proto3" json:"versions,omitempty"` // that the digest is of
+	Bytes         uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Differs       bool                   `protobuf:"varint,8,opt,name=differs,proto3" json:"differs,omitempty"` // so the last comparison that came to an end found
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaCheck) Reset() {
+	*x = ReplicaCheck{}
+	mi := &file_api_kiloraft_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaCheck) ProtoMessage() {}
+
+func (x *ReplicaCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaCheck.ProtoReflect.Descriptor instead.
+func (*ReplicaCheck) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ReplicaCheck) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ReplicaCheck) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ReplicaCheck) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReplicaCheck) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *ReplicaCheck) GetLeadersDigest() []byte {
+	if x != nil {
+		return x.LeadersDigest
+	}
+	return nil
+}
+
+func (x *ReplicaCheck) GetVersions() uint64 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
+func (x *ReplicaCheck) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ReplicaCheck) GetDiffers() bool {
+	if x != nil {
+		return x.Differs
+	}
+	return false
+}
+
 type MemberProgress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
@@ -2557,7 +2666,7 @@ type MemberProgress struct {
 
 func (x *MemberProgress) Reset() {
 	*x = MemberProgress{}
-	mi := &file_api_kiloraft_proto_msgTypes[37]
+	mi := &file_api_kiloraft_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +2678,7 @@ func (x *MemberProgress) String() string {
 func (*MemberProgress) ProtoMessage() {}
 
 func (x *MemberProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[37]
+	mi := &file_api_kiloraft_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +2691,7 @@ func (x *MemberProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberProgress.ProtoReflect.Descriptor instead.
 func (*MemberProgress) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{37}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *MemberProgress) GetReplica() uint64 {
@@ -2621,7 +2730,7 @@ type ListSettingsRequest struct {
 
 func (x *ListSettingsRequest) Reset() {
 	*x = ListSettingsRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[38]
+	mi := &file_api_kiloraft_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2742,7 @@ func (x *ListSettingsRequest) String() string {
 func (*ListSettingsRequest) ProtoMessage() {}
 
 func (x *ListSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[38]
+	mi := &file_api_kiloraft_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2755,7 @@ func (x *ListSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSettingsRequest.ProtoReflect.Descriptor instead.
 func (*ListSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{38}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{39}
 }
 
 type ListSettingsResponse struct {
@@ -2658,7 +2767,7 @@ type ListSettingsResponse struct {
 
 func (x *ListSettingsResponse) Reset() {
 	*x = ListSettingsResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[39]
+	mi := &file_api_kiloraft_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2670,7 +2779,7 @@ func (x *ListSettingsResponse) String() string {
 func (*ListSettingsResponse) ProtoMessage() {}
 
 func (x *ListSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[39]
+	mi := &file_api_kiloraft_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2683,7 +2792,7 @@ func (x *ListSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSettingsResponse.ProtoReflect.Descriptor instead.
 func (*ListSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{39}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListSettingsResponse) GetSettings() []*Setting {
@@ -2697,7 +2806,7 @@ func (x *ListSettingsResponse) GetSettings() []*Setting {
 type Setting struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Kind    string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // "duration", "integer" or "boolean"
+	Kind    string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // "duration", "integer", "bytes" or "boolean"
 	Value   string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
 	Default string                 `protobuf:"bytes,4,opt,name=default,proto3" json:"default,omitempty"`
 	Min     string                 `protobuf:"bytes,5,opt,name=min,proto3" json:"min,omitempty"`
@@ -2712,7 +2821,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_api_kiloraft_proto_msgTypes[40]
+	mi := &file_api_kiloraft_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +2833,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[40]
+	mi := &file_api_kiloraft_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +2846,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{40}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Setting) GetName() string {
@@ -2813,7 +2922,7 @@ type SetSettingRequest struct {
 
 func (x *SetSettingRequest) Reset() {
 	*x = SetSettingRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[41]
+	mi := &file_api_kiloraft_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2825,7 +2934,7 @@ func (x *SetSettingRequest) String() string {
 func (*SetSettingRequest) ProtoMessage() {}
 
 func (x *SetSettingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[41]
+	mi := &file_api_kiloraft_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2838,7 +2947,7 @@ func (x *SetSettingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingRequest.ProtoReflect.Descriptor instead.
 func (*SetSettingRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{41}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetSettingRequest) GetName() string {
@@ -2864,7 +2973,7 @@ type SetSettingResponse struct {
 
 func (x *SetSettingResponse) Reset() {
 	*x = SetSettingResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[42]
+	mi := &file_api_kiloraft_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +2985,7 @@ func (x *SetSettingResponse) String() string {
 func (*SetSettingResponse) ProtoMessage() {}
 
 func (x *SetSettingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[42]
+	mi := &file_api_kiloraft_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +2998,7 @@ func (x *SetSettingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingResponse.ProtoReflect.Descriptor instead.
 func (*SetSettingResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{42}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetSettingResponse) GetSetting() *Setting {
@@ -2897,6 +3006,94 @@ func (x *SetSettingResponse) GetSetting() *Setting {
 		return x.Setting
 	}
 	return nil
+}
+
+type CheckShardRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckShardRequest) Reset() {
+	*x = CheckShardRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckShardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckShardRequest) ProtoMessage() {}
+
+func (x *CheckShardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckShardRequest.ProtoReflect.Descriptor instead.
+func (*CheckShardRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *CheckShardRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+type CheckShardResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckShardResponse) Reset() {
+	*x = CheckShardResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckShardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckShardResponse) ProtoMessage() {}
+
+func (x *CheckShardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckShardResponse.ProtoReflect.Descriptor instead.
+func (*CheckShardResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *CheckShardResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type InspectKeyRequest struct {
@@ -2908,7 +3105,7 @@ type InspectKeyRequest struct {
 
 func (x *InspectKeyRequest) Reset() {
 	*x = InspectKeyRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[43]
+	mi := &file_api_kiloraft_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3117,7 @@ func (x *InspectKeyRequest) String() string {
 func (*InspectKeyRequest) ProtoMessage() {}
 
 func (x *InspectKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[43]
+	mi := &file_api_kiloraft_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3130,7 @@ func (x *InspectKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectKeyRequest.ProtoReflect.Descriptor instead.
 func (*InspectKeyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{43}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *InspectKeyRequest) GetKey() []byte {
@@ -2960,7 +3157,7 @@ type InspectKeyResponse struct {
 
 func (x *InspectKeyResponse) Reset() {
 	*x = InspectKeyResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[44]
+	mi := &file_api_kiloraft_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3169,7 @@ func (x *InspectKeyResponse) String() string {
 func (*InspectKeyResponse) ProtoMessage() {}
 
 func (x *InspectKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[44]
+	mi := &file_api_kiloraft_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3182,7 @@ func (x *InspectKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectKeyResponse.ProtoReflect.Descriptor instead.
 func (*InspectKeyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{44}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *InspectKeyResponse) GetNode() uint64 {
@@ -3065,7 +3262,7 @@ type KeyVersion struct {
 
 func (x *KeyVersion) Reset() {
 	*x = KeyVersion{}
-	mi := &file_api_kiloraft_proto_msgTypes[45]
+	mi := &file_api_kiloraft_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3077,7 +3274,7 @@ func (x *KeyVersion) String() string {
 func (*KeyVersion) ProtoMessage() {}
 
 func (x *KeyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[45]
+	mi := &file_api_kiloraft_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3090,7 +3287,7 @@ func (x *KeyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
 func (*KeyVersion) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{45}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *KeyVersion) GetRevision() uint64 {
@@ -3145,7 +3342,7 @@ type TransferLeaderRequest struct {
 
 func (x *TransferLeaderRequest) Reset() {
 	*x = TransferLeaderRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[46]
+	mi := &file_api_kiloraft_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +3354,7 @@ func (x *TransferLeaderRequest) String() string {
 func (*TransferLeaderRequest) ProtoMessage() {}
 
 func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[46]
+	mi := &file_api_kiloraft_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +3367,7 @@ func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{46}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *TransferLeaderRequest) GetShard() uint64 {
@@ -3197,7 +3394,7 @@ type TransferLeaderResponse struct {
 
 func (x *TransferLeaderResponse) Reset() {
 	*x = TransferLeaderResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[47]
+	mi := &file_api_kiloraft_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3209,7 +3406,7 @@ func (x *TransferLeaderResponse) String() string {
 func (*TransferLeaderResponse) ProtoMessage() {}
 
 func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[47]
+	mi := &file_api_kiloraft_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3222,7 +3419,7 @@ func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{47}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TransferLeaderResponse) GetLeaderNode() uint64 {
@@ -3251,7 +3448,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[48]
+	mi := &file_api_kiloraft_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3263,7 +3460,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[48]
+	mi := &file_api_kiloraft_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3276,7 +3473,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{48}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *JoinRequest) GetAddress() string {
@@ -3305,7 +3502,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[49]
+	mi := &file_api_kiloraft_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3317,7 +3514,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[49]
+	mi := &file_api_kiloraft_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3330,7 +3527,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{49}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *JoinResponse) GetClusterId() []byte {
@@ -3372,7 +3569,7 @@ type NodeReportRequest struct {
 
 func (x *NodeReportRequest) Reset() {
 	*x = NodeReportRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[50]
+	mi := &file_api_kiloraft_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3384,7 +3581,7 @@ func (x *NodeReportRequest) String() string {
 func (*NodeReportRequest) ProtoMessage() {}
 
 func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[50]
+	mi := &file_api_kiloraft_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3397,7 +3594,7 @@ func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportRequest.ProtoReflect.Descriptor instead.
 func (*NodeReportRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{50}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *NodeReportRequest) GetReplicas() bool {
@@ -3433,7 +3630,7 @@ type NodeReportResponse struct {
 
 func (x *NodeReportResponse) Reset() {
 	*x = NodeReportResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[51]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3445,7 +3642,7 @@ func (x *NodeReportResponse) String() string {
 func (*NodeReportResponse) ProtoMessage() {}
 
 func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[51]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3458,7 +3655,7 @@ func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportResponse.ProtoReflect.Descriptor instead.
 func (*NodeReportResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{51}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *NodeReportResponse) GetClusterId() []byte {
@@ -3505,7 +3702,7 @@ type PlacementReport struct {
 
 func (x *PlacementReport) Reset() {
 	*x = PlacementReport{}
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3517,7 +3714,7 @@ func (x *PlacementReport) String() string {
 func (*PlacementReport) ProtoMessage() {}
 
 func (x *PlacementReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3530,7 +3727,7 @@ func (x *PlacementReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementReport.ProtoReflect.Descriptor instead.
 func (*PlacementReport) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PlacementReport) GetTerm() uint64 {
@@ -3598,7 +3795,7 @@ type PlacementNode struct {
 
 func (x *PlacementNode) Reset() {
 	*x = PlacementNode{}
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3610,7 +3807,7 @@ func (x *PlacementNode) String() string {
 func (*PlacementNode) ProtoMessage() {}
 
 func (x *PlacementNode) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3623,7 +3820,7 @@ func (x *PlacementNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementNode.ProtoReflect.Descriptor instead.
 func (*PlacementNode) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PlacementNode) GetId() uint64 {
@@ -3692,7 +3889,7 @@ type PlacementNote struct {
 
 func (x *PlacementNote) Reset() {
 	*x = PlacementNote{}
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3704,7 +3901,7 @@ func (x *PlacementNote) String() string {
 func (*PlacementNote) ProtoMessage() {}
 
 func (x *PlacementNote) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3717,7 +3914,7 @@ func (x *PlacementNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementNote.ProtoReflect.Descriptor instead.
 func (*PlacementNote) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PlacementNote) GetId() uint64 {
@@ -3747,7 +3944,7 @@ type ChangeReplicasRequest struct {
 
 func (x *ChangeReplicasRequest) Reset() {
 	*x = ChangeReplicasRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3759,7 +3956,7 @@ func (x *ChangeReplicasRequest) String() string {
 func (*ChangeReplicasRequest) ProtoMessage() {}
 
 func (x *ChangeReplicasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3772,7 +3969,7 @@ func (x *ChangeReplicasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReplicasRequest.ProtoReflect.Descriptor instead.
 func (*ChangeReplicasRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ChangeReplicasRequest) GetShard() uint64 {
@@ -3806,7 +4003,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3818,7 +4015,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3831,7 +4028,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DrainNodeRequest) GetNode() uint64 {
@@ -3857,7 +4054,7 @@ type DecommissionNodeRequest struct {
 
 func (x *DecommissionNodeRequest) Reset() {
 	*x = DecommissionNodeRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[57]
+	mi := &file_api_kiloraft_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3869,7 +4066,7 @@ func (x *DecommissionNodeRequest) String() string {
 func (*DecommissionNodeRequest) ProtoMessage() {}
 
 func (x *DecommissionNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[57]
+	mi := &file_api_kiloraft_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3882,7 +4079,7 @@ func (x *DecommissionNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionNodeRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionNodeRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{57}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DecommissionNodeRequest) GetNode() uint64 {
@@ -3901,7 +4098,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[58]
+	mi := &file_api_kiloraft_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3913,7 +4110,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[58]
+	mi := &file_api_kiloraft_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3926,7 +4123,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{58}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -3945,7 +4142,7 @@ type OperationResponse struct {
 
 func (x *OperationResponse) Reset() {
 	*x = OperationResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[59]
+	mi := &file_api_kiloraft_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3957,7 +4154,7 @@ func (x *OperationResponse) String() string {
 func (*OperationResponse) ProtoMessage() {}
 
 func (x *OperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[59]
+	mi := &file_api_kiloraft_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3970,7 +4167,7 @@ func (x *OperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResponse.ProtoReflect.Descriptor instead.
 func (*OperationResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{59}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *OperationResponse) GetOperation() *Operation {
@@ -3989,7 +4186,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[60]
+	mi := &file_api_kiloraft_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4001,7 +4198,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[60]
+	mi := &file_api_kiloraft_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4014,7 +4211,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{60}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListOperationsRequest) GetId() uint64 {
@@ -4033,7 +4230,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[61]
+	mi := &file_api_kiloraft_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4045,7 +4242,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[61]
+	mi := &file_api_kiloraft_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4058,7 +4255,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{61}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -4086,7 +4283,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_api_kiloraft_proto_msgTypes[62]
+	mi := &file_api_kiloraft_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4098,7 +4295,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[62]
+	mi := &file_api_kiloraft_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4111,7 +4308,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{62}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -4194,7 +4391,7 @@ type ExplainPlacementRequest struct {
 
 func (x *ExplainPlacementRequest) Reset() {
 	*x = ExplainPlacementRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[63]
+	mi := &file_api_kiloraft_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4206,7 +4403,7 @@ func (x *ExplainPlacementRequest) String() string {
 func (*ExplainPlacementRequest) ProtoMessage() {}
 
 func (x *ExplainPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[63]
+	mi := &file_api_kiloraft_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4219,7 +4416,7 @@ func (x *ExplainPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPlacementRequest.ProtoReflect.Descriptor instead.
 func (*ExplainPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{63}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ExplainPlacementRequest) GetShard() uint64 {
@@ -4245,7 +4442,7 @@ type ExplainPlacementResponse struct {
 
 func (x *ExplainPlacementResponse) Reset() {
 	*x = ExplainPlacementResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[64]
+	mi := &file_api_kiloraft_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4257,7 +4454,7 @@ func (x *ExplainPlacementResponse) String() string {
 func (*ExplainPlacementResponse) ProtoMessage() {}
 
 func (x *ExplainPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[64]
+	mi := &file_api_kiloraft_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4270,7 +4467,7 @@ func (x *ExplainPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPlacementResponse.ProtoReflect.Descriptor instead.
 func (*ExplainPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{64}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ExplainPlacementResponse) GetLines() []string {
@@ -4290,7 +4487,7 @@ type ChangeMembershipRequest struct {
 
 func (x *ChangeMembershipRequest) Reset() {
 	*x = ChangeMembershipRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[65]
+	mi := &file_api_kiloraft_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4302,7 +4499,7 @@ func (x *ChangeMembershipRequest) String() string {
 func (*ChangeMembershipRequest) ProtoMessage() {}
 
 func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[65]
+	mi := &file_api_kiloraft_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4315,7 +4512,7 @@ func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipRequest.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{65}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ChangeMembershipRequest) GetShard() uint64 {
@@ -4341,7 +4538,7 @@ type ChangeMembershipResponse struct {
 
 func (x *ChangeMembershipResponse) Reset() {
 	*x = ChangeMembershipResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[66]
+	mi := &file_api_kiloraft_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4550,7 @@ func (x *ChangeMembershipResponse) String() string {
 func (*ChangeMembershipResponse) ProtoMessage() {}
 
 func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[66]
+	mi := &file_api_kiloraft_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4563,7 @@ func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipResponse.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{66}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ChangeMembershipResponse) GetDescriptor_() *Descriptor {
@@ -4386,7 +4583,7 @@ type TransferShardRequest struct {
 
 func (x *TransferShardRequest) Reset() {
 	*x = TransferShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[67]
+	mi := &file_api_kiloraft_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4398,7 +4595,7 @@ func (x *TransferShardRequest) String() string {
 func (*TransferShardRequest) ProtoMessage() {}
 
 func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[67]
+	mi := &file_api_kiloraft_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4411,7 +4608,7 @@ func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardRequest.ProtoReflect.Descriptor instead.
 func (*TransferShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{67}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *TransferShardRequest) GetShard() uint64 {
@@ -4436,7 +4633,7 @@ type TransferShardResponse struct {
 
 func (x *TransferShardResponse) Reset() {
 	*x = TransferShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[68]
+	mi := &file_api_kiloraft_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4448,7 +4645,7 @@ func (x *TransferShardResponse) String() string {
 func (*TransferShardResponse) ProtoMessage() {}
 
 func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[68]
+	mi := &file_api_kiloraft_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4461,7 +4658,7 @@ func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardResponse.ProtoReflect.Descriptor instead.
 func (*TransferShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{68}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{71}
 }
 
 // ErrorDetail is attached to every status that carries one of Kiloraft's own
@@ -4475,7 +4672,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_api_kiloraft_proto_msgTypes[69]
+	mi := &file_api_kiloraft_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4487,7 +4684,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[69]
+	mi := &file_api_kiloraft_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4500,7 +4697,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{69}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ErrorDetail) GetError() []byte {
@@ -4693,7 +4890,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x04keys\x18\x04 \x01(\x04R\x04keys\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x124\n" +
-	"\breplicas\x18\a \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\"\xeb\x03\n" +
+	"\breplicas\x18\a \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\"\x9c\x04\n" +
 	"\vReplicaInfo\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x12\n" +
@@ -4715,7 +4912,17 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x05bytes\x18\x0e \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\brevision\x18\x0f \x01(\x04R\brevision\x12\x18\n" +
 	"\astopped\x18\x10 \x01(\tR\astopped\x127\n" +
-	"\bprogress\x18\x11 \x03(\v2\x1b.kiloraft.v1.MemberProgressR\bprogress\"t\n" +
+	"\bprogress\x18\x11 \x03(\v2\x1b.kiloraft.v1.MemberProgressR\bprogress\x12/\n" +
+	"\x05check\x18\x12 \x01(\v2\x19.kiloraft.v1.ReplicaCheckR\x05check\"\xdd\x01\n" +
+	"\fReplicaCheck\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\x12%\n" +
+	"\x0eleaders_digest\x18\x05 \x01(\fR\rleadersDigest\x12\x1a\n" +
+	"\bversions\x18\x06 \x01(\x04R\bversions\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x18\n" +
+	"\adiffers\x18\b \x01(\bR\adiffers\"t\n" +
 	"\x0eMemberProgress\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12\x16\n" +
@@ -4738,7 +4945,11 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"D\n" +
 	"\x12SetSettingResponse\x12.\n" +
-	"\asetting\x18\x01 \x01(\v2\x14.kiloraft.v1.SettingR\asetting\"%\n" +
+	"\asetting\x18\x01 \x01(\v2\x14.kiloraft.v1.SettingR\asetting\")\n" +
+	"\x11CheckShardRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\"*\n" +
+	"\x12CheckShardResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"%\n" +
 	"\x11InspectKeyRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\"\x90\x02\n" +
 	"\x12InspectKeyResponse\x12\x12\n" +
@@ -4878,7 +5089,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\n" +
 	"InspectKey\x12\x1e.kiloraft.v1.InspectKeyRequest\x1a\x1f.kiloraft.v1.InspectKeyResponse\x12Y\n" +
 	"\x0eListOperations\x12\".kiloraft.v1.ListOperationsRequest\x1a#.kiloraft.v1.ListOperationsResponse\x12_\n" +
-	"\x10ExplainPlacement\x12$.kiloraft.v1.ExplainPlacementRequest\x1a%.kiloraft.v1.ExplainPlacementResponse2\x85\x04\n" +
+	"\x10ExplainPlacement\x12$.kiloraft.v1.ExplainPlacementRequest\x1a%.kiloraft.v1.ExplainPlacementResponse2\xd4\x04\n" +
 	"\x05Admin\x12Y\n" +
 	"\x0eTransferLeader\x12\".kiloraft.v1.TransferLeaderRequest\x1a#.kiloraft.v1.TransferLeaderResponse\x12M\n" +
 	"\n" +
@@ -4886,7 +5097,9 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x0eChangeReplicas\x12\".kiloraft.v1.ChangeReplicasRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12J\n" +
 	"\tDrainNode\x12\x1d.kiloraft.v1.DrainNodeRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12X\n" +
 	"\x10DecommissionNode\x12$.kiloraft.v1.DecommissionNodeRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12V\n" +
-	"\x0fCancelOperation\x12#.kiloraft.v1.CancelOperationRequest\x1a\x1e.kiloraft.v1.OperationResponse2\xcb\x02\n" +
+	"\x0fCancelOperation\x12#.kiloraft.v1.CancelOperationRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12M\n" +
+	"\n" +
+	"CheckShard\x12\x1e.kiloraft.v1.CheckShardRequest\x1a\x1f.kiloraft.v1.CheckShardResponse2\xcb\x02\n" +
 	"\x04Peer\x12;\n" +
 	"\x04Join\x12\x18.kiloraft.v1.JoinRequest\x1a\x19.kiloraft.v1.JoinResponse\x12M\n" +
 	"\n" +
@@ -4906,7 +5119,7 @@ func file_api_kiloraft_proto_rawDescGZIP() []byte {
 	return file_api_kiloraft_proto_rawDescData
 }
 
-var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_api_kiloraft_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: kiloraft.v1.GetRequest
 	(*GetResponse)(nil),              // 1: kiloraft.v1.GetResponse
@@ -4945,40 +5158,43 @@ var file_api_kiloraft_proto_goTypes = []any{
 	(*ListShardsResponse)(nil),       // 34: kiloraft.v1.ListShardsResponse
 	(*ShardInfo)(nil),                // 35: kiloraft.v1.ShardInfo
 	(*ReplicaInfo)(nil),              // 36: kiloraft.v1.ReplicaInfo
-	(*MemberProgress)(nil),           // 37: kiloraft.v1.MemberProgress
-	(*ListSettingsRequest)(nil),      // 38: kiloraft.v1.ListSettingsRequest
-	(*ListSettingsResponse)(nil),     // 39: kiloraft.v1.ListSettingsResponse
-	(*Setting)(nil),                  // 40: kiloraft.v1.Setting
-	(*SetSettingRequest)(nil),        // 41: kiloraft.v1.SetSettingRequest
-	(*SetSettingResponse)(nil),       // 42: kiloraft.v1.SetSettingResponse
-	(*InspectKeyRequest)(nil),        // 43: kiloraft.v1.InspectKeyRequest
-	(*InspectKeyResponse)(nil),       // 44: kiloraft.v1.InspectKeyResponse
-	(*KeyVersion)(nil),               // 45: kiloraft.v1.KeyVersion
-	(*TransferLeaderRequest)(nil),    // 46: kiloraft.v1.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),   // 47: kiloraft.v1.TransferLeaderResponse
-	(*JoinRequest)(nil),              // 48: kiloraft.v1.JoinRequest
-	(*JoinResponse)(nil),             // 49: kiloraft.v1.JoinResponse
-	(*NodeReportRequest)(nil),        // 50: kiloraft.v1.NodeReportRequest
-	(*NodeReportResponse)(nil),       // 51: kiloraft.v1.NodeReportResponse
-	(*PlacementReport)(nil),          // 52: kiloraft.v1.PlacementReport
-	(*PlacementNode)(nil),            // 53: kiloraft.v1.PlacementNode
-	(*PlacementNote)(nil),            // 54: kiloraft.v1.PlacementNote
-	(*ChangeReplicasRequest)(nil),    // 55: kiloraft.v1.ChangeReplicasRequest
-	(*DrainNodeRequest)(nil),         // 56: kiloraft.v1.DrainNodeRequest
-	(*DecommissionNodeRequest)(nil),  // 57: kiloraft.v1.DecommissionNodeRequest
-	(*CancelOperationRequest)(nil),   // 58: kiloraft.v1.CancelOperationRequest
-	(*OperationResponse)(nil),        // 59: kiloraft.v1.OperationResponse
-	(*ListOperationsRequest)(nil),    // 60: kiloraft.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),   // 61: kiloraft.v1.ListOperationsResponse
-	(*Operation)(nil),                // 62: kiloraft.v1.Operation
-	(*ExplainPlacementRequest)(nil),  // 63: kiloraft.v1.ExplainPlacementRequest
-	(*ExplainPlacementResponse)(nil), // 64: kiloraft.v1.ExplainPlacementResponse
-	(*ChangeMembershipRequest)(nil),  // 65: kiloraft.v1.ChangeMembershipRequest
-	(*ChangeMembershipResponse)(nil), // 66: kiloraft.v1.ChangeMembershipResponse
-	(*TransferShardRequest)(nil),     // 67: kiloraft.v1.TransferShardRequest
-	(*TransferShardResponse)(nil),    // 68: kiloraft.v1.TransferShardResponse
-	(*ErrorDetail)(nil),              // 69: kiloraft.v1.ErrorDetail
-	nil,                              // 70: kiloraft.v1.NodeInfo.CountersEntry
+	(*ReplicaCheck)(nil),             // 37: kiloraft.v1.ReplicaCheck
+	(*MemberProgress)(nil),           // 38: kiloraft.v1.MemberProgress
+	(*ListSettingsRequest)(nil),      // 39: kiloraft.v1.ListSettingsRequest
+	(*ListSettingsResponse)(nil),     // 40: kiloraft.v1.ListSettingsResponse
+	(*Setting)(nil),                  // 41: kiloraft.v1.Setting
+	(*SetSettingRequest)(nil),        // 42: kiloraft.v1.SetSettingRequest
+	(*SetSettingResponse)(nil),       // 43: kiloraft.v1.SetSettingResponse
+	(*CheckShardRequest)(nil),        // 44: kiloraft.v1.CheckShardRequest
+	(*CheckShardResponse)(nil),       // 45: kiloraft.v1.CheckShardResponse
+	(*InspectKeyRequest)(nil),        // 46: kiloraft.v1.InspectKeyRequest
+	(*InspectKeyResponse)(nil),       // 47: kiloraft.v1.InspectKeyResponse
+	(*KeyVersion)(nil),               // 48: kiloraft.v1.KeyVersion
+	(*TransferLeaderRequest)(nil),    // 49: kiloraft.v1.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),   // 50: kiloraft.v1.TransferLeaderResponse
+	(*JoinRequest)(nil),              // 51: kiloraft.v1.JoinRequest
+	(*JoinResponse)(nil),             // 52: kiloraft.v1.JoinResponse
+	(*NodeReportRequest)(nil),        // 53: kiloraft.v1.NodeReportRequest
+	(*NodeReportResponse)(nil),       // 54: kiloraft.v1.NodeReportResponse
+	(*PlacementReport)(nil),          // 55: kiloraft.v1.PlacementReport
+	(*PlacementNode)(nil),            // 56: kiloraft.v1.PlacementNode
+	(*PlacementNote)(nil),            // 57: kiloraft.v1.PlacementNote
+	(*ChangeReplicasRequest)(nil),    // 58: kiloraft.v1.ChangeReplicasRequest
+	(*DrainNodeRequest)(nil),         // 59: kiloraft.v1.DrainNodeRequest
+	(*DecommissionNodeRequest)(nil),  // 60: kiloraft.v1.DecommissionNodeRequest
+	(*CancelOperationRequest)(nil),   // 61: kiloraft.v1.CancelOperationRequest
+	(*OperationResponse)(nil),        // 62: kiloraft.v1.OperationResponse
+	(*ListOperationsRequest)(nil),    // 63: kiloraft.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),   // 64: kiloraft.v1.ListOperationsResponse
+	(*Operation)(nil),                // 65: kiloraft.v1.Operation
+	(*ExplainPlacementRequest)(nil),  // 66: kiloraft.v1.ExplainPlacementRequest
+	(*ExplainPlacementResponse)(nil), // 67: kiloraft.v1.ExplainPlacementResponse
+	(*ChangeMembershipRequest)(nil),  // 68: kiloraft.v1.ChangeMembershipRequest
+	(*ChangeMembershipResponse)(nil), // 69: kiloraft.v1.ChangeMembershipResponse
+	(*TransferShardRequest)(nil),     // 70: kiloraft.v1.TransferShardRequest
+	(*TransferShardResponse)(nil),    // 71: kiloraft.v1.TransferShardResponse
+	(*ErrorDetail)(nil),              // 72: kiloraft.v1.ErrorDetail
+	nil,                              // 73: kiloraft.v1.NodeInfo.CountersEntry
 }
 var file_api_kiloraft_proto_depIdxs = []int32{
 	16, // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
@@ -4997,85 +5213,88 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	27, // 13: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
 	32, // 14: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
 	32, // 15: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
-	70, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
+	73, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
 	35, // 17: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
 	26, // 18: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
 	36, // 19: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
 	26, // 20: kiloraft.v1.ReplicaInfo.descriptor:type_name -> kiloraft.v1.Descriptor
-	37, // 21: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
-	40, // 22: kiloraft.v1.ListSettingsResponse.settings:type_name -> kiloraft.v1.Setting
-	40, // 23: kiloraft.v1.SetSettingResponse.setting:type_name -> kiloraft.v1.Setting
-	45, // 24: kiloraft.v1.InspectKeyResponse.versions:type_name -> kiloraft.v1.KeyVersion
-	26, // 25: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
-	24, // 26: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
-	32, // 27: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
-	36, // 28: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
-	52, // 29: kiloraft.v1.NodeReportResponse.placement:type_name -> kiloraft.v1.PlacementReport
-	53, // 30: kiloraft.v1.PlacementReport.nodes:type_name -> kiloraft.v1.PlacementNode
-	54, // 31: kiloraft.v1.PlacementReport.shards:type_name -> kiloraft.v1.PlacementNote
-	54, // 32: kiloraft.v1.PlacementReport.operations:type_name -> kiloraft.v1.PlacementNote
-	62, // 33: kiloraft.v1.OperationResponse.operation:type_name -> kiloraft.v1.Operation
-	62, // 34: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
-	26, // 35: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
-	0,  // 36: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
-	2,  // 37: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
-	4,  // 38: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
-	6,  // 39: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
-	8,  // 40: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
-	10, // 41: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
-	14, // 42: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
-	17, // 43: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
-	19, // 44: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
-	22, // 45: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
-	28, // 46: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
-	30, // 47: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
-	33, // 48: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
-	38, // 49: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
-	43, // 50: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
-	60, // 51: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
-	63, // 52: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
-	46, // 53: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
-	41, // 54: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
-	55, // 55: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
-	56, // 56: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
-	57, // 57: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
-	58, // 58: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
-	48, // 59: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
-	50, // 60: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
-	65, // 61: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
-	67, // 62: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
-	1,  // 63: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
-	3,  // 64: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
-	5,  // 65: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
-	7,  // 66: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
-	9,  // 67: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
-	13, // 68: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
-	15, // 69: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
-	18, // 70: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
-	20, // 71: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
-	23, // 72: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
-	29, // 73: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
-	31, // 74: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
-	34, // 75: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
-	39, // 76: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
-	44, // 77: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
-	61, // 78: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
-	64, // 79: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
-	47, // 80: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
-	42, // 81: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
-	59, // 82: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
-	59, // 83: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
-	59, // 84: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
-	59, // 85: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
-	49, // 86: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
-	51, // 87: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
-	66, // 88: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
-	68, // 89: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
-	63, // [63:90] is the sub-list for method output_type
-	36, // [36:63] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	38, // 21: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
+	37, // 22: kiloraft.v1.ReplicaInfo.check:type_name -> kiloraft.v1.ReplicaCheck
+	41, // 23: kiloraft.v1.ListSettingsResponse.settings:type_name -> kiloraft.v1.Setting
+	41, // 24: kiloraft.v1.SetSettingResponse.setting:type_name -> kiloraft.v1.Setting
+	48, // 25: kiloraft.v1.InspectKeyResponse.versions:type_name -> kiloraft.v1.KeyVersion
+	26, // 26: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
+	24, // 27: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
+	32, // 28: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
+	36, // 29: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
+	55, // 30: kiloraft.v1.NodeReportResponse.placement:type_name -> kiloraft.v1.PlacementReport
+	56, // 31: kiloraft.v1.PlacementReport.nodes:type_name -> kiloraft.v1.PlacementNode
+	57, // 32: kiloraft.v1.PlacementReport.shards:type_name -> kiloraft.v1.PlacementNote
+	57, // 33: kiloraft.v1.PlacementReport.operations:type_name -> kiloraft.v1.PlacementNote
+	65, // 34: kiloraft.v1.OperationResponse.operation:type_name -> kiloraft.v1.Operation
+	65, // 35: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
+	26, // 36: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
+	0,  // 37: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
+	2,  // 38: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
+	4,  // 39: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
+	6,  // 40: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
+	8,  // 41: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
+	10, // 42: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
+	14, // 43: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
+	17, // 44: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
+	19, // 45: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
+	22, // 46: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
+	28, // 47: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
+	30, // 48: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
+	33, // 49: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
+	39, // 50: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
+	46, // 51: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
+	63, // 52: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
+	66, // 53: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
+	49, // 54: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
+	42, // 55: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
+	58, // 56: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
+	59, // 57: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
+	60, // 58: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
+	61, // 59: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
+	44, // 60: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
+	51, // 61: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
+	53, // 62: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
+	68, // 63: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
+	70, // 64: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
+	1,  // 65: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
+	3,  // 66: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
+	5,  // 67: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
+	7,  // 68: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
+	9,  // 69: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
+	13, // 70: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
+	15, // 71: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
+	18, // 72: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
+	20, // 73: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
+	23, // 74: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
+	29, // 75: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
+	31, // 76: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
+	34, // 77: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
+	40, // 78: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
+	47, // 79: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
+	64, // 80: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
+	67, // 81: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
+	50, // 82: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
+	43, // 83: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
+	62, // 84: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
+	62, // 85: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
+	62, // 86: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
+	62, // 87: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
+	45, // 88: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
+	52, // 89: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
+	54, // 90: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
+	69, // 91: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
+	71, // 92: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
+	65, // [65:93] is the sub-list for method output_type
+	37, // [37:65] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_api_kiloraft_proto_init() }
@@ -5106,7 +5325,7 @@ func file_api_kiloraft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kiloraft_proto_rawDesc), len(file_api_kiloraft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   71,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -843,6 +843,7 @@ const (
 	Admin_DrainNode_FullMethodName        = "/kiloraft.v1.Admin/DrainNode"
 	Admin_DecommissionNode_FullMethodName = "/kiloraft.v1.Admin/DecommissionNode"
 	Admin_CancelOperation_FullMethodName  = "/kiloraft.v1.Admin/CancelOperation"
+	Admin_CheckShard_FullMethodName       = "/kiloraft.v1.Admin/CheckShard"
 )
 
 // AdminClient is the client API for Admin service.
@@ -867,6 +868,9 @@ type AdminClient interface {
 	// CancelOperation ends an operation that is under way. What is half done is
 	// finished or undone by placement.
 	CancelOperation(ctx context.Context, in *CancelOperationRequest, opts ...grpc.CallOption) (*OperationResponse, error)
+	// CheckShard has the replicas of a shard compare their content. The node that is asked
+	// must lead it. How each replica fares shows in ListShards.
+	CheckShard(ctx context.Context, in *CheckShardRequest, opts ...grpc.CallOption) (*CheckShardResponse, error)
 }
 
 type adminClient struct {
@@ -937,6 +941,16 @@ func (c *adminClient) CancelOperation(ctx context.Context, in *CancelOperationRe
 	return out, nil
 }
 
+func (c *adminClient) CheckShard(ctx context.Context, in *CheckShardRequest, opts ...grpc.CallOption) (*CheckShardResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckShardResponse)
+	err := c.cc.Invoke(ctx, Admin_CheckShard_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -959,6 +973,9 @@ type AdminServer interface {
 	// CancelOperation ends an operation that is under way. What is half done is
 	// finished or undone by placement.
 	CancelOperation(context.Context, *CancelOperationRequest) (*OperationResponse, error)
+	// CheckShard has the replicas of a shard compare their content. The node that is asked
+	// must lead it. How each replica fares shows in ListShards.
+	CheckShard(context.Context, *CheckShardRequest) (*CheckShardResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -986,6 +1003,9 @@ func (UnimplementedAdminServer) DecommissionNode(context.Context, *DecommissionN
 }
 func (UnimplementedAdminServer) CancelOperation(context.Context, *CancelOperationRequest) (*OperationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelOperation not implemented")
+}
+func (UnimplementedAdminServer) CheckShard(context.Context, *CheckShardRequest) (*CheckShardResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckShard not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -1116,6 +1136,24 @@ func _Admin_CancelOperation_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_CheckShard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckShardRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).CheckShard(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_CheckShard_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).CheckShard(ctx, req.(*CheckShardRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1146,6 +1184,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelOperation",
 			Handler:    _Admin_CancelOperation_Handler,
+		},
+		{
+			MethodName: "CheckShard",
+			Handler:    _Admin_CheckShard_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -160,6 +160,12 @@ func explaining(shard, node uint64) func(context.Context, grpc.ClientConnInterfa
 	}
 }
 
+func (c *cluster) checkShard(ctx context.Context, id uint64) (*kiloraftpb.CheckShardResponse, error) {
+	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.CheckShardResponse, error) {
+		return kiloraftpb.NewAdminClient(conn).CheckShard(ctx, &kiloraftpb.CheckShardRequest{Shard: id})
+	})
+}
+
 // onCluster runs a command's question within --timeout.
 func (a *app) onCluster(ctx context.Context, do func(context.Context, *cluster) error) error {
 	c, err := a.dialCluster()

@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) debugCommand() *cobra.Command {
-	return group("debug", "Look inside", a.debugKeyCommand())
+	return group("debug", "Look inside", a.debugKeyCommand(), a.debugRecoverCommand(), a.debugCheckCommand())
 }
 
 // keyRecord is what all replicas have of a key, as JSON.

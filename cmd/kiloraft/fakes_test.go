@@ -100,6 +100,7 @@ type fakeCluster struct {
 	cancel     func(*kiloraftpb.CancelOperationRequest) (*kiloraftpb.OperationResponse, error)
 	operations func(*kiloraftpb.ListOperationsRequest) (*kiloraftpb.ListOperationsResponse, error)
 	explain    func(*kiloraftpb.ExplainPlacementRequest) (*kiloraftpb.ExplainPlacementResponse, error)
+	checkShard func(*kiloraftpb.CheckShardRequest) (*kiloraftpb.CheckShardResponse, error)
 }
 
 func (f *fakeCluster) ChangeReplicas(_ context.Context, q *kiloraftpb.ChangeReplicasRequest) (*kiloraftpb.OperationResponse, error) {
@@ -129,6 +130,11 @@ func (f *fakeCluster) ListOperations(_ context.Context, q *kiloraftpb.ListOperat
 
 func (f *fakeCluster) ExplainPlacement(_ context.Context, q *kiloraftpb.ExplainPlacementRequest) (*kiloraftpb.ExplainPlacementResponse, error) {
 	r, err := f.explain(q)
+	return r, api.Status(err)
+}
+
+func (f *fakeCluster) CheckShard(_ context.Context, q *kiloraftpb.CheckShardRequest) (*kiloraftpb.CheckShardResponse, error) {
+	r, err := f.checkShard(q)
 	return r, api.Status(err)
 }
 

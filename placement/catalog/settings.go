@@ -25,6 +25,8 @@ const (
 	PlacementPaused = "placement.paused"
 	// PlacementRebalance: replicas move to even out how many each node has.
 	PlacementRebalance = "placement.rebalance"
+	// ShardCheckInterval is how often the replicas of each shard compare their content.
+	ShardCheckInterval = "shard.check_interval"
 	// SnapshotRate is how many bytes of large snapshots a node sends per second.
 	SnapshotRate = "snapshot.rate"
 )
@@ -61,6 +63,8 @@ var settings = []Setting{
 		Doc: "placement does only what it is asked for"},
 	{Name: PlacementRebalance, Kind: SettingBoolean, Default: 1, Min: 0, Max: 1,
 		Doc: "replicas move so that nodes have equally many"},
+	{Name: ShardCheckInterval, Kind: SettingDuration, Default: int64(time.Hour), Min: 0, Max: int64(30 * day),
+		Doc: "how often the replicas of each shard compare their content; 0s is never"},
 	{Name: SnapshotRate, Kind: SettingBytes, Default: 64 << 20, Min: 1 << 20, Max: 1 << 40,
 		Doc: "bytes per second that a node sends of snapshots; small ones are not held back"},
 }

@@ -67,6 +67,7 @@ func TestSettingValues(t *testing.T) {
 		{KVRetention, "24h", 86400e9, "1d"},
 		{KVRetention, "1d12h", 36 * 3600e9, "36h"},
 		{KVRetention, "30d", 30 * 86400e9, "30d"},
+		{ShardCheckInterval, "0s", 0, "0s"},
 		{SnapshotRate, "1048576", 1 << 20, "1MiB"},
 		{SnapshotRate, "64MiB", 64 << 20, "64MiB"},
 		{SnapshotRate, "1536KiB", 1536 << 10, "1536KiB"},
@@ -97,7 +98,7 @@ func TestSettingValues(t *testing.T) {
 		{KVDropRate, "1e3", "a whole number"}, {KVDropRate, "1.5", "a whole number"}, {KVDropRate, "10s", "a whole number"}, {KVDropRate, "99999999999999999999", "a whole number"},
 		{KVDropRate, strings.Repeat("9", 1000), "…"},
 		{PlacementPaused, "1", `placement.paused cannot be "1": it is false or true`}, {PlacementPaused, "", "false or true"},
-		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention, placement.dead_after, placement.paused, placement.rebalance, snapshot.rate`}, {"", "1", "there are kv.drop_rate"},
+		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention, placement.dead_after, placement.paused, placement.rebalance, shard.check_interval, snapshot.rate`}, {"", "1", "there are kv.drop_rate"},
 	} {
 		h := newHouse(t)
 		var invalid *shard.InvalidError

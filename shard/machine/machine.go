@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/raftgroup"
@@ -41,6 +42,7 @@ type Machine struct {
 	before before
 
 	staged staged
+	checks []Check // of this turn
 }
 
 // before is the part of the replicated state that operations change.
@@ -60,6 +62,7 @@ func New(state *storage.ReplicaState, view func() Reader) *Machine {
 // Reset replaces the state by the one of an installed snapshot.
 func (m *Machine) Reset(state *storage.ReplicaState) {
 	m.staged.drop()
+	m.checks = nil
 	m.initialized = state != nil
 	m.state = storage.ReplicaState{}
 	if state != nil {
@@ -104,6 +107,7 @@ func (m *Machine) rollBack() {
 	m.state.LastRevision, m.state.Floor = m.before.lastRevision, m.before.floor
 	m.state.Versions, m.state.Bytes = m.before.versions, m.before.bytes
 	m.staged.rollBack()
+	m.checks = slices.DeleteFunc(m.checks, func(c Check) bool { return c.At == m.at })
 }
 
 func (m *Machine) apply(b *storage.Batch, op []byte) (raftgroup.Result, error) {
@@ -112,15 +116,16 @@ func (m *Machine) apply(b *storage.Batch, op []byte) (raftgroup.Result, error) {
 	if err := DecodeOperation(op, &h, &c); err != nil {
 		return raftgroup.Result{}, err
 	}
-	raises := c.Kind == shard.KindRaise || c.Kind == shard.KindFloor
-	if !c.Kind.Write() || !raises && len(c.Anchor()) == 0 {
+	if !c.Kind.Write() || !c.Kind.Upkeep() && len(c.Anchor()) == 0 {
 		return raftgroup.Result{}, fmt.Errorf("%w: a command of kind %d in the log", shard.ErrMalformed, c.Kind)
 	}
 	if err := m.refuse(&h, &c); err != nil {
 		return raftgroup.Result{Err: err}, nil
 	}
 	switch {
-	case raises:
+	case c.Kind == shard.KindDigest || c.Kind == shard.KindVerify:
+		return m.check(&c), nil
+	case c.Kind.Upkeep():
 		m.raise(&h, &c)
 		return raftgroup.Result{}, nil
 	case c.System():
@@ -144,6 +149,9 @@ func (m *Machine) refuse(h *Header, c *shard.Command) error {
 	// key that another shard serves by now.
 	if h.Version != d.Epoch.Version || !within {
 		return &shard.WrongShardError{Shard: d.ID, Descriptors: []shard.Descriptor{*d}}
+	}
+	if c.Kind == shard.KindDigest || c.Kind == shard.KindVerify {
+		return nil
 	}
 	if d.Span.Start[0] == shard.SystemKeyspace {
 		return refuseUnversioned(h, c)

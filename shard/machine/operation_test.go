@@ -37,6 +37,8 @@ func TestGoldenOperations(t *testing.T) {
 		{"delete-range", Header{300, 2}, shard.Command{Kind: shard.KindDeleteRange, Op: op, Limit: 1000, Start: []byte("\x02a"), End: []byte("\x02b")}},
 		{"raise to revision 300", Header{300, 2}, shard.Command{Kind: shard.KindRaise, Op: op}},
 		{"floor at revision 200", Header{0, 2}, shard.Command{Kind: shard.KindFloor, Op: op, Revision: 200}},
+		{"digest", Header{0, 2}, shard.Command{Kind: shard.KindDigest, Op: op}},
+		{"verify", Header{0, 2}, shard.Command{Kind: shard.KindVerify, Op: op, Digested: 40, Applied: 41, Value: []byte("digest")}},
 	} {
 		b := operation(s.h.Revision, s.h.Version, s.c)
 		fmt.Fprintf(&text, "%s\n  %s\n", s.name, hex.EncodeToString(b))
@@ -69,6 +71,7 @@ func seeds() []shard.Command {
 		put("k", "v"), remove("k"), again(put("k", "one"), 4), again(remove("k"), 4), deleteRange("b", "y", 3), again(deleteRange("c", "l", 1), 4),
 		batch("k=one k@5 -l +k", "k=two -l ?m", "?k l=3"), again(batch("-k", "k=two", "k=one"), 4), batch("", "?k", ""),
 		{Kind: shard.KindRaise}, {Kind: shard.KindFloor, Revision: 5},
+		{Kind: shard.KindDigest}, {Kind: shard.KindVerify, Digested: 3, Applied: 3, Value: []byte("digest")},
 	}
 }
 

@@ -53,6 +53,8 @@ type Config struct {
 	// Retention and DropRate are those of the start; see SetRetention, SetDropRate.
 	Retention time.Duration // default 10 minutes
 	DropRate  int64         // versions per second; default 50,000; below 0: none
+	// CheckInterval is how often each shard is checked; see SetCheckInterval. 0: not at all.
+	CheckInterval time.Duration
 }
 
 func (c *Config) setDefaults() {

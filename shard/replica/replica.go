@@ -53,6 +53,7 @@ type Replica struct {
 
 	history history
 	sweep   sweepState
+	check   checkState
 
 	// membership tells that a change is on its way through the log.
 	membership atomic.Bool

@@ -19,7 +19,9 @@ type Stats struct {
 	FloorsProposed              uint64
 	Sweeps                      uint64 // of a whole replica that were finished
 	VersionsDropped             uint64
-	Errors                      ErrorStats
+	// Digests computed for checks, and comparisons with a leader's by how they ended.
+	Digests, ChecksSame, ChecksDiffer uint64
+	Errors                            ErrorStats
 
 	// What is outstanding now.
 	Reads, ReadBytes, Writes, WriteBytes int64
@@ -34,6 +36,7 @@ type counters struct {
 	puts, deletes, systemWrites, gets, scans, redraws, readRetries atomic.Uint64
 	batches, rangeDeletes                                          atomic.Uint64
 	raises, floorsProposed, sweeps, versionsDropped                atomic.Uint64
+	digests, checksSame, checksDiffer                              atomic.Uint64
 	errors                                                         [kinds]atomic.Uint64
 }
 
@@ -113,6 +116,7 @@ func (s *Store) Stats() Stats {
 		Batches: c.batches.Load(), RangeDeletes: c.rangeDeletes.Load(),
 		Gets: c.gets.Load(), Scans: c.scans.Load(), Redraws: c.redraws.Load(), ReadRetries: c.readRetries.Load(),
 		Raises: c.raises.Load(), FloorsProposed: c.floorsProposed.Load(), Sweeps: c.sweeps.Load(), VersionsDropped: c.versionsDropped.Load(),
+		Digests: c.digests.Load(), ChecksSame: c.checksSame.Load(), ChecksDiffer: c.checksDiffer.Load(),
 		Errors: ErrorStats{
 			Invalid: failed(kindInvalid), NotLeader: failed(kindNotLeader), WrongShard: failed(kindWrongShard),
 			Busy: failed(kindBusy), Dropped: failed(kindDropped), Undetermined: failed(kindUndetermined),

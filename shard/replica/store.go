@@ -27,6 +27,7 @@ type Store struct {
 	openView func() view
 
 	upkeep upkeep
+	checks checker
 }
 
 // NewStore makes an empty store; replicas come through NewMachine.
@@ -39,13 +40,18 @@ func NewStore(cfg Config) *Store {
 	s.writePool.New = newWrite
 	s.reads.init(s)
 	s.openView = func() view { return cfg.Engine.NewView() }
+	s.checks.store = s
+	s.checks.interval.Store(int64(max(cfg.CheckInterval, 0)))
 	s.upkeep.init(s)
 	return s
 }
 
 // Close ends the store's work in the background. Requests are not its concern:
 // their groups end them.
-func (s *Store) Close() { s.upkeep.close() }
+func (s *Store) Close() {
+	s.upkeep.close()
+	s.checks.close()
+}
 
 // NewMachine is the host's Config.NewMachine. A replica that was here under the
 // same shard before is forgotten.

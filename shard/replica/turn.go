@@ -81,6 +81,9 @@ func (t turn) EndApply(b *storage.Batch, at raftgroup.Position) {
 func (t turn) Published() {
 	t.machine.Published()
 	t.publish()
+	if checks := t.machine.TakeChecks(); len(checks) > 0 {
+		t.checked(checks, t.machine.State().Applied)
+	}
 	if t.changing {
 		t.changing = false
 		t.publishDescriptor()

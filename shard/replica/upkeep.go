@@ -97,5 +97,6 @@ func (u *upkeep) tick() {
 	}
 	u.sweep.look()
 	u.store.tellNews()
+	u.store.checks.look()
 	u.arm()
 }
