@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
@@ -25,10 +26,15 @@ type Check struct {
 
 // check notes a check. It has no effect on the state: what comes of it is each
 // replica's own, and a difference is reported, not repaired. The result's Detail is the
-// index of the entry.
+// index of the entry, which names the check. So an entry has one check, at the place of
+// the first command that asks for it: those that follow it, whatever else stands in
+// between, are told of the same.
 func (m *Machine) check(c *shard.Command) raftgroup.Result {
 	k := Check{At: m.at}
 	if c.Kind == shard.KindDigest {
+		if slices.ContainsFunc(m.checks, func(k Check) bool { return k.State != nil && k.At == m.at }) {
+			return raftgroup.Result{Detail: m.at.Index}
+		}
 		state := m.state
 		state.Applied, state.AppliedTerm = 0, 0
 		k.State = &state

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -37,5 +38,28 @@ func TestChecksChangeNothing(t *testing.T) {
 	}
 	if checks := b.m.TakeChecks(); len(checks) != 0 {
 		t.Errorf("a refused one was taken: %+v", checks)
+	}
+}
+
+// An entry names a check, so it has one: two commands that ask for one in the same entry,
+// with a write in between, are told of the same, and one digest is computed.
+func TestAnEntryHasOneCheck(t *testing.T) {
+	b := newBench(t, userState())
+	defer b.close()
+	at := raftgroup.Position{Index: b.m.Applied().Index + 1, Term: 5}
+	batch := b.engine.NewBatch()
+	var indexes []any
+	for _, op := range [][]byte{operation(0, 2, shard.Command{Kind: shard.KindDigest}), versioned(5, 1, put("k", "v")), operation(0, 2, shard.Command{Kind: shard.KindDigest})} {
+		res, err := b.m.Apply(batch, at, op)
+		if err != nil || res.Err != nil {
+			t.Fatal(res, err)
+		}
+		indexes = append(indexes, res.Detail)
+	}
+	if indexes[0] != indexes[2] || indexes[0] != any(at.Index) {
+		t.Errorf("they are told %v", indexes)
+	}
+	if checks := b.m.TakeChecks(); len(checks) != 1 || checks[0].State.LastRevision == 5 {
+		t.Errorf("%+v", checks)
 	}
 }
