@@ -21,6 +21,17 @@ func TestRecoverLostMajority(t *testing.T) {
 		c.must(nil, "kv", "put", recoverKey(i), fmt.Sprintf("value-%d", i))
 	}
 	c.waitEverywhere(keys)
+	// IDs are given in the order in which the nodes join, which is not that of their start.
+	var nodes []struct {
+		ID      uint64
+		Address string
+	}
+	c.must(&nodes, "node", "list")
+	id := map[string]string{}
+	for _, n := range nodes {
+		id[n.Address] = fmt.Sprint(n.ID)
+	}
+	one, two, own := id[c.nodes[0].address], id[c.nodes[1].address], id[c.nodes[2].address]
 	old := filepath.Join(c.dir, "store2.old")
 	for _, p := range c.nodes[:2] {
 		p.kill()
@@ -36,15 +47,15 @@ func TestRecoverLostMajority(t *testing.T) {
 	recoverIt := func(args ...string) output {
 		return c.run(append([]string{"debug", "recover", "--store", store}, args...)...)
 	}
-	expectFailure(t, recoverIt("--lost", "1", "--lost", "2", "--yes"), 1, "in use by another process", "stop the node")
+	expectFailure(t, recoverIt("--lost", one, "--lost", two, "--yes"), 1, "in use by another process", "stop the node")
 	left.signal(syscall.SIGTERM)
 
 	expectFailure(t, recoverIt("--yes"), 2, "--lost")
-	expectFailure(t, recoverIt("--lost", "1", "--yes"), 1, "nothing was done", "majority")
-	expectFailure(t, recoverIt("--lost", "1", "--shard", "2", "--yes"), 1, "nothing was done", "shard 2 may have a majority")
-	expectFailure(t, recoverIt("--lost", "1", "--lost", "2", "--lost", "3", "--yes"), 1, "the node whose store this is")
-	expectFailure(t, recoverIt("--lost", "1", "--lost", "2", "--shard", "99", "--yes"), 1, "no replica of shard 99")
-	expectFailure(t, recoverIt("--lost", "1", "--lost", "2"), 1, "nothing was done: it was not confirmed") // its input is empty
+	expectFailure(t, recoverIt("--lost", one, "--yes"), 1, "nothing was done", "majority")
+	expectFailure(t, recoverIt("--lost", one, "--shard", "2", "--yes"), 1, "nothing was done", "shard 2 may have a majority")
+	expectFailure(t, recoverIt("--lost", one, "--lost", two, "--lost", own, "--yes"), 1, "the node whose store this is")
+	expectFailure(t, recoverIt("--lost", one, "--lost", two, "--shard", "99", "--yes"), 1, "no replica of shard 99")
+	expectFailure(t, recoverIt("--lost", one, "--lost", two), 1, "nothing was done: it was not confirmed") // its input is empty
 	expectFailure(t, c.run("debug", "recover", "--store", filepath.Join(c.dir, "nowhere"), "--lost", "1"), 1, "nowhere")
 	if _, err := os.Stat(filepath.Join(c.dir, "nowhere")); err == nil {
 		t.Error("a store was made")
@@ -59,7 +70,7 @@ func TestRecoverLostMajority(t *testing.T) {
 	}
 	look := func(args ...string) {
 		t.Helper()
-		r := recoverIt(append(args, "--lost", "1", "--lost", "2", "-o", "json")...)
+		r := recoverIt(append(args, "--lost", one, "--lost", two, "-o", "json")...)
 		if err := json.Unmarshal([]byte(r.stdout), &plans); err != nil || r.code != 0 {
 			t.Fatalf("%v: %+v", err, r)
 		}
@@ -75,7 +86,7 @@ func TestRecoverLostMajority(t *testing.T) {
 	if !plans[4].Recovered {
 		t.Error("it was not done")
 	}
-	expectFailure(t, recoverIt("--lost", "1", "--lost", "2", "--yes"), 1, "nothing was done") // its shards have their majority
+	expectFailure(t, recoverIt("--lost", one, "--lost", two, "--yes"), 1, "nothing was done") // its shards have their majority
 
 	left.start()
 	c.nodes = []*process{left}
