@@ -55,7 +55,7 @@ func (l *load) run(id int) {
 	rnd := rand.New(rand.NewPCG(uint64(id), 9))
 	for n := 0; !l.stop.Load(); n++ {
 		// Keys of all shards: their first byte decides.
-		key := fmt.Sprintf("%c%02d/%d", rnd.IntN(256), id, rnd.IntN(20))
+		key := fmt.Sprintf("%c%02d/%d", rnd.IntN(256), id, rnd.IntN(2))
 		if rnd.IntN(2) == 0 {
 			l.put(key, fmt.Sprintf("%d-%d", id, n))
 		} else {

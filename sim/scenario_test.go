@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/shard/machine"
@@ -213,6 +214,8 @@ func staleProposals(s *Stage) {
 // node, one after the other in each shard, while nodes crash. Messages are late, and
 // arrive twice: they find replicas that are gone, and others in their place.
 func movingReplicas(s *Stage) {
+	// Placement would bring replicas back to where one was removed, and by that tell it.
+	s.run.cluster.set(catalog.PlacementRebalance, "false")
 	s.run.cluster.net.faults = NetFaults{DoublePerMille: 50, SlowPerMille: 100, SlowMax: 400 * time.Millisecond}
 	var again func(id shard.ID)
 	again = func(id shard.ID) {
