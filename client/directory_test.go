@@ -106,3 +106,32 @@ func TestTheDirectorysShardMayBeAway(t *testing.T) {
 		t.Errorf("it took %v after the election", d)
 	}
 }
+
+// A shard whose replicas have all moved to nodes that the client did not know them on,
+// away from nodes that are gone since, is found by the directory.
+func TestAShardThatHasLeftAllItsNodesIsFound(t *testing.T) {
+	w := newWorld(t, clienttest.NewCluster(1, 9, 1))
+	w.warm()
+	s := w.shardOf("a")
+	for _, r := range s.Descriptor.Replicas {
+		address := w.cluster.AddressOf(r.Node)
+		w.net.Down[address] = true
+		w.net.Break(address)
+	}
+	w.cluster.Change(func() {
+		d := s.Descriptor.Clone()
+		d.Epoch.ConfVersion += 12
+		for i := range d.Replicas {
+			d.Replicas[i] = shard.Replica{ID: d.NextReplica, Node: shard.NodeID(7 + i), Role: shard.Voter}
+			d.NextReplica++
+		}
+		s.Descriptor = d
+		s.Lead(d.Replicas[0].ID)
+	})
+	w.cluster.Publish()
+	p := w.do(put("a", "v"), 0)
+	p.ok()
+	if p.took > time.Second {
+		t.Errorf("it took %v", p.took)
+	}
+}

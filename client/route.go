@@ -26,8 +26,12 @@ func (c *Core) dispatch(o *op) {
 	}
 	n, replica := c.choose(o, r)
 	if n == nil {
-		// Every replica's node is unknown or does not answer.
+		// Every replica's node is unknown or does not answer. If that lasts the shard
+		// may have left them all, and only the directory knows where it is.
 		c.refresh()
+		if o.rests > 0 && !o.system {
+			c.routes.Remove(r.Descriptor.ID, r.Descriptor.Epoch.Version)
+		}
 		c.restFor(o, routeBackoff)
 		return
 	}
