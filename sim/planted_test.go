@@ -31,10 +31,10 @@ var plantedBugs = []struct {
 	{planted.StaleStreamNotDropped, 4, "took effect twice|otherwise than the first|told that it does nothing", "", "NewStreamOvertakesStalledOne"},
 	{planted.StaleRevisionApplied, 2, "revision", "", "StaleRevisionInTheLog"},
 	{planted.ProposedInALaterTerm, 8, "took effect twice|otherwise than the first|told that it does nothing", "", "LateAttemptInALaterTerm"},
-	{planted.DropWithoutItsShadow, 10, "shows at the floor|came out otherwise than its log says", "", ""},
+	{planted.DropWithoutItsShadow, 10, "shows at the floor|came out otherwise than its log says|differs from its leader's", "", ""},
 	{planted.NoTraceOfNothing, 20, "was told that it does nothing", "is missing|otherwise than the first|none of the", "ReplacedClientsChoose"},
 	{planted.TombstoneNotWritten, 10, "which was removed from", "", "ReplicasMoveUnderLoad"},
-	{planted.RemovedReplicaNotTold, 20, "not settled", "", "ReplicasMoveUnderLoad"},
+	{planted.RemovedReplicaNotTold, 50, "not settled", "", "ReplicasMoveUnderLoad"},
 	{planted.VoterRemovedAtOnce, 10, "a voter is demoted first", "", "ReplicasMoveUnderLoad"},
 }
 
