@@ -119,9 +119,10 @@ func TestServerSurvivesBadInput(t *testing.T) {
 	}
 }
 
-// TestCopiedStoreRefused starts a second process on a copy of a live node's
-// store: it finds its incarnation taken and ends, and the cluster stays whole.
-func TestCopiedStoreRefused(t *testing.T) {
+// TestSameStoreStartedTwiceRefused starts a second process on a live node's store,
+// which is locked, and on a copy of it: that one finds its incarnation taken and
+// ends. The cluster stays whole.
+func TestSameStoreStartedTwiceRefused(t *testing.T) {
 	c := startCluster(t, 3, 2)
 	victim := c.nodes[2]
 	victim.kill()
@@ -131,8 +132,11 @@ func TestCopiedStoreRefused(t *testing.T) {
 	}
 	victim.start()
 	c.waitWhole()
-	o := run(t, "", "start", "--insecure", "--http", "", "--store", copied, "--listen", freePorts(t, 1)[0])
-	expectFailure(t, o, 1, "copy")
+	start := func(store string) output {
+		return run(t, "", "start", "--insecure", "--http", "", "--store", store, "--listen", freePorts(t, 1)[0])
+	}
+	expectFailure(t, start(c.store(3)), 1, "store3", "another process")
+	expectFailure(t, start(copied), 1, "copy")
 	c.waitWhole()
 }
 

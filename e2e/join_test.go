@@ -34,7 +34,7 @@ func TestJoinRefusesBadInput(t *testing.T) {
 		expectFailure(t, start("away", "--join", c.nodes[0].address, "--advertise", free[2]), 2, "--advertise", free[2], "does not lead back")
 		expectFailure(t, start("astray", "--join", c.nodes[0].address, "--advertise", other.nodes[0].address), 2, "--advertise", "another process")
 	})
-	t.Run("with the store of another cluster", func(t *testing.T) {
+	t.Run("StoreFromOtherClusterRefused", func(t *testing.T) {
 		foreign := filepath.Join(c.dir, "foreign")
 		other.nodes[0].kill()
 		if err := os.CopyFS(foreign, os.DirFS(other.store(1))); err != nil {
