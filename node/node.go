@@ -22,7 +22,7 @@ import (
 // readWorkers is how many reads may wait for the disk at once.
 const readWorkers = 2
 
-// Config of a node. All fields but CPUSeconds and HTTPAddress are required.
+// Config of a node. HTTPAddress, Join, CPUSeconds, Raft, RaiseBy and Watch may be left out.
 type Config struct {
 	Identity    storage.Identity // as Bootstrap, Adopt or Resume gave it
 	Env         env.Env
@@ -33,7 +33,7 @@ type Config struct {
 	Peers       Peers
 	Advertise   string   // where others reach this node
 	HTTPAddress string   // "" without one
-	Join        []string // more addresses at which the node\'s own client may find the cluster
+	Join        []string // more addresses at which the node's own client may find the cluster
 	Version     string
 	Logger      *slog.Logger
 	CPUSeconds  func() float64 // CPU time of the process so far

@@ -41,8 +41,10 @@ func (n *Node) Report(q ReportQuery) *pb.NodeReportResponse {
 			report.Replicas = append(report.Replicas, info)
 		}
 	}
-	if summary := n.driver.Summary(); q.Placement && summary != nil {
-		report.Placement = describePlacement(summary)
+	if q.Placement {
+		if summary := n.driver.Summary(); summary != nil {
+			report.Placement = describePlacement(summary)
+		}
 	}
 	return report
 }
