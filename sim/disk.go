@@ -168,16 +168,16 @@ func drawDiskFault(l *Loop) *diskFault {
 }
 
 // flip has a drawn bit of the newest table be the other one. Nobody may have the disk
-// in use. It tells which file; "": there is none.
+// in use. It tells which file, and how to have it flip back; "": there is none.
 //
 // Older tables may be obsolete, and Pebble removes those whenever it likes. Files of the
 // log are left alone: the last record of one cannot be told from one that a crash has
 // cut off, whoever writes it.
-func (d *Disk) flip(l *Loop) (string, error) {
+func (d *Disk) flip(l *Loop) (file string, back func() error, err error) {
 	const dir = "store"
 	names, err := d.mem.List(dir)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	name := ""
 	for _, table := range names { // their names are numbers of one length
@@ -186,15 +186,25 @@ func (d *Disk) flip(l *Loop) (string, error) {
 		}
 	}
 	if name == "" {
-		return "", nil
+		return "", nil, nil
 	}
 	content, err := d.read(d.mem.PathJoin(dir, name))
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	bit := l.rand.IntN(8 * len(content))
 	content[bit/8] ^= 1 << (bit % 8)
-	return name, d.rewrite(dir, name, content)
+	return name, func() error {
+		content, err := d.read(d.mem.PathJoin(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // nobody needs it any more
+		}
+		if err != nil {
+			return err
+		}
+		content[bit/8] ^= 1 << (bit % 8)
+		return d.rewrite(dir, name, content)
+	}, d.rewrite(dir, name, content)
 }
 
 func (d *Disk) read(path string) ([]byte, error) {

@@ -60,8 +60,8 @@ func (n *Nemesis) wipeNode(node *Node) {
 }
 
 // flipDisk changes a bit on the disk of a node that is down. Whatever reads it must
-// notice: the store is not opened, or fails, or the replica stops. A while later the
-// node is given another disk, whether anybody has noticed or not.
+// notice: the store is not opened, or fails, or the replica stops. A while later that
+// ends, whether anybody has noticed or not.
 func (n *Nemesis) flipDisk() bool {
 	l, node := n.cluster.loop, n.anyNode()
 	if !n.spared(node) {
@@ -70,7 +70,7 @@ func (n *Nemesis) flipDisk() bool {
 	if node.Up() {
 		node.Crash(false, 50*time.Millisecond)
 	}
-	file, err := node.disk.flip(l)
+	file, back, err := node.disk.flip(l)
 	if err != nil {
 		node.fail("flipping a bit", err)
 	}
@@ -79,19 +79,33 @@ func (n *Nemesis) flipDisk() bool {
 		return false
 	}
 	n.event("a bit of %s of %s flips", file, node.Name)
-	n.damaged = node
+	n.damaged, n.back = node, back
 	n.cluster.witness.damaged = node.Name
 	l.After(l.between(time.Second, 5*time.Second), "repair", n.repair)
 	return true
 }
 
-// repair gives the damaged node another disk.
+// repair gives the damaged node another disk. If shards count on it by now, which have
+// moved there or lost others, the bit flips back.
 func (n *Nemesis) repair() {
-	if node := n.damaged; node != nil {
-		n.damaged = nil
-		n.wipeNode(node)
-		n.cluster.witness.damaged = ""
+	node := n.damaged
+	if node == nil {
+		return
 	}
+	n.damaged = nil
+	if n.spared(node) {
+		n.wipeNode(node)
+	} else {
+		n.event("the bit of %s flips back", node.Name)
+		if node.Up() {
+			node.Crash(false, 50*time.Millisecond)
+		}
+		if err := n.back(); err != nil {
+			node.fail("flipping a bit back", err)
+		}
+		n.restartAfter(node, n.cluster.loop.between(time.Millisecond, 200*time.Millisecond))
+	}
+	n.cluster.witness.damaged = ""
 }
 
 // breakDisk has a disk fail at the next write, or sync, of the kind that is drawn. The

@@ -16,6 +16,7 @@ type Nemesis struct {
 	moving  map[shard.ID]bool
 	lost    []shard.NodeID // by nodes that were wiped
 	damaged *Node          // with a bit that has flipped; nil: none
+	back    func() error   // flips it back
 	struck  Struck
 
 	disksFailed int // nodes that have ended for theirs

@@ -54,6 +54,7 @@ func directed(t *testing.T, seed uint64, scenario string) Config {
 	case "ReadsDuringInstall":
 		cfg.Workload.ValueBytes = 16 << 10
 		cfg.Keep = &Keep{Retention: time.Second, DropRate: 50_000}
+		cfg.Work = 25 * time.Second
 	}
 	return cfg
 }

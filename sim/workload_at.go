@@ -181,7 +181,7 @@ func (w *Workload) lookBackEverywhere(then func()) {
 		rev  shard.Revision
 	}
 	var questions []question
-	for _, rev := range append(w.memory.old[:], w.memory.revs[:]...) {
+	for _, rev := range append(w.memory.old[:], w.memory.revs[:2]...) {
 		for _, key := range w.keys {
 			for _, n := range w.cluster.nodes {
 				if rev != 0 && !n.gone {
