@@ -116,19 +116,25 @@ func (p *process) signal(sig syscall.Signal) {
 
 func (p *process) kill() { p.signal(syscall.SIGKILL) }
 
-// metric reads one figure from the node's /metrics.
-func (p *process) metric(name string) float64 {
-	p.t.Helper()
+// metrics reads the node's /metrics.
+func (p *process) metrics() (string, error) {
 	r, err := http.Get("http://" + p.http + "/metrics")
 	if err != nil {
-		p.t.Fatal(err)
+		return "", err
 	}
 	defer r.Body.Close()
 	body, err := io.ReadAll(r.Body)
+	return string(body), err
+}
+
+// metric reads one figure from the node's /metrics.
+func (p *process) metric(name string) float64 {
+	p.t.Helper()
+	all, err := p.metrics()
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	for line := range strings.Lines(string(body)) {
+	for line := range strings.Lines(all) {
 		if text, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
 			v, err := strconv.ParseFloat(text, 64)
 			if err != nil {
