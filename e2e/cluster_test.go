@@ -114,6 +114,23 @@ func (p *process) signal(sig syscall.Signal) {
 	}
 }
 
+// ended is closed when the process has ended, by itself or not.
+func (p *process) ended() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done
+}
+
+// mustEnd waits until the process ends by itself.
+func (p *process) mustEnd() {
+	p.t.Helper()
+	select {
+	case <-p.ended():
+	case <-time.After(30 * time.Second):
+		p.t.Fatalf("%s still runs:\n%s", p.name, tail(p.log, 20))
+	}
+}
+
 func (p *process) kill() { p.signal(syscall.SIGKILL) }
 
 // metrics reads the node's /metrics.

@@ -27,6 +27,7 @@ func (c *cluster) midSnapshot(i int) {
 // is of no use and goes; the next snapshot comes by itself; no write is lost, the replicas
 // are the same, and nothing is left behind.
 func TestKilledInTheMiddleOfASnapshot(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, 1)
 	c.must(nil, "settings", "set", "snapshot.rate", "1MiB")
 	receiver := c.nodes[2]

@@ -233,7 +233,9 @@ func TestImportLeavesRoom(t *testing.T) {
 	fill(t, source, userSpan("d", "f"), 9000, "new", 300)
 	chunks := export(t, source, transferred)
 	fs := vfs.NewMem()
-	free := func(n uint64) { fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: n, TotalBytes: 1 << 30, UsedBytes: 1<<30 - n}) }
+	free := func(n uint64) {
+		fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: n, TotalBytes: 1 << 30, UsedBytes: 1<<30 - n})
+	}
 	e := open(t, Config{FS: fs})
 	add := func(i *Import) (taken int, err error) {
 		for ; err == nil && taken < len(chunks); taken++ {
