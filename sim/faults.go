@@ -96,6 +96,10 @@ func FaultsOf(kinds ...Fault) (f Faults) {
 // Has tells whether a kind is in the set.
 func (f Faults) Has(k Fault) bool { return f>>k&1 != 0 }
 
+// placed tells whether placement has to do more than to begin with: people ask it, or
+// nodes are given up.
+func (f Faults) placed() bool { return f.Has(Ask) || f.Has(Wipe) || f.Has(FlipDisk) || f.Has(LeftDown) }
+
 func (f Faults) String() string {
 	var s []string
 	for k := range faultKinds {

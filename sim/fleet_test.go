@@ -98,7 +98,7 @@ func lastBytes(s string, n int) string { return s[max(0, len(s)-n):] }
 
 // workerJobs is how many jobs a process carries out before another one takes its
 // place: what a store that has failed leaves behind cannot all be let go of.
-const workerJobs = 50
+const workerJobs = 20
 
 // inParallel carries out tasks in several processes. Each has jobs run, one after the
 // other, by the process that it is given to.

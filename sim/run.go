@@ -189,7 +189,7 @@ func newRun(cfg Config) (*run, error) {
 	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, c); err != nil {
 		return nil, err
 	}
-	r.cluster.byHand = faults.Has(Move) && faults.Has(Ask)
+	r.cluster.byHand = faults.Has(Move) && faults.placed()
 	r.cluster.keep = drawKeep(r.loop)
 	if cfg.Keep != nil {
 		r.cluster.keep = *cfg.Keep
@@ -256,7 +256,7 @@ func (r *run) start() error {
 
 func (r *run) work() error {
 	r.cluster.administer(r.cfg.Work)
-	if f := r.nemesis.faults; f.Has(Ask) || f.Has(Wipe) || f.Has(FlipDisk) || f.Has(LeftDown) {
+	if r.nemesis.faults.placed() {
 		// Nodes that are away for long are given up.
 		r.cluster.set(catalog.PlacementDeadAfter, "5s")
 	}

@@ -40,7 +40,7 @@ func TestWorker(t *testing.T) {
 	if !*asWorker {
 		t.Skip("a part of make sim")
 	}
-	debug.SetGCPercent(400)
+	debug.SetGCPercent(200)
 	jobs, results := json.NewDecoder(bufio.NewReader(os.Stdin)), json.NewEncoder(os.NewFile(3, "results"))
 	for {
 		var j job
