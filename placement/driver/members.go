@@ -46,6 +46,7 @@ func (d *Driver) hear(r *Report, now time.Duration) {
 // pass adds the time since the last poll to the silence of those that did not
 // answer this one. A driver that starts knows of no silence before.
 func (d *Driver) pass(now time.Duration, answered map[shard.NodeID]bool) {
+	d.meet()
 	step := min(now-d.passed, silenceStepMax)
 	d.passed = now
 	for id, m := range d.members { //order-free: each is judged alone
@@ -53,8 +54,20 @@ func (d *Driver) pass(now time.Duration, answered map[shard.NodeID]bool) {
 			m.silent += step
 			m.empty = false
 		}
-		if m.record.ID == 0 && !m.live(now) && now > m.seen+forgetAfter {
+		if m.record.ID == 0 && !m.live(now) && now > m.seen+forgetAfter && !d.listed(id) {
 			delete(d.members, id) // it never registered
+		}
+	}
+}
+
+// meet makes members of all nodes on which shards have replicas. One may have no
+// record: it was lost before it registered, or its record was lost with the meta
+// shard. Its replicas are to be rebuilt like any others, which begins with noticing
+// that it is silent.
+func (d *Driver) meet() {
+	for _, e := range d.sorted {
+		for _, r := range e.Descriptor.Replicas {
+			d.member(r.Node)
 		}
 	}
 }

@@ -291,6 +291,34 @@ func TestADeadNodesReplicasAreRebuiltElsewhere(t *testing.T) {
 	}
 }
 
+// A node that was lost before it registered: all that tells of it are the shards.
+func TestADeadNodeWithoutARecordIsReplacedToo(t *testing.T) {
+	w := newWorld(t, 3, 6)
+	w.nodes[4] = true
+	d := tuned(w.driver(), Tuning{DeadAfter: 2 * forgetAfter})
+	d.Start(1)
+	w.until(10*time.Second, "raised", w.steady)
+	w.kill(3)
+	w.until(3*forgetAfter, "rebuilt on a node without a record", w.steady)
+	w.kill(4)
+	w.nodes[3] = true
+	w.until(3*forgetAfter, "rebuilt by the driver that has seen it", w.steady)
+	if _, all := w.on(4); all != 0 {
+		t.Fatalf("%d replicas are still on the dead node", all)
+	}
+	w.nodes[4] = true
+	w.kill(3)
+	w.until(3*forgetAfter, "rebuilt on a node without a record", w.steady)
+	w.kill(4)
+	w.nodes[3] = true
+	d.Stop(1)
+	tuned(w.driver(), Tuning{DeadAfter: 10 * time.Second}).Start(2)
+	w.until(30*time.Second, "rebuilt by a driver that has never seen it", w.steady)
+	if _, all := w.on(4); all != 0 {
+		t.Fatalf("%d replicas are still on the dead node", all)
+	}
+}
+
 func TestADeadNodesReplicasStayWhenThereIsNoElsewhere(t *testing.T) {
 	w := newWorld(t, 3, 6)
 	d := tuned(w.driver(), Tuning{DeadAfter: 10 * time.Second})
