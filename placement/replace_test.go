@@ -127,6 +127,11 @@ func (w *replacing) admissible(s *Shard, st *Step) {
 		if len(st.Demoted) > demotedMax {
 			fail("demotes what is not replaced")
 		}
+		if t := s.Task; t != nil && t.From != 0 && t.To != 0 && len(st.Promoted) > 0 {
+			if r, _ := d.ReplicaOn(t.From); r.Role != shard.Voter {
+				fail("a move promotes in the place of no voter")
+			}
+		}
 		for _, r := range st.Promoted {
 			if !s.caughtUp(r.ID) {
 				fail("promotes what lags")

@@ -36,6 +36,9 @@ func (p *Plan) Judge(s *Shard) (TaskState, string) {
 		return TaskGoesOn, ""
 	case t.From != 0 && !leaves:
 		return TaskImpossible, fmt.Sprintf("node %d has no replica of the shard any more", t.From)
+	case t.From != 0 && t.To != 0 && from.Role == shard.Learner:
+		// Moved all the same it would make a voter more, in the place of none.
+		return TaskImpossible, fmt.Sprintf("the replica on node %d is a learner, and only voters move", t.From)
 	case t.To == 0 && voters(d) == 1:
 		return TaskImpossible, fmt.Sprintf("the replica on node %d is the only voter", t.From)
 	case t.To != 0:

@@ -44,6 +44,9 @@ func (v *view) checkChange(q *pb.ChangeReplicasRequest) error {
 		if to != nil {
 			return refuse("--to", "node %d has a replica of shard %d already, a %v", q.ToNode, q.Shard, shard.Role(to.Role))
 		}
+		if from != nil && shard.Role(from.Role) == shard.Learner {
+			return refuse("--from", "node %d has a learner of shard %d, and only voters move; `shard remove-replica` removes a learner", q.FromNode, q.Shard)
+		}
 		return nil
 	}
 	return v.checkRemoval(sh, q.FromNode)

@@ -34,6 +34,14 @@ func viewOf(nodes int, states map[shard.NodeID]shard.NodeState, silent []uint64,
 	return v
 }
 
+// withLearner gives the shard of v a learner on a node, and returns v.
+func withLearner(v *view, node uint64) *view {
+	d := v.directory[0]
+	d.Replicas = append(d.Replicas, &pb.Replica{Id: d.NextReplica, Node: node, Role: uint32(shard.Learner)})
+	d.NextReplica++
+	return v
+}
+
 func TestWhatCannotBeIsRefusedAtOnce(t *testing.T) {
 	none := map[shard.NodeID]shard.NodeState{}
 	for _, c := range []struct {
@@ -58,6 +66,8 @@ func TestWhatCannotBeIsRefusedAtOnce(t *testing.T) {
 		{"a silent target", viewOf(4, none, []uint64{4}, 1, 2, 3), &pb.ChangeReplicasRequest{Shard: 2, ToNode: 4}, "--to node 4 is not answering"},
 		{"too few voters", viewOf(4, none, nil, 1, 2, 3), &pb.ChangeReplicasRequest{Shard: 2, FromNode: 3}, "removing the replica on node 3 would leave shard 2 with 2 voters"},
 		{"a lost majority", viewOf(4, none, []uint64{2}, 1, 2, 3), &pb.ChangeReplicasRequest{Shard: 2, FromNode: 3}, "with 2 voters of which 1 answer, which is no majority"},
+		{"a learner that is to move", withLearner(viewOf(5, none, nil, 1, 2, 3), 4), &pb.ChangeReplicasRequest{Shard: 2, FromNode: 4, ToNode: 5}, "node 4 has a learner of shard 2, and only voters move"},
+		{"a learner that is to go", withLearner(viewOf(5, none, nil, 1, 2, 3), 4), &pb.ChangeReplicasRequest{Shard: 2, FromNode: 4}, ""},
 		{"the only voter", viewOf(4, none, nil, 1), &pb.ChangeReplicasRequest{Shard: 2, FromNode: 1}, "would leave shard 2 without a voter"},
 	} {
 		err := c.v.checkChange(c.q)
