@@ -42,8 +42,8 @@ func (n *Nemesis) ask() {
 	id := n.cluster.descriptors[l.rand.IntN(len(n.cluster.descriptors))].ID
 	from, to := n.anyNode(), n.anyNode()
 	leader, state := n.cluster.leads(id)
-	if leader == nil || from == to {
-		return
+	if leader == nil || from == to || from.ID == 0 || to.ID == 0 {
+		return // without its source or its target it would be another operation than a move
 	}
 	if _, there := state.Descriptor.ReplicaOn(to.ID); there {
 		return // a shard must not end with a voter less
