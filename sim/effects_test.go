@@ -6,6 +6,7 @@ import (
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/shard/machine"
+	"github.com/kiloraft/kiloraft/storage"
 )
 
 // logOf plays operations to a witness as if one replica after the other applied them.
@@ -181,5 +182,40 @@ func TestRangeGoesOnInTheNextShard(t *testing.T) {
 		if got := c.answered(&shard.Result{}); got != v.want {
 			t.Errorf("to %q, resumed at %q: %v, want %v", v.end, v.resume, got, v.want)
 		}
+	}
+}
+
+// damagedMachine finds at one index that its data is damaged.
+type damagedMachine struct {
+	raftgroup.Machine
+	at uint64
+}
+
+func (m *damagedMachine) Apply(_ *storage.Batch, at raftgroup.Position, _ []byte) (raftgroup.Result, error) {
+	if at.Index == m.at {
+		return raftgroup.Result{}, storage.ErrDamaged
+	}
+	return at0(shard.Revision(at.Index)), nil
+}
+
+func (*damagedMachine) EndApply(*storage.Batch, raftgroup.Position) {}
+
+// A replica that finds damage stops before the entry: those of the same turn that
+// went before are applied.
+func TestAnEntryThatCouldNotBeAppliedDoesNotCount(t *testing.T) {
+	w := newLog().w
+	w.damaged = "n1"
+	o := &observer{Machine: &damagedMachine{at: 12}, witness: w, node: "n1", shard: 2}
+	for i := uint64(11); i <= 12; i++ {
+		op := shard.AppendCommand(machine.AppendHeader(nil, machine.Header{Revision: shard.Revision(i), Version: 1}),
+			&shard.Command{Kind: shard.KindPut, Key: user("a"), Value: []byte("1"), Op: shard.OpID{Session: 7, Sequence: i}})
+		_, _ = o.Apply(nil, raftgroup.Position{Index: i, Term: 1}, op)
+	}
+	o.EndApply(nil, raftgroup.Position{Index: 11, Term: 1})
+	if w.Err() != nil || w.foundOut != 1 {
+		t.Errorf("found out %d times: %v", w.foundOut, w.Err())
+	}
+	if e := w.entry(o, raftgroup.Position{Index: 12, Term: 1}); e.full {
+		t.Error("the entry counts as whole, and others may not apply it")
 	}
 }

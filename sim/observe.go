@@ -278,6 +278,7 @@ func (o *observer) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (ra
 	res, err := o.Machine.Apply(b, at, op)
 	if err != nil {
 		o.witness.Fail("%s shard %d stops at index %d: %v", o.node, o.shard, at.Index, err)
+		o.at, o.ops = raftgroup.Position{}, 0 // none of the entry counts as applied
 		return res, err
 	}
 	o.witness.took(o, at, op, res)
