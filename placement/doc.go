@@ -15,7 +15,8 @@
 //
 // Invariants: a replica is added before another one goes; leadership leaves before
 // its voter is demoted; a shard has one step at a time; what would not be replaced
-// is not demoted, but for what exceeds the replication factor or a person's task.
+// is not demoted, but for what exceeds the replication factor or a person's task; while
+// a voter that stays is silent, none is promoted that the new majority would need.
 // Voters beyond the replication factor, which somebody added, stay.
 //
 // It is pure: no clock, no network, no state but what a Plan counts. The caller

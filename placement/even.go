@@ -1,6 +1,10 @@
 package placement
 
-import "github.com/kiloraft/kiloraft/shard"
+import (
+	"slices"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
 
 // evenDiffMin is how many replicas more than another a node has when one of them
 // moves there: also after the move it has more. It leaves alone what a person's
@@ -57,7 +61,7 @@ next:
 		if r, ok := d.ReplicaOn(from); !ok || r.Role != shard.Voter {
 			continue
 		}
-		if _, ok := d.ReplicaOn(to); ok || voters(d) != len(d.Replicas) {
+		if _, ok := d.ReplicaOn(to); ok || voters(d) != len(d.Replicas) || !p.allAnswer(s) {
 			continue
 		}
 		for k := range taken {
@@ -73,4 +77,9 @@ next:
 		}
 	}
 	return best
+}
+
+// allAnswer tells whether all members do: a move would wait for those that do not.
+func (p *Plan) allAnswer(s *Shard) bool {
+	return !slices.ContainsFunc(s.Descriptor.Replicas, func(r shard.Replica) bool { return !p.answers(s, r) })
 }

@@ -60,10 +60,18 @@ func (p *Plan) explainTask(s *Shard) string {
 	if t.To != 0 && !p.isLive(t.To) {
 		return what + fmt.Sprintf(": node %d does not answer", t.To)
 	}
+	if silent, waits := p.taskWaits(s); waits && t.To != 0 {
+		return what + ": " + waitsText(silent)
+	}
 	if s.Leader == t.From && voters(d) > 1 {
 		return what + ": its leader goes first, to another caught-up voter"
 	}
 	return what
+}
+
+// waitsText is for a voter that a joint change waits for.
+func waitsText(silent shard.Replica) string {
+	return fmt.Sprintf("waits until node %d with a voter of it answers or is given up", silent.Node)
 }
 
 // explainNeed says what the voters need, "" if nothing.
@@ -78,6 +86,7 @@ func (p *Plan) explainNeed(s *Shard, need *need) string {
 			lags = append(lags, s.lag(r))
 		}
 	}
+	silent, waits := p.waits(s, need.voters, need.demoted)
 	text := fmt.Sprintf("needs %d more of %d voters", need.voters, p.limits.ReplicationFactor)
 	if len(need.demoted) > 0 {
 		text += ", in the place of those on " + nodesText(need.demoted)
@@ -89,6 +98,8 @@ func (p *Plan) explainNeed(s *Shard, need *need) string {
 		return text + ": " + strings.Join(lags, "; ")
 	case need.voters > p.usableLearners(d) && p.roomiest(d, true) == nil:
 		return text + ": waits until other shards' learners have caught up"
+	case need.voters > 0 && waits:
+		return text + ": " + waitsText(silent)
 	case p.settling:
 		return text + ": waits a moment for more nodes to join"
 	}

@@ -158,7 +158,41 @@ func (p *Plan) joint(s *Shard, promoted, demoted []shard.Replica) (Step, bool) {
 			return Step{}, false
 		}
 	}
+	if _, waits := p.waits(s, len(promoted), demoted); waits {
+		return Step{}, false
+	}
 	return Step{Kind: Joint, Shard: d.ID, Epoch: d.Epoch, Leader: s.Leader, Promoted: promoted, Demoted: demoted}, true
+}
+
+// waits tells whether a joint change that promotes some has to wait, and for whom: a
+// voter that stays and does not answer, one that is gone rather than others. A promoted replica that is lost in that moment is
+// a majority lost for the new configuration if the others there are too few without it;
+// then the joint one can never be left, although the old one could do without it.
+// Where all that stay answer, nothing is better for waiting.
+func (p *Plan) waits(s *Shard, promoted int, demoted []shard.Replica) (silent shard.Replica, waits bool) {
+	stay, answer := 0, 0
+	for _, r := range s.Descriptor.Replicas {
+		switch {
+		case !votes(r) || slices.Contains(demoted, r):
+			continue
+		case p.answers(s, r):
+			answer++
+		case silent.ID == 0 || p.isGone(r.Node):
+			silent = r
+		}
+		stay++
+	}
+	majority := (stay+promoted)/2 + 1
+	return silent, promoted > 0 && answer < stay && answer+promoted-1 < majority
+}
+
+// answers tells whether a member is heard, by its leader and by placement.
+func (p *Plan) answers(s *Shard, r shard.Replica) bool {
+	if !p.isLive(r.Node) {
+		return false
+	}
+	m := s.progress(r.ID)
+	return r.Node == s.Leader || m != nil && m.Active
 }
 
 // mayInherit tells whether there is a voter, other than the leader and those in not,

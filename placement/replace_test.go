@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/kiloraft/kiloraft/shard"
@@ -132,6 +133,9 @@ func (w *replacing) admissible(s *Shard, st *Step) {
 				fail("a move promotes in the place of no voter")
 			}
 		}
+		if lost := w.strands(s, st); lost != 0 {
+			fail(fmt.Sprintf("the loss of node %d would strand the shard", lost))
+		}
 		for _, r := range st.Promoted {
 			if !s.caughtUp(r.ID) {
 				fail("promotes what lags")
@@ -143,6 +147,41 @@ func (w *replacing) admissible(s *Shard, st *Step) {
 			}
 		}
 	}
+}
+
+// strands is the node of a promoted replica whose loss at this moment would leave the new
+// configuration without a majority, while the old one has one; 0: there is none, or all
+// voters that stay live, so that this could not be helped.
+func (w *replacing) strands(s *Shard, st *Step) shard.NodeID {
+	majority := func(nodes []shard.NodeID, lost shard.NodeID) bool {
+		live := 0
+		for _, n := range nodes {
+			if w.live[n] && n != lost {
+				live++
+			}
+		}
+		return 2*live > len(nodes)
+	}
+	var before, after []shard.NodeID
+	allStay := true
+	for _, r := range s.Descriptor.Replicas {
+		if votes(r) {
+			before = append(before, r.Node)
+			if !slices.Contains(st.Demoted, r) {
+				after = append(after, r.Node)
+				allStay = allStay && w.live[r.Node]
+			}
+		}
+	}
+	for _, r := range st.Promoted {
+		after = append(after, r.Node)
+	}
+	for _, r := range st.Promoted {
+		if !allStay && majority(before, r.Node) && !majority(after, r.Node) {
+			return r.Node
+		}
+	}
+	return 0
 }
 
 // settled says what is not as it should be in the end.

@@ -19,7 +19,9 @@ const (
 )
 
 // Judge tells how far the shard's task has come and, if it is impossible, why, in
-// words. A task that has gone past its joint change goes on to its end.
+// words. A task that has gone past its joint change goes on to its end. One that would
+// leave the shard with fewer voters than placement wants it to have, or that has to wait
+// for a dead voter, is impossible: nothing else is decided for the shard while it lasts.
 func (p *Plan) Judge(s *Shard) (TaskState, string) {
 	d, t := &s.Descriptor, s.Task
 	from, leaves := d.ReplicaOn(t.From)
@@ -32,21 +34,36 @@ func (p *Plan) Judge(s *Shard) (TaskState, string) {
 		return TaskGoesOn, ""
 	case arrived && !leaves:
 		return TaskDone, ""
-	case arrived && (t.To != 0 || from.Role == shard.Learner):
+	case arrived && from.Role == shard.Learner:
+		return TaskGoesOn, ""
+	case arrived && voters(d) == 1:
+		return TaskImpossible, fmt.Sprintf("the replica on node %d is the only voter", t.From)
+	case arrived && voters(d)-1 < min(p.limits.ReplicationFactor, p.hosts) && (t.To != 0 || !p.paused):
+		return TaskImpossible, fmt.Sprintf("without the replica on node %d there would be %d voters", t.From, voters(d)-1)
+	case arrived:
 		return TaskGoesOn, ""
 	case t.From != 0 && !leaves:
 		return TaskImpossible, fmt.Sprintf("node %d has no replica of the shard any more", t.From)
 	case t.From != 0 && t.To != 0 && from.Role == shard.Learner:
 		// Moved all the same it would make a voter more, in the place of none.
 		return TaskImpossible, fmt.Sprintf("the replica on node %d is a learner, and only voters move", t.From)
-	case t.To == 0 && voters(d) == 1:
-		return TaskImpossible, fmt.Sprintf("the replica on node %d is the only voter", t.From)
-	case t.To != 0:
-		if why := p.refusal(t.To); why != "" {
-			return TaskImpossible, why
-		}
+	}
+	if why := p.refusal(t.To); why != "" {
+		return TaskImpossible, why
+	}
+	if silent, waits := p.taskWaits(s); waits && p.node(silent.Node) != nil && p.node(silent.Node).dead {
+		return TaskImpossible, fmt.Sprintf("node %d is dead, and its voter is to be replaced first", silent.Node)
 	}
 	return TaskGoesOn, ""
+}
+
+// taskWaits is p.waits for the joint change of the shard's task.
+func (p *Plan) taskWaits(s *Shard) (silent shard.Replica, waits bool) {
+	var demoted []shard.Replica
+	if from, ok := s.Descriptor.ReplicaOn(s.Task.From); ok && from.Role == shard.Voter {
+		demoted = append(demoted, from)
+	}
+	return p.waits(s, 1, demoted)
 }
 
 // refusal says why a node takes no replica, "" if it does or may soon.

@@ -47,9 +47,31 @@ func (v *view) checkChange(q *pb.ChangeReplicasRequest) error {
 		if from != nil && shard.Role(from.Role) == shard.Learner {
 			return refuse("--from", "node %d has a learner of shard %d, and only voters move; `shard remove-replica` removes a learner", q.FromNode, q.Shard)
 		}
-		return nil
+		return v.checkAnswers(sh, q.FromNode)
 	}
 	return v.checkRemoval(sh, q.FromNode)
+}
+
+// checkAnswers says for which voter a shard has to wait before another replica may
+// vote: placement promotes none that a majority would need while others are silent.
+func (v *view) checkAnswers(sh *pb.ShardInfo, from uint64) error {
+	stay, answer, silent := 0, 0, uint64(0)
+	for _, m := range sh.Descriptor_.Replicas {
+		role := shard.Role(m.Role)
+		if m.Node == from || role != shard.Voter && role != shard.Incoming {
+			continue
+		}
+		stay++
+		if v.reports[m.Node] != nil {
+			answer++
+		} else {
+			silent = m.Node
+		}
+	}
+	if answer < stay && answer <= (stay+1)/2 {
+		return refuse("shard", "%d has a voter on node %d, which is not answering; start it, or move that replica first", sh.Descriptor_.Id, silent)
+	}
+	return nil
 }
 
 // checkRemoval says why a shard cannot do without the replica on a node.
