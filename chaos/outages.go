@@ -12,6 +12,8 @@ type outages struct {
 	last     []time.Time // when an operation was completed; by range, and at the end of all
 	gaps     [][]gap
 	episodes []episode
+	// long is told of a range that was unavailable for long, when that is over.
+	long func(where int, d time.Duration)
 }
 
 // gap is a time without a completed operation.
@@ -26,11 +28,14 @@ type episode struct {
 // gapMin is the shortest gap that is kept.
 const gapMin = 50 * time.Millisecond
 
+// gapLong is longer than an election, or a start, takes.
+const gapLong = 6 * time.Second
+
 // aftermath is how long after its healing a fault is still blamed for a gap that begins.
 const aftermath = 2 * time.Second
 
-func newOutages(ranges int, now time.Time) *outages {
-	o := &outages{last: make([]time.Time, ranges+1), gaps: make([][]gap, ranges+1)}
+func newOutages(ranges int, now time.Time, long func(int, time.Duration)) *outages {
+	o := &outages{long: long, last: make([]time.Time, ranges+1), gaps: make([][]gap, ranges+1)}
 	for i := range o.last {
 		o.last[i] = now
 	}
@@ -46,8 +51,12 @@ func (o *outages) completed(where int, now time.Time) {
 }
 
 func (o *outages) note(i int, now time.Time) {
-	if now.Sub(o.last[i]) >= gapMin {
+	d := now.Sub(o.last[i])
+	if d >= gapMin {
 		o.gaps[i] = append(o.gaps[i], gap{o.last[i], now})
+	}
+	if d >= gapLong && i < len(o.last)-1 {
+		o.long(i, d)
 	}
 	o.last[i] = now
 }

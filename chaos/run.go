@@ -101,7 +101,9 @@ func attack(ctx context.Context, cfg config, dir string, v *verdict, started tim
 	if err := c.configure(ctx); err != nil {
 		return err
 	}
-	o := newOutages(ranges, time.Now())
+	o := newOutages(ranges, time.Now(), func(where int, d time.Duration) {
+		v.say("%-10s nothing was done in range %d (shard %d) for %.1f s", "", where, firstShard+where, d.Seconds())
+	})
 	l, err := openLoad(ctx, c, o, cfg.seed, started)
 	if err != nil {
 		return err
