@@ -107,12 +107,18 @@ func (f *fire) inTurn(d *deck) {
 		<-f.ctx.Done()
 	}
 	slots := make(chan struct{}, activeMax) // one for each fault that is there
+	var there sync.Map                      // their kinds: what a kind costs is not to be told of two at once
 	for f.ctx.Err() == nil && !f.verdict.failed() {
 		p := d.plan()
+		if _, is := there.LoadOrStore(p.kind, true); is {
+			f.sleep(p.pause)
+			continue
+		}
 		slots <- struct{}{}
 		heal := f.begin(p)
 		end := func() {
 			heal()
+			there.Delete(p.kind)
 			<-slots
 		}
 		if p.overlap {

@@ -77,26 +77,31 @@ func (l *load) audit(ctx context.Context) error {
 			held[string(kv.Key)] = kv
 		}
 	}
-	for k, entries := range l.ledger.entries {
+	l.ledger.compare(held, l.verdict)
+	return nil
+}
+
+// compare finds fault with what is held, which it uses up.
+func (l *ledger) compare(held map[string]client.KeyValue, v *verdict) {
+	for k, entries := range l.entries {
 		for n, e := range entries {
 			key := ledgerKey(k, n)
 			kv, there := held[key]
 			delete(held, key)
 			switch {
 			case e.revision != 0 && !there:
-				l.ledger.missing++
-				l.verdict.fail("an acknowledged write is lost: %q of revision %d", key, e.revision)
+				l.missing++
+				v.fail("an acknowledged write is lost: %q of revision %d", key, e.revision)
 			case e.revision != 0 && kv.Revision != e.revision:
-				l.verdict.fail("%q was acknowledged with revision %d and has %d", key, e.revision, kv.Revision)
+				v.fail("%q was acknowledged with revision %d and has %d", key, e.revision, kv.Revision)
 			case e.revision == 0 && !e.undetermined && there:
-				l.verdict.fail("a write that was refused took effect: %q has revision %d", key, kv.Revision)
+				v.fail("a write that was refused took effect: %q has revision %d", key, kv.Revision)
 			case there && !bytes.Equal(kv.Value, ledgerValue(key, k, n)):
-				l.verdict.fail("%q has a value of %d bytes that nobody wrote", key, len(kv.Value))
+				v.fail("%q has a value of %d bytes that nobody wrote", key, len(kv.Value))
 			}
 		}
 	}
 	for key := range held {
-		l.verdict.fail("the cluster holds %q, which nobody wrote", key)
+		v.fail("the cluster holds %q, which nobody wrote", key)
 	}
-	return nil
 }

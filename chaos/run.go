@@ -38,12 +38,13 @@ func run(ctx context.Context, cfg config) bool {
 		return false
 	}
 	r := report{cfg: cfg}
-	if err := attack(ctx, cfg, dir, v, started, &r); err != nil {
+	err = attack(ctx, cfg, dir, v, started, &r)
+	if err != nil {
 		v.end(err)
 	}
 	ok := !v.failed()
 	r.print(v, time.Since(started))
-	if ok && !cfg.keep {
+	if (ok || errors.Is(err, errInterrupted)) && !cfg.keep {
 		if err := os.RemoveAll(dir); err != nil {
 			fmt.Fprintln(os.Stderr, "chaos:", err)
 		}
@@ -57,7 +58,11 @@ func run(ctx context.Context, cfg config) bool {
 	return ok
 }
 
-var errInterrupted = errors.New("interrupted")
+var (
+	errInterrupted = errors.New("interrupted")
+	// errFailed: the verdict is known, and says more.
+	errFailed = errors.New("something does not hold")
+)
 
 // means says with which means faults are inflicted.
 func (c config) means() string {
@@ -95,7 +100,9 @@ func attack(ctx context.Context, cfg config, dir string, v *verdict, started tim
 			return err
 		}
 	}
-	if err := c.awaitWhole(ctx, beginPatience); err != nil {
+	if err := c.awaitWhole(ctx, beginPatience); ctx.Err() != nil && !v.failed() {
+		return errInterrupted
+	} else if err != nil {
 		return fmt.Errorf("the cluster does not come up: %w", err)
 	}
 	if err := c.configure(ctx); err != nil {
@@ -118,7 +125,10 @@ func attack(ctx context.Context, cfg config, dir string, v *verdict, started tim
 	defer over()
 	f := fire{cluster: c, ctx: raging, outages: o, only: cfg.only, say: v.say}
 	f.rage(cfg.seed)
-	if ctx.Err() != nil {
+	switch {
+	case v.failed():
+		return errFailed
+	case ctx.Err() != nil:
 		return errInterrupted
 	}
 	v.say("the time is over; everything is healed")
@@ -128,7 +138,10 @@ func attack(ctx context.Context, cfg config, dir string, v *verdict, started tim
 	o.over(time.Now())
 	l.stop()
 	r.load, r.outages = l, o
-	if err != nil {
+	switch {
+	case ctx.Err() != nil && !v.failed():
+		return errInterrupted
+	case err != nil:
 		return fmt.Errorf("the cluster does not recover: %w", err)
 	}
 	v.say("the cluster is whole after %v; everything is read and compared", r.healing.Round(10*time.Millisecond))

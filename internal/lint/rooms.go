@@ -33,6 +33,9 @@ var outside = map[string]struct{ imports, importers []string }{
 	"internal/lint":  {},
 	// Tests with real processes; no code of its own.
 	"e2e": {},
+	// A command for tests, which judges real processes as sim does simulated ones. It
+	// reaches them as a user does.
+	"chaos": {imports: []string{"shard", "client", "sim", "internal/certs"}},
 }
 
 // reachesOut tells whether a file of package client may import a room outside.
