@@ -29,7 +29,7 @@ var outside = map[string]struct{ imports, importers []string }{
 	"internal/env/prod": {imports: []string{"internal/env"}, importers: []string{"server", "client"}},
 	// Certificates are files, sockets and the wall clock; rooms of steps know
 	// nothing of them. Of the client the facade and its adapter to gRPC do.
-	"internal/certs": {imports: []string{"shard"}, importers: []string{"server", "client", "cmd"}},
+	"internal/certs": {imports: []string{"shard"}, importers: []string{"server", "client", "cmd", "chaos"}},
 	"internal/lint":  {},
 	// Tests with real processes; no code of its own.
 	"e2e": {},
