@@ -1,7 +1,7 @@
 # Kiloraft's targets. A fresh machine needs Go and make, nothing else:
 # `make demo` and `make test` fetch and build all there is to fetch and build.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e race planted lint generate bench fuzz clean
+.PHONY: help build demo test e2e race chaos planted lint generate bench fuzz clean
 
 GO        ?= go
 VERSION   ?= 0.1.0
@@ -36,6 +36,10 @@ race: ## run every test under the race detector (needs a C compiler)
 
 planted: ## plant known bugs, one at a time, and show that the tests catch them
 	$(GO) test -tags planted -count=1 -v -run '^TestPlantedBugs$$' $(ARGS) ./sim ./shard/machine ./raftgroup
+
+chaos: build ## run real processes under fire for DURATION (60s), drawn from SEED, on NODES (5) nodes
+	$(GO) build -trimpath -o bin/chaos ./chaos
+	@bin/chaos --duration $(or $(DURATION),60s) --seed $(or $(SEED),0) --nodes $(or $(NODES),5) $(ARGS)
 
 lint: ## gofmt, go vet, staticcheck and the house rules
 	@unformatted="$$(gofmt -l .)" && \
