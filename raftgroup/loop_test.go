@@ -153,7 +153,14 @@ func (h *timerHeap) Pop() any {
 // life is a node's share of the loop: after its end none of its steps run.
 type life struct {
 	*loop
-	over bool
+	over   bool
+	paused bool
+	held   []heldStep // while it is paused
+}
+
+type heldStep struct {
+	q    env.Queue
+	step func()
 }
 
 func (f *life) NewQueue(name string) env.Queue       { return &lifeQueue{f, f.loop.NewQueue(name)} }
@@ -166,7 +173,11 @@ type lifeQueue struct {
 
 func (q *lifeQueue) Submit(step func()) {
 	q.q.Submit(func() {
-		if !q.life.over {
+		switch {
+		case q.life.over:
+		case q.life.paused:
+			q.life.held = append(q.life.held, heldStep{q, step})
+		default:
 			step()
 		}
 	})
