@@ -22,13 +22,13 @@
 //
 // # What it costs
 //
-// A note to the meta shard's leader and one back, which travel among the groups'
-// messages. A node with a voter of the meta shard confirms by itself what it was
-// granted: the leader and that voter are a quorum, whose terms are compared after
-// the counter was taken. Draws of the leader's own node, of nodes without a voter
-// and in larger or joint configurations cost a round of heartbeats instead, which
-// all that wait share. A node has one draw in flight, so that under load the writes
-// of a whole round trip share it.
+// A note there and one back, which travel among the groups' messages. A node with a
+// voter of the meta shard asks its leader, and confirms by itself what it was granted:
+// the leader and that voter are a quorum, whose terms are compared after the counter
+// was taken. The leader's own node asks one of the other voters for its term, for the
+// same reason. Draws of nodes without a voter and in larger or joint configurations
+// cost a round of heartbeats instead, which all that wait share. A node has one draw
+// in flight, so that under load the writes of a whole round trip share it.
 //
 // # Failures
 //

@@ -53,6 +53,8 @@ type Draws struct {
 	timeout env.Timer
 	asked   int  // revisions that the draw in flight asks for
 	noting  bool // it went as a note, whose answer is waited for
+	own     own  // what this node's own granter gave it; a witness was asked
+	witness witness
 
 	newest       atomic.Uint64
 	draws, drawn atomic.Uint64
@@ -137,51 +139,69 @@ func (d *Draws) takeLocked() bool {
 	clear(d.waiting[rest:])
 	d.waiting = d.waiting[:rest]
 	d.last++
-	d.number, d.total = d.last, sum
+	d.number, d.total, d.own = d.last, sum, own{}
 	return true
 }
 
-// send asks for the n revisions of the draw in flight: this node's own granter
-// first, if it leads the meta shard, and whoever does otherwise.
+// send asks for the n revisions of the draw in flight: by a note first.
 func (d *Draws) send(number uint64, n int) {
 	d.draws.Add(1)
 	ask := n
 	if planted.On(planted.RevisionFetchedAhead) {
 		ask += 1000
 	}
+	d.mu.Lock()
+	current := d.number == number
+	if current { // else asked is another draw's
+		d.asked, d.noting = ask, true
+	}
+	d.mu.Unlock()
+	if !current {
+		return
+	}
 	d.waitFor(number, noteWait, func() {
 		d.noteLost(number)
 		d.waitFor(number, d.cfg.Patience, func() { d.answered(number, 0, shard.ErrNoRevision) })
 	})
-	d.cfg.Grants.Grant(ask, 0, func(first shard.Revision, _ uint64, err error) {
-		if err == nil {
-			d.answered(number, first, nil)
-			return
-		}
-		d.mu.Lock()
-		current := d.number == number
-		if current { // else asked is another draw's, which is of as many revisions as it is
-			d.asked, d.noting = ask, true
-		}
-		d.mu.Unlock()
-		if current && !d.sendNote(number, ask) {
-			d.noteLost(number)
-		}
-	})
+	if !d.sendNote(number, ask) {
+		d.noteLost(number)
+	}
 }
 
-// noteLost lets a draw go through KV whose note was not sent, or not answered.
+// noteLost lets a draw go the other ways whose note was not sent, or not answered.
 func (d *Draws) noteLost(number uint64) {
 	d.mu.Lock()
 	lost := d.number == number && d.noting
 	if lost {
 		d.noting = false
+		if d.own.voter != 0 {
+			d.witness.silent(d.own.voter, d.cfg.Env.Now())
+		}
 	}
 	n := d.asked
 	d.mu.Unlock()
 	if lost {
-		d.ask(number, n, d.voter())
+		d.grant(number, n)
 	}
+}
+
+// grant asks this node's own granter, which has its leadership confirmed by a round
+// of heartbeats, and whoever leads the meta shard if this node does not.
+func (d *Draws) grant(number uint64, n int) {
+	d.cfg.Grants.Grant(n, 0, func(first shard.Revision, _ uint64, err error) {
+		switch {
+		case err == nil:
+			d.answered(number, first, nil)
+		case d.current(number):
+			d.ask(number, n, d.voter())
+		}
+	})
+}
+
+func (d *Draws) current(number uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.number == number
 }
 
 // waitFor arms the timer of the draw in flight.

@@ -17,6 +17,7 @@ type world struct {
 	timers []*appointment
 	asked  []question
 	held   *[]func() // steps that wait for the test; nil: steps run at once
+	now    time.Duration
 }
 
 type appointment struct {
@@ -32,7 +33,7 @@ type question struct {
 	done  func(shard.Result, error)
 }
 
-func (w *world) Now() time.Duration { return 0 }
+func (w *world) Now() time.Duration { return w.now }
 func (w *world) AfterFunc(_ time.Duration, _ env.Queue, step func()) env.Timer {
 	a := &appointment{step: step}
 	w.timers = append(w.timers, a)

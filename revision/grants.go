@@ -20,6 +20,9 @@ type Meta interface {
 	Term() uint64
 	// Pair tells whether the replica and another one are a quorum of voters.
 	Pair(other shard.ReplicaID) bool
+	// Partner is a voter that is a pair with the replica, and its node: another one
+	// than avoid if there is one.
+	Partner(avoid shard.ReplicaID) (shard.ReplicaID, shard.NodeID, bool)
 	// Confirm tells the term in which the replica led at some moment after the
 	// call. done is called once unless Confirm returns an error.
 	Confirm(done func(term uint64, err error)) error
@@ -150,8 +153,10 @@ func (g *Grants) grantVoter(n int, voter shard.ReplicaID) (first shard.Revision,
 	if by > 0 {
 		g.raise(meta, l.Term, by)
 	}
-	// Only now: the number must not be younger than what is asked here.
-	if !ok || meta.Term() != l.Term {
+	// Only now: the number must not be younger than what is asked here. That holds for
+	// the configuration too: once this replica has applied another one, the next may be
+	// under way, of which the two need be no part.
+	if !ok || meta.Term() != l.Term || !meta.Pair(voter) {
 		return 0, 0, false
 	}
 	g.granted.Add(uint64(n))

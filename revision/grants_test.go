@@ -39,12 +39,32 @@ type metaFake struct {
 	raises   []func()
 	late     func(bound uint64) // answers the last raise, whoever leads
 	refuses  error              // of Confirm
+	large    bool               // its configuration: no two voters are a quorum
+	pairs    int                // how often they are one before it becomes large
 }
 
 func (m *metaFake) Leadership() raftgroup.Leadership { return m.believes }
 func (m *metaFake) Self() shard.ReplicaID            { return m.id }
 func (m *metaFake) Term() uint64                     { return m.term }
-func (m *metaFake) Pair(other shard.ReplicaID) bool  { return other != m.id && other <= 3 }
+
+func (m *metaFake) Pair(other shard.ReplicaID) bool {
+	if m.pairs > 0 {
+		m.pairs--
+		m.large = m.pairs == 0
+		return true
+	}
+	return !m.large && other != m.id && other <= 3
+}
+
+// Partner takes the nodes for numbered as the replicas on them are.
+func (m *metaFake) Partner(avoid shard.ReplicaID) (shard.ReplicaID, shard.NodeID, bool) {
+	for id := shard.ReplicaID(1); id <= 3; id++ {
+		if id != avoid && m.Pair(id) {
+			return id, shard.NodeID(id), true
+		}
+	}
+	return 0, 0, false
+}
 
 func (m *metaFake) Confirm(done func(uint64, error)) error {
 	if m.refuses != nil {
@@ -370,6 +390,14 @@ func TestVotersConfirmThemselves(t *testing.T) {
 			t.Errorf("replica %d: %+v", stranger, r)
 		}
 	}
+	// By the time that the numbers are taken the two are no quorum any more.
+	m.pairs = 1
+	changed := askFor(g, 1, 2)
+	if changed.calls != 0 {
+		t.Errorf("%+v", changed)
+	}
+	m.settle()
+	m.large = false
 	// It has voted in a later term, and does not know yet that it does not lead.
 	m.term++
 	r := askFor(g, 1, 2)

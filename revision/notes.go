@@ -12,27 +12,36 @@ type Notes interface {
 }
 
 // A draw of another node's leader travels as a note among the groups' messages, and
-// so does its answer: under load they share frames that leave anyway. A note that is
-// lost costs noteWait; then, and whenever the note says no, the draw takes the way
-// of any other command, which follows the leader wherever it goes.
+// so does its answer, and so does what a leader asks the witness of its own draw:
+// under load they share frames that leave anyway. A note that is lost costs
+// noteWait; then, and whenever the note says no, the draw takes the way of any other
+// command, which follows the leader wherever it goes.
 //
-//	question   1, number of the draw, revisions, voter
-//	answer     2, number of the draw, first revision (0: refused), term
+//	draw       1, number of the draw, revisions, voter
+//	its answer 2, number of the draw, first revision (0: refused), term
+//	witness    3, number of the draw, replica of the meta shard that is asked, 0
+//	its answer 4, number of the draw, that replica, its term (0: it is not there)
 //
 // All but the first byte are uvarints.
 const (
-	noteDraw  byte = 1
-	noteGrant byte = 2
+	noteDraw    byte = 1
+	noteGrant   byte = 2
+	noteWitness byte = 3
+	noteTerm    byte = 4
 )
 
-// sendNote asks the meta shard's leader by a note. It is false if nobody was asked.
+// sendNote asks the meta shard's leader by a note, or the witness if this node's
+// replica leads. It is false if nobody was asked.
 func (d *Draws) sendNote(number uint64, n int) bool {
 	meta, here := d.cfg.Grants.meta()
 	if !here || d.cfg.Notes == nil {
 		return false
 	}
 	l := meta.Leadership()
-	if l.Leading || l.Node == 0 {
+	switch {
+	case l.Leading:
+		return d.askWitness(meta, number, n)
+	case l.Node == 0:
 		return false
 	}
 	return d.cfg.Notes.Note(l.Node, appendNote(nil, noteDraw, number, uint64(n), uint64(meta.Self())))
@@ -52,13 +61,17 @@ func (d *Draws) Note(from shard.NodeID, note []byte) {
 		})
 	case kind == noteGrant:
 		d.noted(number, shard.Revision(a), b)
+	case kind == noteWitness:
+		d.cfg.Notes.Note(from, appendNote(nil, noteTerm, number, a, d.termOf(shard.ReplicaID(a))))
+	case kind == noteTerm:
+		d.witnessed(number, shard.ReplicaID(a), b)
 	}
 }
 
 // noted takes the answer to a note.
 func (d *Draws) noted(number uint64, first shard.Revision, term uint64) {
 	d.mu.Lock()
-	waits := d.number == number && d.noting
+	waits := d.number == number && d.noting && d.own.voter == 0
 	d.noting = d.noting && !waits
 	n := d.asked
 	d.mu.Unlock()

@@ -102,6 +102,21 @@ func (r *Replica) Pair(other shard.ReplicaID) bool {
 	return both == 2 && voters <= 3
 }
 
+// Partner is a voter that is a Pair with this replica, and its node: another one than
+// avoid if there is one.
+func (r *Replica) Partner(avoid shard.ReplicaID) (id shard.ReplicaID, node shard.NodeID, ok bool) {
+	d := r.descriptor.Load()
+	if d == nil {
+		return 0, 0, false
+	}
+	for _, m := range d.Replicas {
+		if (id == 0 || id == avoid) && r.Pair(m.ID) {
+			id, node = m.ID, m.Node
+		}
+	}
+	return id, node, id != 0
+}
+
 // Group is the replica's raft group.
 func (r *Replica) Group() *raftgroup.Group { return r.raft }
 
