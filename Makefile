@@ -1,7 +1,7 @@
 # Kiloraft's targets. A fresh machine needs Go and make, nothing else:
 # `make demo` and `make test` fetch and build all there is to fetch and build.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e race planted lint generate bench fuzz crash clean
+.PHONY: help build demo test e2e race planted lint generate bench fuzz badinput crash clean
 
 GO        ?= go
 VERSION   ?= 0.1.0
@@ -55,6 +55,9 @@ bench: build ## puts and gets on a three-node cluster with 48 shards
 fuzz: ## run every fuzz test: DURATION together, or FUZZTIME (10s) each
 	@$(GO) build -C tools -o $(CURDIR)/bin/fuzz ./fuzz
 	@bin/fuzz $(if $(DURATION),-duration $(DURATION),-each $(FUZZTIME)) $(ARGS)
+
+badinput: ## feed a real node bad input over every way in
+	$(GO) test ./e2e -count=1 -v -run '^TestBadInput$$' $(ARGS)
 
 crash: ## take the power away at every operation on a disk, in SEEDS (5) stories
 	KILORAFT_CRASH_SEEDS=$(or $(SEEDS),5) $(GO) test ./raftgroup -count=1 -v -run '^TestCrashPoints$$' $(ARGS)
