@@ -112,7 +112,7 @@ func startSpoiled(t *testing.T, store string, want outcome, damage func(dir stri
 	p.args = []string{"start", "--insecure", "--store", store, "--listen", p.address, "--http", ""}
 	p.start()
 	defer p.kill()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	ended := p.ended()
 	go func() { // a node that has ended answers nobody
@@ -164,7 +164,7 @@ func readStored(ctx context.Context, address string) (lost int, err error) {
 	}
 	defer cl.Close()
 	for i := range storedKeys {
-		one, cancel := context.WithTimeout(ctx, 2*time.Second)
+		one, cancel := context.WithTimeout(ctx, 8*time.Second)
 		kv, err := cl.Get(one, fmt.Appendf(nil, "k%04d", i))
 		cancel()
 		switch {

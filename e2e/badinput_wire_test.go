@@ -554,7 +554,7 @@ func knock(address, b string) error {
 	defer conn.Close()
 	_, _ = io.WriteString(conn, b)
 	_ = conn.(*net.TCPConn).CloseWrite()
-	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 	if _, err := io.Copy(io.Discard, conn); errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
 		return errors.New("the connection is left open")
 	}

@@ -24,6 +24,7 @@ type disks struct {
 
 	mu      sync.Mutex // guards what follows; held while an operation is carried out
 	current map[shard.NodeID]*vfs.MemFS
+	down    map[shard.NodeID]*vfs.MemFS      // left by a power cut, until the node starts
 	synced  map[*vfs.MemFS]map[string][]byte // the synced content of each file, by its path
 	number  int
 }
@@ -47,7 +48,7 @@ func (op diskOp) String() string {
 }
 
 func newDisks() *disks {
-	return &disks{current: map[shard.NodeID]*vfs.MemFS{}, synced: map[*vfs.MemFS]map[string][]byte{}}
+	return &disks{current: map[shard.NodeID]*vfs.MemFS{}, down: map[shard.NodeID]*vfs.MemFS{}, synced: map[*vfs.MemFS]map[string][]byte{}}
 }
 
 // attach makes mem the disk of a node, which sees it through what is returned.
@@ -55,6 +56,7 @@ func (d *disks) attach(node shard.NodeID, mem *vfs.MemFS) vfs.FS {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.current[node] = mem
+	delete(d.down, node)
 	if d.synced[mem] == nil { // what a crash has left is on the disk
 		d.synced[mem] = map[string][]byte{}
 		eachFile(mem, "/", func(path string) { d.synced[mem][path] = bytes.Clone(content(mem, path)) })
@@ -70,6 +72,7 @@ func (d *disks) cut(node shard.NodeID, with func()) *vfs.MemFS {
 	left := d.current[node].CrashClone(vfs.CrashCloneCfg{})
 	delete(d.synced, d.current[node])
 	delete(d.current, node)
+	d.down[node] = left
 	with()
 	return left
 }
@@ -82,6 +85,12 @@ func (d *disks) cut(node shard.NodeID, with func()) *vfs.MemFS {
 // entry of the new manifest was not synced.)
 func (d *disks) clone(node shard.NodeID, keep int, seed uint64) *vfs.MemFS {
 	mem := d.current[node]
+	if mem == nil {
+		if mem = d.down[node]; mem == nil {
+			mem = vfs.NewCrashableMem() // it was never started
+		}
+		keep = 0
+	}
 	if keep == 0 {
 		return mem.CrashClone(vfs.CrashCloneCfg{})
 	}

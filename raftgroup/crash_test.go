@@ -119,15 +119,10 @@ func (r *crashRun) point(op diskOp) {
 	if len(p.facts.started) == firstReplicas && (op.number+r.kinds[op.kind])%r.clusterEvery == 0 {
 		r.clusters++
 		p.all = map[shard.NodeID]*vfs.MemFS{}
-		for id := range r.disks.current {
-			p.all[id] = r.disks.clone(id, p.unsynced, draw+uint64(id))
+		for _, n := range r.c.nodes {
+			p.all[n.id] = r.disks.clone(n.id, p.unsynced, draw+uint64(n.id))
 		}
 		p.all[op.node] = p.disk.CrashClone(vfs.CrashCloneCfg{})
-		for _, n := range r.c.nodes { // down, or not started yet
-			if p.all[n.id] == nil {
-				p.all[n.id] = n.fs.CrashClone(vfs.CrashCloneCfg{})
-			}
-		}
 	}
 	r.pending = append(r.pending, p)
 }
