@@ -117,21 +117,44 @@ func (p *process) signal(sig syscall.Signal) {
 	}
 }
 
+// ended is closed when the process has ended, by itself or not.
+func (p *process) ended() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done
+}
+
+// mustEnd waits until the process ends by itself.
+func (p *process) mustEnd() {
+	p.t.Helper()
+	select {
+	case <-p.ended():
+	case <-time.After(30 * time.Second):
+		p.t.Fatalf("%s still runs:\n%s", p.name, tail(p.log, 20))
+	}
+}
+
 func (p *process) kill() { p.signal(syscall.SIGKILL) }
+
+// metrics reads the node's /metrics.
+func (p *process) metrics() (string, error) {
+	r, err := http.Get("http://" + p.http + "/metrics")
+	if err != nil {
+		return "", err
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	return string(body), err
+}
 
 // metric reads one figure from the node's /metrics.
 func (p *process) metric(name string) float64 {
 	p.t.Helper()
-	r, err := http.Get("http://" + p.http + "/metrics")
+	all, err := p.metrics()
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	defer r.Body.Close()
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(body)) {
+	for line := range strings.Lines(all) {
 		if text, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
 			v, err := strconv.ParseFloat(text, 64)
 			if err != nil {

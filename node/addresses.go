@@ -13,8 +13,13 @@ import (
 // cluster. Safe for concurrent use.
 type AddressBook struct {
 	engine *storage.Engine
-	mu     sync.RWMutex
-	byNode map[shard.NodeID]string
+
+	// writing is held by whoever changes the book until the change is committed, for
+	// which it may have to wait, so that the store sees changes in the book's order. It
+	// is taken before mu. Nobody who only looks waits for it.
+	writing sync.Mutex
+	mu      sync.RWMutex
+	byNode  map[shard.NodeID]string
 }
 
 // OpenAddressBook reads the book that the store holds.
@@ -52,39 +57,56 @@ func (a *AddressBook) All() map[shard.NodeID]string {
 
 // Learn records addresses and tells whether any of them was news.
 func (a *AddressBook) Learn(news map[shard.NodeID]string) (changed bool, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	b := a.engine.NewBatch()
-	for n, address := range news { //order-free: each address is a record of its own
-		if n != 0 && address != "" && a.byNode[n] != address {
-			a.byNode[n] = address
-			b.PutAddress(n, address)
-			changed = true
+	return a.change(func() map[shard.NodeID]string {
+		fresh := map[shard.NodeID]string{}
+		for n, address := range news { //order-free: each address is looked at by itself
+			if n != 0 && address != "" && a.byNode[n] != address {
+				fresh[n] = address
+			}
 		}
-	}
-	if !changed {
-		b.Close()
-		return false, nil
-	}
-	return true, a.engine.Commit(b)
+		return fresh
+	})
 }
 
 // Forget drops nodes that are no longer part of the cluster.
 func (a *AddressBook) Forget(gone []shard.NodeID) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	_, err := a.change(func() map[shard.NodeID]string {
+		known := map[shard.NodeID]string{}
+		for _, n := range gone {
+			if a.byNode[n] != "" {
+				known[n] = ""
+			}
+		}
+		return known
+	})
+	return err
+}
+
+// change writes what differs from the book, "" for a node that goes. differs is called
+// under mu.
+func (a *AddressBook) change(differs func() map[shard.NodeID]string) (changed bool, err error) {
+	look := func() map[shard.NodeID]string {
+		a.mu.RLock()
+		defer a.mu.RUnlock()
+		return differs()
+	}
+	if len(look()) == 0 { // as nearly always
+		return false, nil
+	}
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	changes := look() // another one may have been faster
+	if len(changes) == 0 {
+		return false, nil
+	}
 	b := a.engine.NewBatch()
-	changed := false
-	for _, n := range gone {
-		if a.byNode[n] != "" {
+	a.mu.Lock()
+	for n, address := range changes { //order-free: each address is a record of its own
+		b.PutAddress(n, address)
+		if a.byNode[n] = address; address == "" {
 			delete(a.byNode, n)
-			b.PutAddress(n, "")
-			changed = true
 		}
 	}
-	if !changed {
-		b.Close()
-		return nil
-	}
-	return a.engine.Commit(b)
+	a.mu.Unlock()
+	return true, a.engine.Commit(b)
 }

@@ -46,3 +46,28 @@ func TestDecommissionedNodesAreForgotten(t *testing.T) {
 		t.Errorf("stopped %d times: %v", stops, stopped)
 	}
 }
+
+// Whoever writes the book may have to wait for the store. Those who look something up,
+// and those who have nothing new to tell, do not wait for that.
+func TestAddressBookIsReadWhileItIsWritten(t *testing.T) {
+	engine, _ := recoverable(t)
+	book, err := OpenAddressBook(engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	news := map[shard.NodeID]string{1: "a:1"}
+	if changed, err := book.Learn(news); err != nil || !changed {
+		t.Fatal(changed, err)
+	}
+	book.writing.Lock() // as while a change is committed
+	defer book.writing.Unlock()
+	if got := book.Lookup(1); got != "a:1" {
+		t.Errorf("%q", got)
+	}
+	if changed, err := book.Learn(news); err != nil || changed {
+		t.Error(changed, err)
+	}
+	if err := book.Forget([]shard.NodeID{2}); err != nil {
+		t.Error(err)
+	}
+}

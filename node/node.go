@@ -37,6 +37,7 @@ type Config struct {
 	Version     string
 	Logger      *slog.Logger
 	CPUSeconds  func() float64 // CPU time of the process so far
+	UnixNow     func() uint64  // the wall clock in seconds, for records that people read; nil: 0
 	// Stop asks for the end of the process: the cluster refuses this store.
 	// It is called at most once, from a step.
 	Stop func(reason error)
@@ -103,7 +104,7 @@ func New(cfg Config) (*Node, error) {
 	n.core.AddNodes(n.addresses.All())
 	n.chores.catalog = catalog.New(n.core, cfg.Env, n.queue)
 	n.feeder = driver.NewFeeder(driver.FeederConfig{Node: cfg.Identity.Node, Env: cfg.Env, Directory: n.chores.catalog, Logger: cfg.Logger})
-	n.driver = driver.New(driver.Config{Env: cfg.Env, Cluster: (*drivenCluster)(n), Records: n.chores.catalog, Logger: cfg.Logger})
+	n.driver = driver.New(driver.Config{Env: cfg.Env, Cluster: (*drivenCluster)(n), Records: n.chores.catalog, Logger: cfg.Logger, UnixNow: cfg.UnixNow})
 	// The granter looks into the store, which is there before anybody draws.
 	n.grants = revision.NewGrants(revision.GrantsConfig{Meta: func() (revision.Meta, bool) { return revision.MetaIn(n.store) }, RaiseBy: cfg.RaiseBy})
 	n.draws = revision.NewDraws(revision.DrawsConfig{Env: cfg.Env, Queue: cfg.Env.NewQueue("draws"), KV: n.core, Grants: n.grants, Notes: (*noteCarrier)(n)})

@@ -61,8 +61,11 @@ func (h *handover) to(heir shard.ReplicaID, now, timeout uint64) {
 	h.at = now + h.pause
 }
 
-// heir is a voter that stays a voter and is caught up; 0: none is. The first is the one
-// whose log is the longest, then they take turns in order of ID.
+// heir is a voter that stays a voter and is caught up; 0: none is. The first is one that
+// was a voter before, if there is any: a learner that has not applied the joint
+// configuration yet does not know that it may campaign, and how far it has applied is not
+// known here. Among equals it is the one whose log is the longest. Then they take turns in
+// order of ID.
 func (g *Group) heir() (best shard.ReplicaID) {
 	f := g.followers()
 	tried := g.handover.tried
@@ -72,12 +75,20 @@ func (g *Group) heir() (best shard.ReplicaID) {
 		}
 		switch {
 		case best == 0,
-			tried == 0 && f.of(p.replica).Match > f.of(best).Match,
+			tried == 0 && f.rather(&p, g.peer(best)),
 			tried != 0 && p.replica-tried-1 < best-tried-1: // IDs wrap: those above the last one come first
 			best = p.replica
 		}
 	}
 	return best
+}
+
+// rather tells whether a is a better first heir than b.
+func (f *followers) rather(a, b *peer) bool {
+	if old, other := a.role == role(shard.Voter), b.role == role(shard.Voter); old != other {
+		return old
+	}
+	return f.of(a.replica).Match > f.of(b.replica).Match
 }
 
 // followers is what a leader knows of the members, at one moment.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -191,6 +192,19 @@ func TestDemotedLeaderTriesAllHeirs(t *testing.T) {
 		c.put(5, "k=w")
 		c.heal()
 		c.mustAgree(5)
+	}
+}
+
+// The first heir is one that may campaign whether it has applied the joint configuration
+// or not.
+func TestFirstHeirWasAVoterBefore(t *testing.T) {
+	f := &followers{progress: map[shard.ReplicaID]tracker.Progress{1: {Match: 5}, 2: {Match: 6}, 3: {Match: 9}, 4: {Match: 8}}}
+	voter, longer := &peer{replica: 1, role: role(shard.Voter)}, &peer{replica: 2, role: role(shard.Voter)}
+	learned, learner := &peer{replica: 3, role: role(shard.Incoming)}, &peer{replica: 4, role: role(shard.Incoming)}
+	for _, pair := range [][2]*peer{{longer, voter}, {voter, learned}, {voter, learner}, {learned, learner}} {
+		if !f.rather(pair[0], pair[1]) || f.rather(pair[1], pair[0]) {
+			t.Errorf("replica %d is not chosen rather than %d", pair[0].replica, pair[1].replica)
+		}
 	}
 }
 

@@ -18,7 +18,8 @@ type Node struct {
 	State       shard.NodeState
 	// Operation is the operation that brought the node into its state, and Since
 	// when that was, in seconds of Unix time by the clock of whoever asked; both 0
-	// for a node that nobody ever asked to leave its place.
+	// for a node that nobody ever asked to leave its place. Of a node that serves it is
+	// its decommissioning that was cancelled last, if there was one.
 	Operation uint64
 	Since     uint64
 }

@@ -47,7 +47,21 @@ func advertised(advertise, listen string, bound net.Addr) (string, error) {
 	return advertise, nil
 }
 
-// checkLoopback refuses an address that other machines can reach.
+// onLoopback refuses a bound port that other machines can reach. It decides, whatever the
+// address was written like: "localhost" is what the machine's resolver makes of it.
+func onLoopback(flag string, l net.Listener) error {
+	if a, ok := l.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
+		return notLoopback(flag, l.Addr().String())
+	}
+	return nil
+}
+
+func notLoopback(flag, address string) error {
+	return &shard.InvalidError{Field: flag, Reason: fmt.Sprintf("%s is not a loopback address, and --insecure serves loopback addresses only", address)}
+}
+
+// checkLoopback refuses an address that says itself that other machines can reach it,
+// before anything is touched.
 func checkLoopback(flag, address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -57,7 +71,7 @@ func checkLoopback(flag, address string) error {
 		return nil
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return &shard.InvalidError{Field: flag, Reason: fmt.Sprintf("%s is not a loopback address, and --insecure serves loopback addresses only", address)}
+		return notLoopback(flag, address)
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func (s *clusterService) operations(ctx context.Context) ([]*pb.Operation, error
 func shardOperation(record *catalog.Operation, driver *pb.PlacementReport) *pb.Operation {
 	op := &pb.Operation{
 		Id: record.ID, Kind: kindMove, Shard: uint64(record.Shard), FromNode: uint64(record.From), ToNode: uint64(record.To),
-		State: record.State.String(), Reason: record.Reason, BeganUnix: record.Began,
+		State: record.State.String(), Reason: record.Reason, BeganUnix: record.Began, EndedUnix: record.Ended,
 	}
 	switch {
 	case record.From == 0:
@@ -92,8 +92,12 @@ func shardOperation(record *catalog.Operation, driver *pb.PlacementReport) *pb.O
 func nodeOperation(n *router.Node, driver *pb.PlacementReport) *pb.Operation {
 	op := &pb.Operation{Id: n.Operation, Kind: kindDecommission, Node: uint64(n.ID), State: catalog.OperationRunning.String(), BeganUnix: n.Since,
 		Progress: "waits for placement to begin"}
-	if n.State == shard.Draining {
+	switch n.State {
+	case shard.Draining:
 		op.Kind = kindDrain
+	case shard.Serving:
+		op.State, op.Progress = catalog.OperationCancelled.String(), ""
+		return op
 	}
 	for _, known := range driver.GetNodes() {
 		if known.Id != op.Node || known.State != n.State.String() {
@@ -188,7 +192,7 @@ func (s *adminService) setState(ctx context.Context, id uint64, to shard.NodeSta
 	if err != nil {
 		return nil, api.Status(err)
 	}
-	if n.Operation == 0 {
+	if n.State == shard.Serving {
 		return &pb.OperationResponse{Operation: &pb.Operation{Kind: kindDrain, Node: id, State: catalog.OperationCancelled.String()}}, nil
 	}
 	return &pb.OperationResponse{Operation: nodeOperation(&n, nil)}, nil
@@ -216,7 +220,7 @@ func (s *adminService) CancelOperation(ctx context.Context, q *pb.CancelOperatio
 	default:
 		var record catalog.Operation
 		record, err = await(ctx, func(done func(catalog.Operation, error)) {
-			s.cluster.node.Catalog().EndOperation(shard.ID(op.Shard), op.Id, catalog.OperationCancelled, "", done)
+			s.cluster.node.Catalog().EndOperation(shard.ID(op.Shard), op.Id, catalog.OperationCancelled, "", unixNow(), done)
 		})
 		if err == nil && (record.ID != op.Id || record.State != catalog.OperationCancelled) {
 			err = &shard.InvalidError{Field: "operation", Reason: fmt.Sprintf("%d has ended meanwhile", q.Id)}
@@ -226,6 +230,9 @@ func (s *adminService) CancelOperation(ctx context.Context, q *pb.CancelOperatio
 		return nil, api.Status(err)
 	}
 	op.State, op.Progress = catalog.OperationCancelled.String(), ""
+	if op.Node == 0 {
+		op.EndedUnix = unixNow()
+	}
 	return &pb.OperationResponse{Operation: op}, nil
 }
 

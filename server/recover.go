@@ -10,6 +10,11 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/kiloraft/kiloraft/api"
+	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
 	"github.com/kiloraft/kiloraft/internal/env/prod"
 	"github.com/kiloraft/kiloraft/node"
 	"github.com/kiloraft/kiloraft/shard"
@@ -83,34 +88,64 @@ func (o *Offline) Recover(ctx context.Context, plans []node.Recovery) error {
 const answerTimeout = 2 * time.Second
 
 // Answering finds which of the given nodes have an address in the store's address book
-// at which something answers, and returns those addresses.
-func (o *Offline) Answering(nodes []shard.NodeID) ([]string, error) {
+// at which something answers that may be that node, and returns those addresses. What
+// says, in a way that can be trusted, that it is somebody else is not that node: one that
+// has taken its place, with a disk of its own. All else that takes a connection may be:
+// a node that hangs does, and so does one that speaks TLS to a caller without certificates.
+func (o *Offline) Answering(ctx context.Context, nodes []shard.NodeID, creds credentials.TransportCredentials) ([]string, error) {
+	self, err := o.Identity()
+	if err != nil {
+		return nil, err
+	}
 	book, err := node.OpenAddressBook(o.engine)
 	if err != nil {
 		return nil, err
 	}
-	answers := make(chan string, len(nodes))
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	found := make(chan string, len(nodes))
 	for _, id := range nodes {
 		go func() {
 			address := book.Lookup(id)
-			if address != "" {
-				c, err := net.DialTimeout("tcp", address, answerTimeout)
-				if err != nil {
-					address = ""
-				} else {
-					_ = c.Close()
-					address = fmt.Sprintf("node %d at %s", id, address)
-				}
+			if address == "" || !takesConnections(ctx, address) || isSomebodyElse(ctx, address, self.Cluster, id, creds) {
+				found <- ""
+				return
 			}
-			answers <- address
+			found <- fmt.Sprintf("node %d at %s", id, address)
 		}()
 	}
-	var found []string
+	var answering []string
 	for range nodes {
-		if a := <-answers; a != "" {
-			found = append(found, a)
+		if a := <-found; a != "" {
+			answering = append(answering, a)
 		}
 	}
-	slices.Sort(found)
-	return found, nil
+	slices.Sort(answering)
+	return answering, nil
+}
+
+func takesConnections(ctx context.Context, address string) bool {
+	var dialer net.Dialer
+	c, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
+// isSomebodyElse tells whether a node answers at an address and is not the one that the
+// cluster has by that ID.
+func isSomebodyElse(ctx context.Context, address string, cluster shard.ClusterID, id shard.NodeID, creds credentials.TransportCredentials) bool {
+	conn, err := grpc.NewClient("passthrough:///"+address, append(api.DialOptions(), grpc.WithTransportCredentials(creds))...)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	r, err := pb.NewClusterClient(conn).Info(ctx, &pb.InfoRequest{})
+	if err != nil {
+		return false
+	}
+	other, err := api.ToClusterID(r.ClusterId)
+	return err == nil && (other != cluster || shard.NodeID(r.NodeId) != id)
 }

@@ -138,7 +138,7 @@ type server struct {
 // bind takes the ports first: a taken one must not cost a store its incarnation.
 func (s *server) bind() error {
 	var err error
-	if s.listener, err = listen("--listen", s.cfg.Listen); err != nil {
+	if s.listener, err = s.bindTo("--listen", s.cfg.Listen); err != nil {
 		return err
 	}
 	if s.advertise, err = advertised(s.cfg.Advertise, s.cfg.Listen, s.listener.Addr()); err != nil {
@@ -148,11 +148,24 @@ func (s *server) bind() error {
 		return err
 	}
 	if s.cfg.HTTP != "" {
-		if s.httpListener, err = listen("--http", s.cfg.HTTP); err != nil {
+		if s.httpListener, err = s.bindTo("--http", s.cfg.HTTP); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *server) bindTo(flag, address string) (net.Listener, error) {
+	l, err := listen(flag, address)
+	if err == nil && s.cfg.Insecure {
+		if err = onLoopback(flag, l); err != nil {
+			_ = l.Close()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 func (s *server) openStore() error {
@@ -244,7 +257,7 @@ func (s *server) startNode(ctx context.Context) error {
 		Dialer: s.dialer, Peers: s.peers,
 		Advertise: s.advertise, HTTPAddress: s.cfg.HTTP, Version: s.cfg.Version, Logger: s.log,
 		CPUSeconds: processCPUSeconds, Stop: s.stop, Raft: s.cfg.Raft,
-		Join: s.cfg.Join,
+		Join: s.cfg.Join, UnixNow: unixNow,
 	})
 	if err != nil { // of what is in the store, most likely: say which
 		return fmt.Errorf("store %s: %w", s.cfg.Store, err)

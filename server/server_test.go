@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 
 	"github.com/kiloraft/kiloraft/api"
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
 )
 
@@ -73,5 +76,34 @@ func TestMultiPutOverGRPC(t *testing.T) {
 	q.Pairs = append(q.Pairs, &pb.KeyValue{Value: []byte("no key")})
 	if r, err = kv.MultiPut(ctx, &q); err != nil || r.Results[3].Error == "" || r.Results[0].Error != "" {
 		t.Errorf("with one bad pair: %v, %v", r, err)
+	}
+}
+
+// A plaintext port is on a loopback address, whatever the address was written like: what
+// a name leads to is known once the port is bound.
+func TestInsecurePortsAreOnLoopback(t *testing.T) {
+	for name, test := range map[string]struct {
+		cfg   Config
+		field string
+	}{
+		"all addresses":     {Config{Listen: ":0", Insecure: true}, "--listen"},
+		"an address of all": {Config{Listen: "0.0.0.0:0", Insecure: true}, "--listen"},
+		"the port of HTTP":  {Config{Listen: "127.0.0.1:0", HTTP: "[::]:0", Insecure: true}, "--http"},
+		"loopback":          {Config{Listen: "127.0.0.1:0", HTTP: "localhost:0", Insecure: true}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.cfg.Advertise, test.cfg.Logger = "127.0.0.1:1", slog.New(slog.DiscardHandler)
+			s := &server{cfg: test.cfg, log: test.cfg.Logger}
+			defer s.close()
+			err := s.bind() // past the check of what is written
+			var invalid *shard.InvalidError
+			if test.field == "" {
+				if err != nil {
+					t.Error(err)
+				}
+			} else if !errors.As(err, &invalid) || invalid.Field != test.field || !strings.Contains(invalid.Reason, "loopback") {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }

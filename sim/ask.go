@@ -53,7 +53,7 @@ func (n *Nemesis) cancel(id shard.ID) {
 		for _, op := range ops {
 			if op.Shard == id && err == nil && at.Serving() {
 				n.event("cancel operation %d", op.ID)
-				at.node.Catalog().EndOperation(id, op.ID, catalog.OperationCancelled, "", func(catalog.Operation, error) {})
+				at.node.Catalog().EndOperation(id, op.ID, catalog.OperationCancelled, "", 0, func(catalog.Operation, error) {})
 			}
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -223,4 +224,50 @@ func TestFailedImportIsNotFatal(t *testing.T) {
 	}
 	fs.broken.Store(nil)
 	commit(t, e, func(b *Batch) { b.PutIdentity(Identity{Node: 1}) })
+}
+
+// An import stops before the disk is full, so that the log can go on, and leaves
+// nothing behind.
+func TestImportLeavesRoom(t *testing.T) {
+	source := open(t, Config{})
+	fill(t, source, userSpan("d", "f"), 9000, "new", 300)
+	chunks := export(t, source, transferred)
+	fs := vfs.NewMem()
+	free := func(n uint64) {
+		fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: n, TotalBytes: 1 << 30, UsedBytes: 1<<30 - n})
+	}
+	e := open(t, Config{FS: fs})
+	add := func(i *Import) (taken int, err error) {
+		for ; err == nil && taken < len(chunks); taken++ {
+			if taken == len(chunks)/2 {
+				free(importSpareBytes - 1)
+			}
+			err = i.Add(chunks[taken])
+		}
+		return taken, err
+	}
+	for _, spare := range []uint64{importSpareBytes, importSpareBytes - 1} {
+		free(spare)
+		i, err := e.NewImport(transferred, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken, err := add(i)
+		if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, shard.ErrMalformed) {
+			t.Fatalf("the full disk gives %v", err)
+		}
+		if half := taken > len(chunks)/2; half != (spare == importSpareBytes) {
+			t.Errorf("with %d bytes to spare it is refused after %d of %d chunks", spare, taken, len(chunks))
+		}
+		if err := i.Close(); err != nil {
+			t.Error(err)
+		}
+		if names, _ := fs.List(fs.PathJoin(e.cfg.Dir, incomingDir)); len(names) > 0 {
+			t.Errorf("left behind: %v", names)
+		}
+	}
+	free(importSpareBytes)
+	if err := receive(t, e, transferred, 2, chunks).Install(shard.Span{}); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
 }

@@ -37,6 +37,7 @@ type Import struct {
 	small      []dataRecord // while there are no files; copies
 	smallBytes int
 	ssts       *sstWriter // once the content is not small
+	unchecked  int        // bytes that may be written before the next look at the disk
 }
 
 // NewImport begins to receive a snapshot for a shard's replica.
@@ -50,7 +51,7 @@ func (e *Engine) NewImport(id shard.ID, replica shard.ReplicaID) (*Import, error
 // Add takes the next chunk, which it does not keep. It refuses missing, doubled,
 // reordered and corrupt chunks, and content that does not belong into the
 // snapshot, with an error that wraps shard.ErrMalformed; other errors are the
-// disk's. After an error the import can only be closed.
+// disk's, one that is nearly full included. After an error the import can only be closed.
 func (i *Import) Add(chunk []byte) error {
 	if i.closed || i.failed != nil {
 		return fmt.Errorf("import into shard %d is over: %w", i.shard, i.failed)
@@ -134,12 +135,18 @@ func (i *Import) addData(payload []byte) error {
 // addRecord takes the record whose key in the store is i.key.
 func (i *Import) addRecord(r dataRecord) error {
 	if i.ssts != nil {
+		if err := i.checkRoom(len(i.key) + len(r.value)); err != nil {
+			return err
+		}
 		return i.ssts.add(i.key, r.value)
 	}
 	i.small = append(i.small, dataRecord{bytes.Clone(r.key), r.revision, bytes.Clone(r.value)})
 	i.smallBytes += len(i.key) + len(r.value)
 	if i.smallBytes < smallImportBytes {
 		return nil
+	}
+	if err := i.checkRoom(i.smallBytes); err != nil {
+		return err
 	}
 	return i.spill()
 }

@@ -4277,6 +4277,7 @@ type Operation struct {
 	Progress      string                 `protobuf:"bytes,8,opt,name=progress,proto3" json:"progress,omitempty"`                      // what it does or waits for, while it runs
 	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                          // why it failed
 	BeganUnix     uint64                 `protobuf:"varint,10,opt,name=began_unix,json=beganUnix,proto3" json:"began_unix,omitempty"` // seconds, by the clock of the node that was asked
+	EndedUnix     uint64                 `protobuf:"varint,11,opt,name=ended_unix,json=endedUnix,proto3" json:"ended_unix,omitempty"` // seconds; 0: it runs, or when it ended is not recorded
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4377,6 +4378,13 @@ func (x *Operation) GetReason() string {
 func (x *Operation) GetBeganUnix() uint64 {
 	if x != nil {
 		return x.BeganUnix
+	}
+	return 0
+}
+
+func (x *Operation) GetEndedUnix() uint64 {
+	if x != nil {
+		return x.EndedUnix
 	}
 	return 0
 }
@@ -5036,7 +5044,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x16ListOperationsResponse\x126\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x16.kiloraft.v1.OperationR\n" +
-	"operations\"\xf8\x01\n" +
+	"operations\"\x97\x02\n" +
 	"\tOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -5049,7 +5057,9 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
 	"began_unix\x18\n" +
-	" \x01(\x04R\tbeganUnix\"C\n" +
+	" \x01(\x04R\tbeganUnix\x12\x1d\n" +
+	"\n" +
+	"ended_unix\x18\v \x01(\x04R\tendedUnix\"C\n" +
 	"\x17ExplainPlacementRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\x04R\x04node\"0\n" +

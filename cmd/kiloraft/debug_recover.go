@@ -83,7 +83,8 @@ func (a *app) debugRecoverCommand() *cobra.Command {
 			"Writes that were acknowledged by the lost replicas and had not reached this one are lost, and writes that were\n" +
 			"never acknowledged may appear. Recover a shard from one store only, and see to it that the lost nodes never\n" +
 			"run again: those that meet a recovered one delete what they have, and two that do not meet it may go on as\n" +
-			"if nothing had happened.",
+			"if nothing had happened. Nothing is done while something answers at the address of a lost node, unless it says\n" +
+			"that it is another one; to ask it over TLS give --certs-dir.",
 		Example: `  kiloraft debug recover --store ./n3 --lost 1 --lost 2 --dry-run
   kiloraft debug recover --store ./n3 --lost 1 --lost 2`,
 		Args: takes(0),
@@ -121,7 +122,11 @@ func (a *app) recover(ctx context.Context, f *recoverFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	answering, err := store.Answering(gone)
+	creds, err := a.credentials()
+	if err != nil {
+		return err
+	}
+	answering, err := store.Answering(ctx, gone, creds)
 	if err != nil {
 		return err
 	}

@@ -29,11 +29,12 @@ type operationRecord struct {
 	Progress  string `json:"progress"` // while it runs
 	Reason    string `json:"reason"`   // why it failed
 	BeganUnix uint64 `json:"began_unix"`
+	EndedUnix uint64 `json:"ended_unix"` // 0: it runs, or when it ended is not recorded
 }
 
 func operationOf(op *kiloraftpb.Operation) operationRecord {
 	return operationRecord{ID: op.GetId(), Kind: op.GetKind(), Shard: op.GetShard(), From: op.GetFromNode(), To: op.GetToNode(), Node: op.GetNode(),
-		State: op.GetState(), Progress: op.GetProgress(), Reason: op.GetReason(), BeganUnix: op.GetBeganUnix()}
+		State: op.GetState(), Progress: op.GetProgress(), Reason: op.GetReason(), BeganUnix: op.GetBeganUnix(), EndedUnix: op.GetEndedUnix()}
 }
 
 // what is the operation in words.
@@ -60,13 +61,17 @@ func (r *operationRecord) now() string {
 func operationTable(w io.Writer, records []operationRecord) error {
 	var rows [][]string
 	for _, r := range records {
-		since := "–"
-		if r.BeganUnix > 0 {
-			since = ago(max(0, time.Since(time.Unix(int64(r.BeganUnix), 0)).Seconds())) + " ago"
-		}
-		rows = append(rows, []string{strconv.FormatUint(r.ID, 10), r.what(), r.State, since, r.now()})
+		rows = append(rows, []string{strconv.FormatUint(r.ID, 10), r.what(), r.State, sinceUnix(r.BeganUnix), sinceUnix(r.EndedUnix), r.now()})
 	}
-	return table(w, []string{"OPERATION", "WHAT", "STATE", "BEGAN", "NOW"}, rows)
+	return table(w, []string{"OPERATION", "WHAT", "STATE", "BEGAN", "ENDED", "NOW"}, rows)
+}
+
+// sinceUnix is how long ago a Unix time was; 0: it is not known.
+func sinceUnix(seconds uint64) string {
+	if seconds == 0 {
+		return "–"
+	}
+	return ago(max(0, time.Since(time.Unix(int64(seconds), 0)).Seconds())) + " ago"
 }
 
 func (a *app) opsListCommand() *cobra.Command {

@@ -165,9 +165,9 @@ func TestOps(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.looks = 1
-	want := `OPERATION  WHAT                                STATE    BEGAN   NOW
+	want := `OPERATION  WHAT                                STATE    BEGAN   ENDED  NOW
 7          move shard 2 from node 3 to node 4  running  `
-	if r := (command{}).run(t, "ops", "list", "--endpoints", address); !strings.HasPrefix(r.stdout, want) || !strings.HasSuffix(r.stdout, " ago  the learner is being sent a snapshot\n") {
+	if r := (command{}).run(t, "ops", "list", "--endpoints", address); !strings.HasPrefix(r.stdout, want) || !strings.HasSuffix(r.stdout, " ago  –      the learner is being sent a snapshot\n") {
 		t.Errorf("%+v", r)
 	}
 	if r := (command{}).run(t, "ops", "show", "7", "--endpoints", address); r.stdout != "operation 7: move shard 2 from node 3 to node 4: running: the learner is being sent a snapshot\n" {

@@ -177,3 +177,19 @@ func TestBadRequests(t *testing.T) {
 	_, err = CreateClient(r, "new", false)
 	says(t, err, "ca.key does not exist")
 }
+
+// A file that cannot be put in its place is not left beside it: it may be a key.
+func TestNothingIsLeftOfAFileThatCannotBeReplaced(t *testing.T) {
+	dir := t.TempDir()
+	blocked := filepath.Join(dir, "node.key")
+	if err := os.Mkdir(blocked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(true, output{blocked, []byte("secret"), 0o600}); err == nil {
+		t.Fatal("a folder was replaced")
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+}

@@ -228,7 +228,11 @@ func (f output) replace() error {
 	if err := f.fill(file); err != nil {
 		return err
 	}
-	return os.Rename(file.Name(), f.path)
+	if err := os.Rename(file.Name(), f.path); err != nil {
+		_ = os.Remove(file.Name()) // it may hold a key
+		return err
+	}
+	return nil
 }
 
 // fill writes and closes an open file, and removes it if that fails.

@@ -10,7 +10,8 @@ import (
 // SetNodeState changes what the cluster wants of a node, and returns its record.
 // A state other than Serving that is new to the node is an operation with an ID of
 // its own; since is the caller's Unix time in seconds, for people. A node that has
-// the state already keeps its operation. Removed is final, and only a node that
+// the state already keeps its operation, and so does one that serves again instead of
+// leaving: its record shows that this was cancelled. Removed is final, and only a node that
 // leaves may become it. An InvalidError says what cannot be; nothing is written then.
 func (c *Catalog) SetNodeState(id shard.NodeID, to shard.NodeState, since uint64, done func(router.Node, error)) {
 	c.changeNode(id, fmt.Sprintf("changing the state of node %d", id), func(n *router.Node, op uint64) (bool, error) {
@@ -24,13 +25,15 @@ func (c *Catalog) SetNodeState(id shard.NodeID, to shard.NodeState, since uint64
 		case to == shard.Draining && n.State == shard.Leaving:
 			return false, &shard.InvalidError{Field: "node", Reason: fmt.Sprintf("%d is being decommissioned, which drains it; ops cancel %d ends that", id, n.Operation)}
 		}
-		n.State, n.Since = to, since
-		switch to {
-		case shard.Serving:
-			n.Operation, n.Since = 0, 0
-		case shard.Draining, shard.Leaving:
-			n.Operation = op
+		switch {
+		case to == shard.Draining || to == shard.Leaving:
+			n.Operation, n.Since = op, since
+		case to == shard.Removed:
+			n.Since = since
+		case n.State == shard.Draining:
+			n.Operation, n.Since = 0, 0 // nothing is left of it
 		}
+		n.State = to
 		return true, nil
 	}, done)
 }

@@ -44,15 +44,18 @@ type Operation struct {
 	From, To shard.NodeID
 	State    OperationState
 	Reason   string // why it failed
-	// Began is a Unix time in seconds by the clock of whoever asked, for people.
-	Began uint64
+	// Began and Ended are Unix times in seconds, by the clocks of whoever asked and of
+	// whoever ended it, for people. Ended is 0 while it runs, and of one that was ended by a
+	// version that did not record it.
+	Began, Ended uint64
 }
 
 const (
 	// The record of a shard's last operation. There is one for each shard, so that
 	// two operations on a shard cannot both begin.
 	operationPrefix    = "op/"
-	operationFormat    = 1
+	operationFormat    = 1 // without Ended
+	endedFormat        = 2
 	operationReasonMax = 512 // bytes
 )
 
@@ -65,8 +68,14 @@ func operationSpan() shard.Span {
 }
 
 func (op *Operation) encode() []byte {
-	b := []byte{operationFormat}
-	for _, v := range []uint64{op.ID, uint64(op.Shard), uint64(op.From), uint64(op.To), uint64(op.State), op.Began} {
+	// One without Ended is written as it was read, whichever version wrote it: it is
+	// compared with its bytes before it is removed.
+	format, fields := byte(operationFormat), []uint64{op.ID, uint64(op.Shard), uint64(op.From), uint64(op.To), uint64(op.State), op.Began}
+	if op.Ended != 0 {
+		format, fields = endedFormat, append(fields, op.Ended)
+	}
+	b := []byte{format}
+	for _, v := range fields {
 		b = binary.AppendUvarint(b, v)
 	}
 	return append(b, strings.ToValidUTF8(op.Reason[:min(len(op.Reason), operationReasonMax)], "")...)
@@ -76,20 +85,25 @@ func decodeOperation(b []byte) (Operation, error) {
 	malformed := func(what string) (Operation, error) {
 		return Operation{}, fmt.Errorf("%w: the record of an operation %s", shard.ErrMalformed, what)
 	}
-	if len(b) == 0 || b[0] != operationFormat {
+	if len(b) == 0 || b[0] != operationFormat && b[0] != endedFormat {
 		return malformed("is of no known format")
 	}
+	var v [7]uint64
+	fields := v[:6]
+	if b[0] == endedFormat {
+		fields = v[:]
+	}
 	b = b[1:]
-	var v [6]uint64
-	for i := range v {
+	for i := range fields {
 		n := 0
 		if v[i], n = binary.Uvarint(b); n <= 0 {
 			return malformed("is cut short")
 		}
 		b = b[n:]
 	}
-	op := Operation{ID: v[0], Shard: shard.ID(v[1]), From: shard.NodeID(v[2]), To: shard.NodeID(v[3]), State: OperationState(v[4]), Began: v[5], Reason: string(b)}
-	if op.ID == 0 || op.Shard == 0 || v[4] < uint64(OperationRunning) || v[4] > uint64(OperationCancelled) || len(b) > operationReasonMax || !utf8.Valid(b) {
+	op := Operation{ID: v[0], Shard: shard.ID(v[1]), From: shard.NodeID(v[2]), To: shard.NodeID(v[3]), State: OperationState(v[4]), Began: v[5], Ended: v[6], Reason: string(b)}
+	if op.ID == 0 || op.Shard == 0 || v[4] < uint64(OperationRunning) || v[4] > uint64(OperationCancelled) || len(b) > operationReasonMax || !utf8.Valid(b) ||
+		len(fields) == len(v) && (op.Ended == 0 || op.State == OperationRunning) {
 		return malformed("makes no sense")
 	}
 	return op, nil
@@ -105,7 +119,7 @@ func busyError(op *Operation) error {
 // answer was lost is found again: one and the same call begins one operation.
 func (c *Catalog) BeginOperation(op Operation, done func(Operation, error)) {
 	o := &operation{c: c, what: fmt.Sprintf("recording an operation on shard %d", op.Shard), end: func(err error) { done(Operation{}, err) }}
-	op.State, op.Reason = OperationRunning, ""
+	op.State, op.Reason, op.Ended = OperationRunning, "", 0
 	o.again = func() {
 		c.changeOperation(op.Shard, o.what, func(was *Operation) (*Operation, error) {
 			switch {
@@ -127,16 +141,17 @@ func (c *Catalog) BeginOperation(op Operation, done func(Operation, error)) {
 	})
 }
 
-// EndOperation records how an operation ended, and returns its record. One that has
+// EndOperation records how an operation ended, and when by the caller's Unix time in
+// seconds, and returns its record. One that has
 // ended already stays as it is; if the shard's record is of another operation, that
 // one is returned and nothing is written.
-func (c *Catalog) EndOperation(id shard.ID, op uint64, state OperationState, reason string, done func(Operation, error)) {
+func (c *Catalog) EndOperation(id shard.ID, op uint64, state OperationState, reason string, ended uint64, done func(Operation, error)) {
 	c.changeOperation(id, fmt.Sprintf("ending operation %d", op), func(was *Operation) (*Operation, error) {
 		if was == nil || was.ID != op || was.State != OperationRunning {
 			return nil, nil
 		}
 		next := *was
-		next.State, next.Reason = state, reason
+		next.State, next.Reason, next.Ended = state, reason, ended
 		return &next, nil
 	}, done)
 }

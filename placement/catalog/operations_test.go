@@ -21,7 +21,7 @@ func (h *house) begin(op Operation) (got Operation, err error) {
 func (h *house) end(id shard.ID, op uint64, state OperationState, reason string) (got Operation, err error) {
 	h.t.Helper()
 	h.wait(func(done func()) {
-		h.EndOperation(id, op, state, reason, func(o Operation, e error) { got, err = o, e; done() })
+		h.EndOperation(id, op, state, reason, 1_700_000_001, func(o Operation, e error) { got, err = o, e; done() })
 	})
 	return got, err
 }
@@ -56,7 +56,7 @@ func TestOneOperationPerShardAtATime(t *testing.T) {
 	if got, err := h.end(7, 99, OperationDone, ""); err != nil || got.State != OperationRunning {
 		t.Fatalf("ending what is not there: %+v, %v", got, err)
 	}
-	if got, err := h.end(7, first.ID, OperationFailed, "why"); err != nil || got.State != OperationFailed || got.Reason != "why" || got.Began != first.Began {
+	if got, err := h.end(7, first.ID, OperationFailed, "why"); err != nil || got.State != OperationFailed || got.Reason != "why" || got.Began != first.Began || got.Ended != first.Began+1 {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	if got, err := h.end(7, first.ID, OperationCancelled, ""); err != nil || got.State != OperationFailed {
@@ -178,8 +178,10 @@ func TestNodeStates(t *testing.T) {
 		switch {
 		case after.State == before.State && after != before:
 			t.Errorf("step %d: %+v became %+v", i, before, after)
-		case after.State == shard.Serving && (after.Operation != 0 || after.Since != 0):
+		case before.State == shard.Draining && after.State == shard.Serving && (after.Operation != 0 || after.Since != 0):
 			t.Errorf("step %d: %+v", i, after)
+		case before.State == shard.Leaving && after.State == shard.Serving && (after.Operation != before.Operation || after.Since != before.Since):
+			t.Errorf("step %d: %+v is forgotten, which was cancelled: %+v", i, before, after)
 		case after.State != shard.Serving && after.State != before.State && after.State != shard.Removed && after.Operation <= before.Operation:
 			t.Errorf("step %d: %+v has the operation of %+v", i, after, before)
 		case after.State == shard.Removed && after.Operation == 0:
@@ -202,7 +204,7 @@ func TestAStartAndANodesState(t *testing.T) {
 		if errors.Is(err, ErrRemoved) != (was == shard.Removed) || err != nil && was != shard.Removed || decodeErr != nil || got.State != want {
 			t.Errorf("%v: %+v, %v", was, got, err)
 		}
-		if was == shard.Leaving && (got.Operation != 9 || got.Since != 10) {
+		if (was == shard.Leaving || was == shard.Serving) && (got.Operation != 9 || got.Since != 10) {
 			t.Errorf("%+v", got)
 		}
 		if was == shard.Draining && got.Operation != 0 {
@@ -215,6 +217,7 @@ func sampleOperations() []Operation {
 	return []Operation{
 		{ID: 1, Shard: 2, To: 3, State: OperationRunning},
 		{ID: 300, Shard: 400, From: 1, To: 200, State: OperationFailed, Reason: "node 200 is dead", Began: 1_700_000_000},
+		{ID: 301, Shard: 401, From: 1, State: OperationDone, Began: 1_700_000_000, Ended: 1_700_000_009},
 	}
 }
 

@@ -46,7 +46,7 @@ func (c *Catalog) RegisterNode(n router.Node, done func(error)) {
 				done(fmt.Errorf("node %d: %w", n.ID, ErrRemoved))
 				return
 			}
-			if was.State == shard.Leaving {
+			if was.State != shard.Draining {
 				n.State, n.Operation, n.Since = was.State, was.Operation, was.Since
 			}
 			if was.Incarnation == n.Incarnation && was.StartNonce == n.StartNonce {

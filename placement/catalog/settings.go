@@ -66,7 +66,7 @@ var settings = []Setting{
 	{Name: ShardCheckInterval, Kind: SettingDuration, Default: int64(time.Hour), Min: 0, Max: int64(30 * day),
 		Doc: "how often the replicas of each shard compare their content; 0s is never"},
 	{Name: SnapshotRate, Kind: SettingBytes, Default: 64 << 20, Min: 1 << 20, Max: 1 << 40,
-		Doc: "bytes per second that a node sends of snapshots; small ones are not held back"},
+		Doc: "bytes per second of snapshots that a node sends, and receives; small ones are not held back"},
 }
 
 const day = 24 * time.Hour

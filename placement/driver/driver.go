@@ -37,6 +37,8 @@ type Config struct {
 	Records Records
 	Limits  placement.Limits
 	Logger  *slog.Logger // nil: none
+	// UnixNow is the wall clock in seconds, for the records that people read; nil: 0.
+	UnixNow func() uint64
 }
 
 // Tuning is what people set. The zero value: not known yet; nobody is dead and
@@ -59,6 +61,7 @@ type Driver struct {
 	records Records
 	limits  placement.Limits
 	log     *limitedLog
+	unixNow func() uint64
 	summary atomic.Pointer[Summary]
 
 	// All below belongs to steps on queue.
@@ -103,6 +106,9 @@ type entry struct {
 
 // New makes a driver, stopped.
 func New(cfg Config) *Driver {
+	if cfg.UnixNow == nil {
+		cfg.UnixNow = func() uint64 { return 0 }
+	}
 	return &Driver{
 		env:     cfg.Env,
 		queue:   cfg.Env.NewQueue("placement"),
@@ -110,6 +116,7 @@ func New(cfg Config) *Driver {
 		records: cfg.Records,
 		limits:  cfg.Limits,
 		log:     newLimitedLog(cfg.Logger, cfg.Env),
+		unixNow: cfg.UnixNow,
 	}
 }
 

@@ -94,7 +94,7 @@ func (d *Driver) endOperation(op *operation, state catalog.OperationState, why s
 	op.ended = true
 	run := d.run
 	d.log.info("an operation on a shard has ended", "operation", op.record.ID, "shard", op.record.Shard, "state", state.String(), "reason", why)
-	d.records.EndOperation(op.record.Shard, op.record.ID, state, why, func(_ catalog.Operation, err error) {
+	d.records.EndOperation(op.record.Shard, op.record.ID, state, why, d.unixNow(), func(_ catalog.Operation, err error) {
 		d.submit(run, func() {
 			if err != nil {
 				op.ended = false // judged again

@@ -191,7 +191,7 @@ func TestAnOperationThatGetsNowhereFails(t *testing.T) {
 	}
 	w.env.RunFor(taskPatience)
 	op := w.state(s.d.ID)
-	if op.State != catalog.OperationFailed || !strings.Contains(op.Reason, "snapshot") {
+	if op.State != catalog.OperationFailed || !strings.Contains(op.Reason, "snapshot") || op.Ended != unixNow {
 		t.Fatalf("%+v", op)
 	}
 	// Nothing is left of it.
@@ -213,7 +213,7 @@ func TestACancelledOperationLeavesNothingBehind(t *testing.T) {
 		to := w.without(s.d.ID)
 		op := w.ask(s.d.ID, s.d.Replicas[0].Node, to)
 		w.env.RunFor(at)
-		w.records.EndOperation(s.d.ID, op.ID, catalog.OperationCancelled, "", func(catalog.Operation, error) {})
+		w.records.EndOperation(s.d.ID, op.ID, catalog.OperationCancelled, "", 0, func(catalog.Operation, error) {})
 		w.env.RunFor(20 * time.Second)
 		if !w.steady() {
 			t.Fatalf("cancelled after %v: %+v", at, s.d.Replicas)
@@ -234,7 +234,7 @@ func TestACancelledOperationDoesNotGoOn(t *testing.T) {
 	if _, added := s.d.ReplicaOn(to); !added {
 		t.Fatal("it has not begun")
 	}
-	w.records.EndOperation(s.d.ID, op.ID, catalog.OperationCancelled, "", func(catalog.Operation, error) {})
+	w.records.EndOperation(s.d.ID, op.ID, catalog.OperationCancelled, "", 0, func(catalog.Operation, error) {})
 	w.until(spareFor+5*time.Second, "nothing left of it", w.steady)
 	if w.state(s.d.ID).State != catalog.OperationCancelled {
 		t.Error("its record has changed")
@@ -478,7 +478,7 @@ func TestOnlyTheLatestEndedOperationsAreKept(t *testing.T) {
 	w := newWorld(t, 3, 1)
 	for id := shard.ID(100); id < 100+endedMax+50; id++ {
 		op := w.ask(id, 1, 2)
-		w.records.EndOperation(id, op.ID, catalog.OperationDone, "", func(catalog.Operation, error) {})
+		w.records.EndOperation(id, op.ID, catalog.OperationDone, "", 0, func(catalog.Operation, error) {})
 	}
 	w.env.RunFor(time.Minute)
 	w.driver().Start(1)

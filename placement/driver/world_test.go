@@ -47,6 +47,7 @@ type truth struct {
 
 const (
 	commitIndex    = 20
+	unixNow        = 1_700_000_000
 	callTime       = 4 * time.Millisecond
 	snapshotTime   = 10 * time.Millisecond
 	snapshotsAtOne = 2 // a node receives at once
@@ -76,7 +77,7 @@ func (w *world) join(n shard.NodeID) {
 }
 
 func (w *world) driver() *Driver {
-	return New(Config{Env: w.env, Cluster: w, Records: w.records})
+	return New(Config{Env: w.env, Cluster: w, Records: w.records, UnixNow: func() uint64 { return unixNow }})
 }
 
 func (w *world) after(d time.Duration, step func()) {

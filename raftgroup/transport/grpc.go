@@ -48,8 +48,8 @@ type Config struct {
 	SnapshotsLarge   int // large ones at once, to all nodes; default 2
 
 	// SnapshotRate is how many bytes of large snapshots are sent in a second, to all
-	// nodes, until SetSnapshotRate; default 64 MiB. The slowest that makes sense lets a
-	// chunk through within SnapshotStall.
+	// nodes, and how many are received, from all of them, until SetSnapshotRate; default
+	// 64 MiB. The slowest that makes sense lets a chunk through within SnapshotStall.
 	SnapshotRate int64
 
 	HandshakeTimeout time.Duration // connect, hello and greeting; default 3 s
@@ -104,7 +104,8 @@ type GRPC struct {
 	frames     api.FramePool
 	log        *limitedLog
 	began      time.Time
-	pacer      pacer
+	pacer      pacer // of snapshots that are sent
+	intake     pacer // of large ones that are received
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
@@ -159,7 +160,7 @@ func NewGRPC(cfg Config) (*GRPC, error) {
 		learned:    make(map[shard.NodeID]string),
 		inbound:    make(map[shard.NodeID]map[*inbound]struct{}),
 	}
-	t.pacer.setRate(cfg.SnapshotRate)
+	t.SetSnapshotRate(cfg.SnapshotRate)
 	t.peers.Store(&map[shard.NodeID]*peer{})
 	return t, nil
 }
@@ -259,8 +260,12 @@ func (t *GRPC) SendSnapshot(to shard.NodeID, open func() (raftgroup.OutgoingSnap
 	}
 }
 
-// SetSnapshotRate changes how many bytes of large snapshots are sent in a second.
-func (t *GRPC) SetSnapshotRate(bytesPerSecond int64) { t.pacer.setRate(bytesPerSecond) }
+// SetSnapshotRate changes how many bytes of large snapshots are sent in a second, and
+// how many are received.
+func (t *GRPC) SetSnapshotRate(bytesPerSecond int64) {
+	t.pacer.setRate(bytesPerSecond)
+	t.intake.setRate(bytesPerSecond)
+}
 
 // Stats is a copy of the counters.
 func (t *GRPC) Stats() Stats {

@@ -326,7 +326,11 @@ func (o *snapshotStream) pace(n int) error {
 		o.p.t.pacer.count(now, n)
 		return nil
 	}
-	wait := o.paced.book(now, n)
+	return hold(o.ctx, o.paced.book(now, n))
+}
+
+// hold waits, unless ctx ends.
+func hold(ctx context.Context, wait time.Duration) error {
 	if wait <= 0 {
 		return nil
 	}
@@ -335,8 +339,8 @@ func (o *snapshotStream) pace(n int) error {
 	select {
 	case <-timer.C:
 		return nil
-	case <-o.ctx.Done():
-		return context.Cause(o.ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -425,6 +429,9 @@ func (t *GRPC) takeSnapshot(in *inbound) error {
 		t.counters.snapshotsAborted.Add(1)
 		return err
 	}
+	if large {
+		next = t.slowed(next)
+	}
 	if err := fill(sink, next, stall); err != nil {
 		t.counters.snapshotsAborted.Add(1)
 		t.log.log(slog.LevelWarn, in.from, "a snapshot from a node was given up", err)
@@ -432,6 +439,20 @@ func (t *GRPC) takeSnapshot(in *inbound) error {
 	}
 	t.counters.snapshotsReceived.Add(1)
 	return in.stream.Send([]byte{frameSnapshotTaken}, nil)
+}
+
+// slowed has the frames of a large snapshot come no faster than the node's rate. The
+// senders know their own rates only: to a node that comes back after a while all the
+// others send. What is not read is not sent on; it is the stream's own window that fills,
+// and messages pass.
+func (t *GRPC) slowed(next func() ([]byte, error)) func() ([]byte, error) {
+	return func() ([]byte, error) {
+		frame, err := next()
+		if err == nil {
+			err = hold(t.ctx, t.intake.book(time.Since(t.began), len(frame)))
+		}
+		return frame, err
+	}
 }
 
 // fill adds chunks to sink up to the end frame, and ends sink.

@@ -105,6 +105,37 @@ func TestSnapshotStalls(t *testing.T) {
 	}
 }
 
+// TestLargeSnapshotsAreTakenSlowly: a node takes large snapshots no faster than its rate,
+// however fast others send; small ones and messages pass, and Close does not wait.
+func TestLargeSnapshotsAreTakenSlowly(t *testing.T) {
+	f := newGRPCFixture(t)
+	f.adjust = func(c *Config) {
+		if c.Node == 1 {
+			c.SnapshotRate = 1
+		}
+	}
+	r := newRecorder()
+	slow := f.startGRPC(1, 1, r)
+	n := f.startGRPC(2, 1, newRecorder())
+	chunks, _ := chunksOf(3, 10_000)
+	large, small := newOutcome(), newOutcome()
+	sendSource(n, 1, nil, &source{chunks: chunks, large: true}, large.done)
+	r.await(t, "the first chunk", func() bool { return len(r.sinks) == 1 && r.sinks[0].content.Len() > 0 })
+	if wait := slow.intake.book(time.Since(slow.began), 0); wait < time.Hour {
+		t.Errorf("after 10,000 bytes at a byte a second the next ones wait %v", wait)
+	}
+	sendSource(n, 1, nil, &source{chunks: chunks}, small.done)
+	if err := small.wait(t); err != nil {
+		t.Errorf("a small one meanwhile: %v", err)
+	}
+	send(n, 1, "quick")
+	r.await(t, "a message meanwhile", func() bool { return len(r.received[2]) == 1 })
+	f.stop(1)
+	if err := large.wait(t); !errors.Is(err, shard.ErrUnavailable) {
+		t.Errorf("the large one, when its receiver stops: %v", err)
+	}
+}
+
 func openSnapshot(t *testing.T, p rawPeer, frames ...[]byte) *api.RawStream {
 	t.Helper()
 	s, err := api.OpenPeerSnapshot(p.context(), p.conn)

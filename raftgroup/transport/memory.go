@@ -98,7 +98,8 @@ type Memory struct {
 
 	large     largeLine[*transfer]
 	largeOnes []*transfer // waiting in that line or being sent
-	pacer     pacer
+	pacer     pacer       // of snapshots that are sent
+	intake    pacer       // of large ones that are received
 }
 
 var _ raftgroup.Transport = (*Memory)(nil)
@@ -136,7 +137,7 @@ func (n *Network) Join(node shard.NodeID, incarnation uint64) (*Memory, error) {
 	}
 	m := &Memory{network: n, node: node, incarnation: incarnation, queue: q, ways: make(map[shard.NodeID]*way),
 		large: largeLine[*transfer]{sendingMax: n.cfg.SnapshotsLarge}}
-	m.pacer.setRate(n.cfg.SnapshotRate)
+	m.SetSnapshotRate(n.cfg.SnapshotRate)
 	n.latest[node] = incarnation
 	n.nodes[node] = m
 	return m, nil

@@ -51,8 +51,12 @@ func (m *Memory) SendSnapshot(to shard.NodeID, open func() (raftgroup.OutgoingSn
 	n.startTransfers(w)
 }
 
-// SetSnapshotRate changes how many bytes of large snapshots are sent in a second.
-func (m *Memory) SetSnapshotRate(bytesPerSecond int64) { m.pacer.setRate(bytesPerSecond) }
+// SetSnapshotRate changes how many bytes of large snapshots are sent in a second, and
+// how many are received.
+func (m *Memory) SetSnapshotRate(bytesPerSecond int64) {
+	m.pacer.setRate(bytesPerSecond)
+	m.intake.setRate(bytesPerSecond)
+}
 
 // startTransfers begins what waits, up to the limit; under mu.
 func (n *Network) startTransfers(w *way) {
@@ -266,7 +270,7 @@ func (tr *transfer) carry(kind byte, part []byte) {
 	delay := f.Delay
 	if kind == frameSnapshotChunk {
 		if tr.s.Large {
-			delay += tr.from.pacer.book(n.env.Now(), len(part))
+			delay += max(tr.from.pacer.book(n.env.Now(), len(part)), tr.to.intake.book(n.env.Now(), len(part)))
 		} else {
 			tr.from.pacer.count(n.env.Now(), len(part))
 		}

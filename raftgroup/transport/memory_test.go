@@ -276,6 +276,28 @@ func TestMemorySnapshotDrops(t *testing.T) {
 	}
 }
 
+// TestMemoryLargeSnapshotsAreTakenSlowly: what two nodes send to a third together takes
+// as long as the third one's rate says.
+func TestMemoryLargeSnapshotsAreTakenSlowly(t *testing.T) {
+	l := newLoop(1)
+	network := NewNetwork(l, NetworkConfig{SnapshotRate: 1000})
+	nodes, _ := memoryNodes(t, network, 3)
+	for from := shard.NodeID(1); from <= 2; from++ {
+		chunks, _ := chunksOf(10, 1000)
+		o := newOutcome()
+		sendSource(nodes[from], 3, nil, &source{chunks: chunks, large: true}, o.done)
+		defer func() {
+			if err := o.wait(t); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	l.runAll()
+	if now := l.Now(); now < 19*time.Second || now > 22*time.Second {
+		t.Errorf("20,000 bytes at 1,000 a second took %v", now)
+	}
+}
+
 // TestMemoryDeterministic: the same seed gives the same trace of steps and
 // deliveries, with crashes and losses in between.
 func TestMemoryDeterministic(t *testing.T) {

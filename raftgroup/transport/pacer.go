@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// pacer spreads the bytes of a node's snapshots over time. Large ones wait for their
-// share; small ones, of which a young cluster has many and which somebody may be waiting
-// for, go at once and are counted, so that they take from what large ones get.
+// pacer spreads the bytes of a node's snapshots over time, those that it sends, or those
+// that it receives. Large ones wait for their share; small ones, of which a young cluster
+// has many and which somebody may be waiting for, go at once and are counted, so that they
+// take from what large ones get.
 type pacer struct {
 	mu   sync.Mutex
 	rate int64         // bytes per second
