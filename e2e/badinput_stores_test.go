@@ -114,7 +114,7 @@ func startSpoiled(t *testing.T, store string, want outcome, damage func(dir stri
 	defer p.kill()
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
-	ended := p.ended()
+	ended := p.gone()
 	go func() { // a node that has ended answers nobody
 		select {
 		case <-ended:
@@ -148,8 +148,8 @@ func startSpoiled(t *testing.T, store string, want outcome, damage func(dir stri
 	return err
 }
 
-// ended is closed when the process is gone.
-func (p *process) ended() chan struct{} {
+// gone is closed when the process is.
+func (p *process) gone() chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.done
