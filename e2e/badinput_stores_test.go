@@ -114,7 +114,7 @@ func startSpoiled(t *testing.T, store string, want outcome, damage func(dir stri
 	defer p.kill()
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
-	ended := p.gone()
+	ended := p.ended()
 	go func() { // a node that has ended answers nobody
 		select {
 		case <-ended:
@@ -146,13 +146,6 @@ func startSpoiled(t *testing.T, store string, want outcome, damage func(dir stri
 		return nil // whole, or typed errors
 	}
 	return err
-}
-
-// gone is closed when the process is.
-func (p *process) gone() chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.done
 }
 
 // readStored reads what makeStores has written: lost keys give errors. A wrong value,
