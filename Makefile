@@ -1,7 +1,7 @@
 # Kiloraft's targets. A fresh machine needs Go and make, nothing else:
 # `make demo` and `make test` fetch and build all there is to fetch and build.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e race chaos planted lint generate bench fuzz clean
+.PHONY: help build demo test e2e race chaos planted lint generate bench fuzz badinput crash clean
 
 GO        ?= go
 VERSION   ?= 0.1.0
@@ -56,11 +56,15 @@ bench: build ## puts and gets on a three-node cluster with 48 shards
 	bin/kiloraft demo --nodes 3 --shards 48 --exec 'kiloraft bench put --clients 256 --duration $(BENCHTIME)'
 	bin/kiloraft demo --nodes 3 --shards 48 --exec 'kiloraft bench get --load --clients 256 --duration $(BENCHTIME)'
 
-fuzz: ## run every fuzz test for FUZZTIME (10s) each
-	@set -e; for pkg in $$($(GO) list ./...); do \
-	  for name in $$($(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
-	    echo "$$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
-	  done; done
+fuzz: ## run every fuzz test: DURATION together, or FUZZTIME (10s) each
+	@$(GO) build -C tools -o $(CURDIR)/bin/fuzz ./fuzz
+	@bin/fuzz $(if $(DURATION),-duration $(DURATION),-each $(FUZZTIME)) $(ARGS)
+
+badinput: ## feed a real node bad input over every way in
+	$(GO) test ./e2e -count=1 -v -run '^TestBadInput$$' $(ARGS)
+
+crash: ## take the power away at every operation on a disk, in SEEDS (5) stories
+	KILORAFT_CRASH_SEEDS=$(or $(SEEDS),5) $(GO) test ./raftgroup -count=1 -v -run '^TestCrashPoints$$' $(ARGS)
 
 clean: ## remove what build made
 	rm -rf bin

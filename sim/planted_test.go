@@ -23,6 +23,7 @@ var plantedBugs = []struct {
 	scenario string // empty: drawn faults
 }{
 	{planted.RetryWithoutLookUp, 3, "took effect twice|otherwise than the first|told that it does nothing", "", ""},
+	{planted.RetryWithoutLookUp, 3, "took effect twice|otherwise than the first|told that it does nothing", "", "LostAckRetryAcrossMove"},
 	{planted.RevisionFetchedAhead, 3, "do not follow real time|took effect twice", "one of the future", ""},
 	{planted.GrantWithoutConfirming, 3, "do not follow real time", "one of the future", "DeposedMetaLeaderIsAsked"},
 	{planted.ReadFromViewBelow, 4, "did not find what the logs say", "which nobody was given", ""},
