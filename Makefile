@@ -1,7 +1,7 @@
 # Kiloraft's targets. A fresh machine needs Go and make, nothing else:
 # `make demo` and `make test` fetch and build all there is to fetch and build.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e race chaos planted lint generate bench fuzz badinput crash clean
+.PHONY: help build demo test e2e race sim sim-planted chaos lint generate bench fuzz badinput crash clean
 
 GO        ?= go
 VERSION   ?= 0.1.0
@@ -13,6 +13,8 @@ GOTOOL    := $(GO) tool -modfile=tools/go.mod
 ARGS      ?=
 FUZZTIME  ?= 10s
 BENCHTIME ?= 20s
+SEEDS     ?= 500
+START     ?= 1
 
 help: ## list the targets (the default)
 	@echo 'Kiloraft: a sharded, strongly consistent, ordered key-value store.'
@@ -34,8 +36,14 @@ e2e: ## run the tests with real processes alone
 race: ## run every test under the race detector (needs a C compiler)
 	$(GO) test -race $(ARGS) ./...
 
-planted: ## plant known bugs, one at a time, and show that the tests catch them
-	$(GO) test -tags planted -count=1 -v -run '^TestPlantedBugs$$' $(ARGS) ./sim ./shard/machine ./raftgroup
+sim: ## simulate SEEDS (500) whole clusters from seed START (1) on, or replay SEED=n and tell what happened (TRACE=file: everything)
+	@$(GO) test -c -o bin/sim.test ./sim
+	@bin/sim.test $(if $(SEED),-sim.seed=$(SEED) $(if $(TRACE),-sim.trace=$(abspath $(TRACE))),-sim.seeds=$(SEEDS) -sim.start=$(START))
+
+sim-planted: ## plant known bugs, one at a time, and show which seed and which check catch them (BUG=part of a name)
+	$(GO) test -tags planted -count=1 -run '^TestPlantedBugs$$' ./shard/machine ./shard/replica ./raftgroup
+	@$(GO) test -tags planted -c -o bin/sim-planted.test ./sim
+	@bin/sim-planted.test -sim.planted -sim.only='$(BUG)'
 
 chaos: build ## run real processes under fire for DURATION (60s), drawn from SEED, on NODES (5) nodes
 	$(GO) build -trimpath -o bin/chaos ./chaos
@@ -63,8 +71,8 @@ fuzz: ## run every fuzz test: DURATION together, or FUZZTIME (10s) each
 badinput: ## feed a real node bad input over every way in
 	$(GO) test ./e2e -count=1 -v -run '^TestBadInput$$' $(ARGS)
 
-crash: ## take the power away at every operation on a disk, in SEEDS (5) stories
-	KILORAFT_CRASH_SEEDS=$(or $(SEEDS),5) $(GO) test ./raftgroup -count=1 -v -run '^TestCrashPoints$$' $(ARGS)
+crash: ## take the power away at every operation on a disk, in STORIES (5) stories
+	KILORAFT_CRASH_SEEDS=$(or $(STORIES),5) $(GO) test ./raftgroup -count=1 -v -run '^TestCrashPoints$$' $(ARGS)
 
 clean: ## remove what build made
 	rm -rf bin

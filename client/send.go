@@ -77,7 +77,7 @@ func (l *link) fill(buf []byte) []byte {
 		buf = l.packLocked(buf)
 	} else {
 		l.helloed = true
-		buf = shard.AppendHello(buf, shard.Hello{Cluster: l.core.cluster, Session: l.core.session, Stream: l.number})
+		buf = shard.AppendHello(buf, shard.Hello{Cluster: l.core.cluster, Session: l.core.session, Stream: l.number, Node: n.id})
 	}
 	more := l.moreLocked()
 	n.mu.Unlock()

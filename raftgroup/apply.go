@@ -5,6 +5,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
 )
@@ -64,7 +65,13 @@ func (g *Group) apply(r *round, b *storage.Batch, w *applyWork) error {
 	}
 	if g.applied != before {
 		w.moved = true
-		g.machine.EndApply(b, g.applied)
+		if planted.On(planted.StateApartFromData) {
+			apart := g.h.engine.NewBatch()
+			g.machine.EndApply(apart, g.applied)
+			_ = g.h.engine.CommitSync(apart, 0, func() {})
+		} else {
+			g.machine.EndApply(b, g.applied)
+		}
 		if err == nil {
 			err = g.truncate(b, before.Index)
 		}

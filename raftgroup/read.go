@@ -82,7 +82,7 @@ func (g *Group) requestReadIndex() {
 	}
 	// Until an entry of the term is applied the reads wait: the commit index
 	// that raft would name may be older than what was acknowledged.
-	if s.inflight != nil || len(s.waiting) == 0 || g.applied.Term != term {
+	if s.inflight != nil || len(s.waiting) == 0 || g.applied.Term != term && !planted.On(planted.ReadBeforeOwnTerm) {
 		return
 	}
 	s.counter++
@@ -140,7 +140,7 @@ func (g *Group) confirmReads() {
 		switch {
 		case (!leads || b.term != term) && !planted.On(planted.ReadIndexBySuccessor):
 			g.handBack(b.reads, g.notLeader())
-		case g.applied.Index >= b.index && g.applied.Term == term:
+		case g.applied.Index >= b.index && (g.applied.Term == term || planted.On(planted.ReadBeforeOwnTerm)):
 			g.handBack(b.reads, nil)
 		default:
 			s.confirmed[n] = b

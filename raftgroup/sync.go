@@ -1,10 +1,12 @@
 package raftgroup
 
 import (
+	"slices"
 	"sync"
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -106,8 +108,12 @@ func (d *delivery) deliver() {
 func (r *round) commitAppends() bool {
 	var next *syncRecord
 	keep := 0
+	var early []delivery // planted: before what they tell of is durable
 	for _, d := range r.waiting {
 		switch g := d.g; {
+		case planted.On(planted.NoFsyncBeforeAck) && d.install == nil,
+			planted.On(planted.VoteBeforeEarlierSync) && d.install == nil && !slices.Contains(r.writers, g):
+			early = append(early, d)
 		case g.uncovered:
 			r.waiting[keep] = d
 			keep++
@@ -133,6 +139,9 @@ func (r *round) commitAppends() bool {
 		ok = r.w.h.engine.CommitSync(r.batch(), r.w.lane, next.finish) == nil
 	} else if r.appends != nil {
 		ok = r.w.h.engine.Commit(r.appends) == nil
+	}
+	for i := range early {
+		early[i].deliver()
 	}
 	r.appends = nil
 	clear(r.waiting)

@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"go.etcd.io/raft/v3"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -147,7 +148,7 @@ func (g *Group) publishLeadership() {
 	now := Leadership{Term: st.Term, Leader: id, Node: g.nodeOf(id),
 		// Before an entry of its own term is applied, a leader's state may be
 		// older than what its predecessor acknowledged.
-		Leading: st.RaftState == raft.StateLeader && g.applied.Term == st.Term}
+		Leading: st.RaftState == raft.StateLeader && (g.applied.Term == st.Term || planted.On(planted.ReadBeforeOwnTerm))}
 	if now != g.leadership {
 		g.leadership = now
 		g.machine.LeaderChanged(now)

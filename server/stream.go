@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"runtime"
@@ -141,6 +142,11 @@ func openOperations(s frameStream, h *host) (executor, error) {
 	}
 	if hello.Cluster != h.cluster {
 		return nil, &shard.InvalidError{Field: "cluster", Reason: hello.Cluster.String() + " was asked for, but this node belongs to " + h.cluster.String()}
+	}
+	if self := h.greeting().Node; hello.Node != self {
+		// The greeting tells the client who answers here; the error ends the stream.
+		err := s.Send(shard.AppendGreeting(nil, h.greeting()), nil)
+		return nil, errors.Join(&shard.InvalidError{Field: "node", Reason: fmt.Sprintf("%d was asked for, but this is node %d", hello.Node, self)}, err)
 	}
 	x, err := h.open(hello.Session, hello.Stream)
 	if err != nil {

@@ -80,7 +80,7 @@ func TestClientStreamRefusesBadFrames(t *testing.T) {
 	streams := uint64(0)
 	hello := func() shard.Hello {
 		streams++
-		return shard.Hello{Cluster: cluster, Session: 1, Stream: streams}
+		return shard.Hello{Cluster: cluster, Session: 1, Stream: streams, Node: 1}
 	}
 	t.Run("wrong cluster", func(t *testing.T) {
 		s, h := opened(t, conn), hello()
@@ -96,13 +96,22 @@ func TestClientStreamRefusesBadFrames(t *testing.T) {
 		if g.Cluster != cluster || g.Node != 1 || g.Incarnation == 0 {
 			t.Errorf("greeted with %+v", g)
 		}
-		for _, h := range []shard.Hello{{Cluster: cluster, Stream: 1}, {Cluster: cluster, Session: 1, Stream: streams}, {Cluster: cluster, Session: 1}} {
+		for _, h := range []shard.Hello{{Cluster: cluster, Stream: 1, Node: 1}, {Cluster: cluster, Session: 1, Stream: streams, Node: 1}, {Cluster: cluster, Session: 1, Node: 1}} {
 			s := opened(t, conn)
 			send(s, shard.AppendHello(nil, h))
 			var invalid *shard.InvalidError
 			if err := ended(s); !errors.As(err, &invalid) || invalid.Field != "stream" {
 				t.Errorf("%+v: %v", h, err)
 			}
+		}
+	})
+	t.Run("meant for another node", func(t *testing.T) {
+		h := hello()
+		h.Node = 9
+		s, g := greeted(t, conn, h)
+		var invalid *shard.InvalidError
+		if err := ended(s); g.Node != 1 || !errors.As(err, &invalid) || invalid.Field != "node" {
+			t.Errorf("greeted with %+v, then %v", g, err)
 		}
 	})
 	t.Run("requests before the hello", func(t *testing.T) {
@@ -271,7 +280,9 @@ func TestAnIdleClientStreamHearsTheNews(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, g := greeted(t, conn, shard.Hello{Cluster: cluster, Session: 1, Stream: 1})
+	s, g := greeted(t, conn, shard.Hello{Cluster: cluster, Session: 1, Stream: 1, Node: 1})
+	// A stream to a node that had this address before changes nothing of that.
+	greeted(t, conn, shard.Hello{Cluster: cluster, Session: 1, Stream: 2, Node: 9})
 	put, err := pb.NewKVClient(conn).Put(t.Context(), &pb.PutRequest{Key: []byte("k")})
 	if err != nil || put.Revision <= uint64(g.Newest) {
 		t.Fatalf("%v, %v, greeted with %d", put, err, g.Newest)

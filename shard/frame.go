@@ -30,6 +30,10 @@ type Hello struct {
 	Session Session
 	// Stream is larger than that of every stream that the session opened before.
 	Stream uint64
+	// Node is whom the stream is meant for. Another node that answers at its address,
+	// since the machine was given to it, greets and takes nothing: the session may have a
+	// stream to that one too, which this one must not supersede.
+	Node NodeID
 }
 
 // Target is whom an attempt is meant for. A leader that it does not describe
@@ -111,7 +115,7 @@ func DecodeGreeting(b []byte) (Greeting, error) {
 func AppendHello(b []byte, h Hello) []byte {
 	b = append(b, frameHello)
 	b = append(b, h.Cluster[:]...)
-	return appendUvarints(b, uint64(h.Session), h.Stream)
+	return appendUvarints(b, uint64(h.Session), h.Stream, uint64(h.Node))
 }
 
 // DecodeHello reads a hello frame.
@@ -122,6 +126,7 @@ func DecodeHello(b []byte) (Hello, error) {
 	h.Cluster = r.clusterID()
 	h.Session = Session(r.uvarint())
 	h.Stream = r.uvarint()
+	h.Node = NodeID(r.uvarint())
 	return h, r.done()
 }
 

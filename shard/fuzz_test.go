@@ -107,7 +107,7 @@ func FuzzDecodeGreeting(f *testing.F) {
 }
 
 func FuzzDecodeHello(f *testing.F) {
-	b := AppendHello(nil, Hello{Cluster: ClusterID{1}, Session: 3})
+	b := AppendHello(nil, Hello{Cluster: ClusterID{1}, Session: 3, Node: 2})
 	f.Add(b)
 	f.Add(b[:len(b)-1])
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -180,7 +180,7 @@ func TestGoldenFrames(t *testing.T) {
 	if got, err := DecodeGreeting(b); err != nil || got != greeting {
 		t.Errorf("greeting: %+v, %v", got, err)
 	}
-	hello := Hello{Cluster: cluster, Session: 1 << 63, Stream: 5}
+	hello := Hello{Cluster: cluster, Session: 1 << 63, Stream: 5, Node: 6}
 	b = AppendHello(nil, hello)
 	g.add("hello", b)
 	if got, err := DecodeHello(b); err != nil || got != hello {

@@ -73,7 +73,7 @@ func (m *MembershipChange) Apply(d *Descriptor) (Descriptor, error) {
 	refuse := func(reason string) (Descriptor, error) {
 		return Descriptor{}, &InvalidError{Field: "membership change", Reason: reason}
 	}
-	if m.Shard != d.ID || m.Epoch != d.Epoch {
+	if m.Shard != d.ID || m.Epoch != d.Epoch && !planted.On(planted.EpochNotChecked) {
 		return Descriptor{}, &WrongShardError{Shard: m.Shard, Descriptors: []Descriptor{*d}}
 	}
 	if len(m.Changes) == 0 {

@@ -12,6 +12,20 @@ import (
 	"github.com/kiloraft/kiloraft/shard"
 )
 
+// askSomething asks for something, and now and then has another node lead the meta
+// shard, and so drive placement, in the middle of it.
+func (n *Nemesis) askSomething() bool {
+	n.ask()
+	if n.cluster.loop.rand.IntN(4) == 0 {
+		n.cluster.loop.After(n.cluster.loop.between(0, 300*time.Millisecond), "hand over", func() {
+			if !n.stopped {
+				n.handOver(shard.MetaID)
+			}
+		})
+	}
+	return true
+}
+
 // ask asks a drawn node for what people ask of placement: a replica is to move, a
 // node is to be drained or to serve again. Unlike a mover, who asks goes away:
 // whoever drives placement carries it out.
@@ -89,6 +103,9 @@ func (c *Cluster) undrain() {
 // placement is what whoever drives placement says; nil: nobody does.
 func (c *Cluster) placement() (p *pb.PlacementReport) {
 	for _, n := range c.nodes {
+		if n.gone {
+			continue
+		}
 		if r := n.node.Report(node.ReportQuery{Placement: true}).Placement; r != nil && (p == nil || r.Term > p.Term) {
 			p = r
 		}

@@ -31,6 +31,7 @@ type Cluster struct {
 	drained     map[shard.NodeID]bool // nodes that somebody asked to be drained
 	byHand      bool                  // somebody changes shards while placement is asked to
 	descriptors []shard.Descriptor    // that the cluster starts with, in order of ID and of span
+	diskFailed  func(*Node)           // told of a node that has ended for its disk
 }
 
 // ClusterConfig sizes a cluster.
@@ -38,11 +39,10 @@ type ClusterConfig struct {
 	Nodes      int
 	UserShards int
 	// Grown: the first node founds the cluster, the others join it, and placement
-	// gives every shard its replicas. Else all shards have a voter on every node
-	// from the start.
-	Grown bool
-	Drift bool // clocks run at different rates
-	Raft  node.RaftConfig
+	// gives every shard its replicas. Else all shards have their voters from the start.
+	Grown    bool
+	DriftPPM int // clocks run at different rates, which differ by up to so many millionths from the true one
+	Raft     node.RaftConfig
 	// RaiseBy is node.Config's, SyncsEarlyPerMille storage.Config's.
 	RaiseBy            uint64
 	SyncsEarlyPerMille int
@@ -58,12 +58,12 @@ const clockExact = 1_000_000
 func NewCluster(loop *Loop, trace *Trace, witness *Witness, cfg ClusterConfig) (*Cluster, error) {
 	c := &Cluster{loop: loop, trace: trace, witness: witness, raft: cfg.Raft, grown: cfg.Grown, drained: make(map[shard.NodeID]bool),
 		raiseBy: cfg.RaiseBy, syncsEarly: cfg.SyncsEarlyPerMille}
-	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c, effect: func(*Node) {}}
+	c.net = &Net{loop: loop, trace: trace, witness: witness, cluster: c, effect: func(*Node) {}, struck: new(Struck)}
 	c.peers = transport.NewNetwork(loop.NewEnv("peers", clockExact), transport.NetworkConfig{Hook: c.net.fate})
 	for i := range cfg.Nodes {
 		rate := int64(clockExact)
-		if cfg.Drift {
-			rate += int64(loop.rand.IntN(40_001)) - 20_000 // two per cent either way
+		if d := cfg.DriftPPM; d > 0 {
+			rate += int64(loop.rand.IntN(2*d+1) - d)
 		}
 		name := fmt.Sprint("n", i+1)
 		c.nodes = append(c.nodes, &Node{Name: name, Address: name + ":7400", cluster: c, disk: NewDisk(), rate: rate})
@@ -71,20 +71,22 @@ func NewCluster(loop *Loop, trace *Trace, witness *Witness, cfg ClusterConfig) (
 	ds, err := catalog.InitialDescriptors(1, cfg.UserShards)
 	if err != nil || cfg.Grown {
 		c.descriptors = ds
+		witness.begins(ds)
 		return c, err
 	}
 	for i := range c.ID {
 		c.ID[i] = byte(loop.rand.Uint32())
 	}
-	for _, d := range ds {
+	for k, d := range ds {
 		d.Replicas = nil
-		for _, n := range c.nodes {
-			id := c.index(n)
-			d.Replicas = append(d.Replicas, shard.Replica{ID: shard.ReplicaID(id), Node: id, Role: shard.Voter})
+		for i := range min(replicationFactor, cfg.Nodes) {
+			node := c.nodes[(k+i)%cfg.Nodes]
+			d.Replicas = append(d.Replicas, shard.Replica{ID: shard.ReplicaID(i + 1), Node: c.index(node), Role: shard.Voter})
 		}
-		d.NextReplica = shard.ReplicaID(cfg.Nodes + 1)
+		d.NextReplica = shard.ReplicaID(len(d.Replicas) + 1)
 		c.descriptors = append(c.descriptors, d)
 	}
+	witness.begins(c.descriptors)
 	return c, nil
 }
 
@@ -171,7 +173,7 @@ func (c *Cluster) spanOf(id shard.ID) shard.Span {
 // replicas follow, and all have applied the same.
 func (c *Cluster) Unsettled() string {
 	for _, n := range c.nodes {
-		if !n.Serving() {
+		if !n.Serving() && !n.gone {
 			return n.Name + " is not up"
 		}
 	}
@@ -180,13 +182,20 @@ func (c *Cluster) Unsettled() string {
 			return fmt.Sprintf("shard %d %s", c.descriptors[i].ID, why)
 		}
 	}
-	return c.unasked()
+	if why := c.unasked(); why != "" {
+		return why
+	}
+	return c.undirected()
 }
 
 func (c *Cluster) unsettled(id shard.ID) string {
-	leaders, replicas := 0, 0
+	leaders, replicas, up := 0, 0, 0
 	var first storage.ReplicaState
 	for _, n := range c.nodes {
+		if n.gone {
+			continue
+		}
+		up++
 		r, here := n.store().Replica(id)
 		if !here {
 			continue
@@ -221,7 +230,13 @@ func (c *Cluster) unsettled(id shard.ID) string {
 	if c.byHand {
 		want = max(want, voters)
 	}
-	if leaders != 1 || voters != want || len(first.Descriptor.Replicas) != want || replicas != want {
+	present := want
+	if up < want {
+		// There is no node to take the place of the one that is gone, and a shard may
+		// have been without that one before.
+		want, present = max(up, voters), up
+	}
+	if leaders != 1 || voters != want || len(first.Descriptor.Replicas) != want || replicas != present {
 		return fmt.Sprintf("has %d leaders, %d replicas, %d voters of %v", leaders, replicas, voters, first.Descriptor.Replicas)
 	}
 	return ""
@@ -247,7 +262,11 @@ func (h *traceLog) Handle(_ context.Context, r slog.Record) error {
 		fmt.Fprintf(&b, " %s", a)
 		return true
 	})
-	h.cluster.trace.Event(h.cluster.loop.now, h.actor, "%v: %s%s%s", r.Level, r.Message, h.attrs, b.String())
+	tell := h.cluster.trace.Event
+	if r.Level < slog.LevelWarn {
+		tell = h.cluster.trace.Detail
+	}
+	tell(h.cluster.loop.now, h.actor, "%v: %s%s%s", r.Level, r.Message, h.attrs, b.String())
 	return nil
 }
 

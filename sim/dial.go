@@ -195,7 +195,7 @@ func (w *wire) pump() {
 	}
 	c.net.in(env, max(w.frames[0].at, w.held)-c.net.loop.now, "frame", func() {
 		w.pumping = false
-		if c.door.gone || c.closed && w == &c.down {
+		if c.door.gone && w == &c.up || c.closed && w == &c.down {
 			w.frames = nil
 			return
 		}
@@ -317,6 +317,11 @@ func (d *door) hello(frame []byte) {
 	h, err := shard.DecodeHello(frame)
 	if err != nil || h.Cluster != d.node.cluster.ID || h.Session == 0 {
 		d.node.cluster.witness.Fail("client %s opens with %x: %v", d.conn.client, frame, err)
+		return
+	}
+	if h.Node != d.node.ID {
+		d.conn.down.send(shard.AppendGreeting(nil, d.node.greeting()), d.conn.greeted)
+		d.close()
 		return
 	}
 	d.stream, err = d.node.store().OpenStream(h.Session, h.Stream, d.conn.trusted)

@@ -8,9 +8,12 @@
 // raft, the host, the replicas, the client core, and every frame's codec.
 //
 // Run carries out one simulation: it starts the cluster, lets clients work while
-// faults strike, heals everything, waits for convergence, and checks what was
-// promised. The same Config gives the same run, step by step; the hash
-// of its trace tells. A Failure names its seed and carries the trace's tail.
+// faults strike (faults.go lists them), heals everything but for a node that may stay
+// down, waits for convergence, and checks what was promised. The same Config gives the
+// same run, step by step; the hash of its trace tells. A Failure names its seed and
+// tells what led to it (story.go).
+//
+// make sim runs many seeds, in processes of their own (fleet_test.go).
 //
 // What was promised is looked at from three sides. The witness replays every log on
 // a model of the data and compares what replicas make of it (effects.go), and what
@@ -19,7 +22,12 @@
 // key (history.go), in one order over all shards (order.go), and at each revision
 // (snapshot.go). Checks are tested with histories that break them.
 //
-// Where there are more nodes than replicas of a shard, replicas move (move.go).
+// Every key has exactly one shard at any moment (coverage.go); in the end the directory
+// says what the shards say (directory.go).
+//
+// Where there are more nodes than replicas of a shard, replicas move (move.go). Nodes lose
+// their disks, or hold bits that have flipped, as long as every shard has a majority
+// without them (lose.go).
 //
 // A directed run (Config.Direct) brings about what drawn faults reach too rarely.
 // The planted bugs (build tag planted) show that each rule's check finds its bug.

@@ -98,6 +98,7 @@ type History struct {
 	ops       []*Op
 	calls     []*Call
 	snapshots []*Snapshot
+	checked   int // keys whose operations were found to be linearizable
 	// deletes are the revisions of every delete that took effect, by key, if the
 	// logs were watched; nil: nobody knows.
 	deletes map[string][]shard.Revision
@@ -157,6 +158,9 @@ func (h *History) Check(timeout time.Duration) error {
 	for _, key := range keys {
 		if err := checkKey(key, h.settleDeletes(key, byKey[key]), revs, timeout); err != nil {
 			return err
+		}
+		if len(byKey[key]) > 1 { // one alone could not be otherwise
+			h.checked++
 		}
 	}
 	return nil

@@ -96,6 +96,10 @@ func (l *Loop) step(e *event) {
 	l.now = e.at
 	l.steps++
 	l.trace.step(l.now, e)
+	if e.env != nil && e.env.around != nil {
+		e.env.around(e.name, e.run)
+		return
+	}
 	e.run()
 }
 
@@ -148,6 +152,7 @@ type Env struct {
 	pausedUntil time.Duration
 	slow        map[string]time.Duration // queues whose steps wait for up to so long
 	closed      bool
+	around      func(queue string, step func()) // runs every step; nil: it just runs
 }
 
 // NewEnv makes an environment. ratePPM is how fast its clock runs, in parts per
@@ -172,6 +177,10 @@ func (e *Env) Slow(name string, d time.Duration) {
 	}
 	e.slow[name] = d
 }
+
+// Jump has the clock read d more from now on. Timers that are set already fire when
+// they would have fired.
+func (e *Env) Jump(d time.Duration) { e.origin += d }
 
 // Now implements env.Env.
 func (e *Env) Now() time.Duration {

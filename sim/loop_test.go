@@ -147,15 +147,3 @@ func TestLoopStepLimit(t *testing.T) {
 		t.Fatal("a loop that spins was not noticed")
 	}
 }
-
-func TestTraceKeepsTails(t *testing.T) {
-	tr := NewTrace(nil)
-	for i := range 1000 {
-		tr.Event(0, "n1", "event %d", i)
-	}
-	tr.Event(0, "n2", "alone")
-	tail := tr.Tail()
-	if !strings.Contains(tail, "event 999\n") || strings.Contains(tail, "event 939\n") || !strings.Contains(tail, "alone") {
-		t.Fatalf("tail:\n%s", tail)
-	}
-}

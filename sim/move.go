@@ -46,8 +46,12 @@ func (m *mover) look() {
 		// Some do not know the rules. A voter is not removed just like that.
 		changes = []shard.Change{{Kind: shard.RemoveLearner, Replica: state.Descriptor.Replicas[0].ID}}
 	}
+	epoch := state.Descriptor.Epoch
+	if m.nemesis.cluster.loop.chance(50) {
+		epoch.ConfVersion-- // others have not heard the news
+	}
 	if len(changes) > 0 {
-		leader.node.ChangeMembership(shard.MembershipChange{Shard: m.shard, Epoch: state.Descriptor.Epoch, Changes: changes}, func(_ shard.Descriptor, err error) {
+		leader.node.ChangeMembership(shard.MembershipChange{Shard: m.shard, Epoch: epoch, Changes: changes}, func(_ shard.Descriptor, err error) {
 			m.nemesis.event("shard %d: %+v: %v", m.shard, changes, err)
 		})
 	}
@@ -118,10 +122,11 @@ func (n *Nemesis) move(id shard.ID, ended func()) bool {
 }
 
 // moveOne begins a move of a drawn shard, unless one of it is under way.
-func (n *Nemesis) moveOne() {
+func (n *Nemesis) moveOne() bool {
 	id := n.cluster.descriptors[n.cluster.loop.rand.IntN(len(n.cluster.descriptors))].ID
 	if n.moving[id] {
-		return
+		return false
 	}
 	n.moving[id] = n.move(id, func() { delete(n.moving, id) })
+	return n.moving[id]
 }

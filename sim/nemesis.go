@@ -1,61 +1,10 @@
 package sim
 
 import (
-	"strings"
 	"time"
 
 	"github.com/kiloraft/kiloraft/shard"
 )
-
-// Faults says which faults a run may see. Each seed enables some of them: a bug
-// that one fault hides from another shows in the seeds that have only one.
-type Faults struct {
-	Crash      bool // one node; what it did not sync is lost
-	CrashAll   bool // all nodes at once
-	Partition  bool // a node from the others, symmetric or in one direction
-	PartClient bool // a client from a node
-	Drop       bool // peers' frames
-	Double     bool // peers' frames
-	Slow       bool // frames that overtake one another
-	Pause      bool // a process stops and goes on
-	Break      bool // streams of clients end
-	Ambush     bool // a node crashes right after something has left it
-	SlowDisk   bool // syncs and reads take their time
-	SlowRounds bool // a node's rounds take their time, and find much mail
-	Client     bool // a client ends, and another one takes its place
-	Sync       bool // syncs that nobody asked for: a crash then keeps a prefix
-	EarlySync  bool // syncs that are over before the next commit: a crash then keeps an append without what was applied in its round
-	Transfer   bool // leadership is handed over
-	Drift      bool // clocks that run at different rates
-	Ask        bool // placement is asked for moves, and to drain nodes
-	Move       bool // replicas are moved to other nodes; where there are more nodes than replicas of a shard
-}
-
-// drawFaults enables each fault with a probability of one half. One seed in eight has
-// none, and shows what the others cost.
-func drawFaults(l *Loop) Faults {
-	if l.rand.IntN(8) == 0 {
-		return Faults{}
-	}
-	coin := func() bool { return l.rand.IntN(2) == 0 }
-	return Faults{Crash: l.rand.IntN(4) > 0, CrashAll: l.rand.IntN(4) == 0, Partition: coin(), PartClient: coin(), Drop: coin(), Double: coin(),
-		Slow: coin(), Pause: coin(), Break: coin(), Ambush: coin(), SlowDisk: coin(), SlowRounds: coin(), Client: coin(), Sync: coin(), EarlySync: coin(), Transfer: coin(), Drift: coin()}
-}
-
-func (f Faults) String() string {
-	var s []string
-	for _, e := range []struct {
-		on   bool
-		name string
-	}{{f.Crash, "crash"}, {f.CrashAll, "crash-all"}, {f.Partition, "partition"}, {f.PartClient, "part-client"}, {f.Drop, "drop"}, {f.Double, "double"},
-		{f.Slow, "slow"}, {f.Pause, "pause"}, {f.Break, "break"},
-		{f.Ambush, "ambush"}, {f.SlowDisk, "slow-disk"}, {f.SlowRounds, "slow-rounds"}, {f.Client, "client"}, {f.Sync, "sync"}, {f.EarlySync, "early-sync"}, {f.Transfer, "transfer"}, {f.Drift, "drift"}, {f.Move, "move"}, {f.Ask, "ask"}} {
-		if e.on {
-			s = append(s, e.name)
-		}
-	}
-	return strings.Join(s, ",")
-}
 
 // Nemesis strikes at drawn moments until it is stopped.
 type Nemesis struct {
@@ -65,84 +14,82 @@ type Nemesis struct {
 	stopped bool
 	ambush  time.Duration // no ambush before
 	moving  map[shard.ID]bool
+	lost    []shard.NodeID // by nodes that were wiped
+	damaged *Node          // with a bit that has flipped; nil: none
+	back    func() error   // flips it back
+	struck  Struck
 
-	Crashes, Partitions, Pauses int
+	disksFailed int // nodes that have ended for theirs
 }
 
 // NewNemesis makes a nemesis; it strikes from the first Start on.
 func NewNemesis(c *Cluster, f Faults, load *Workload) *Nemesis {
-	return &Nemesis{cluster: c, faults: f, load: load, moving: make(map[shard.ID]bool)}
+	n := &Nemesis{cluster: c, faults: f, load: load, moving: make(map[shard.ID]bool)}
+	c.net.struck, c.diskFailed = &n.struck, n.diskFailed
+	return n
 }
 
 // Start lets the nemesis strike until Stop.
 func (n *Nemesis) Start() {
-	f := &n.cluster.net.faults
-	if n.faults.Drop {
-		f.DropPerMille = 1 + n.cluster.loop.rand.IntN(50)
+	l, f := n.cluster.loop, &n.cluster.net.faults
+	if n.faults.Has(Drop) {
+		f.DropPerMille = 1 + l.rand.IntN(50)
 	}
-	if n.faults.Double {
-		f.DoublePerMille = 1 + n.cluster.loop.rand.IntN(50)
+	if n.faults.Has(Double) {
+		f.DoublePerMille = 1 + l.rand.IntN(50)
 	}
-	if n.faults.Slow {
-		f.SlowPerMille = 1 + n.cluster.loop.rand.IntN(100)
-		f.SlowMax = n.cluster.loop.between(time.Millisecond, 300*time.Millisecond)
+	if n.faults.Has(Slow) {
+		f.SlowPerMille = 1 + l.rand.IntN(100)
+		f.SlowMax = l.between(time.Millisecond, 300*time.Millisecond)
 	}
-	if n.faults.Ambush {
+	if n.faults.Has(FlipFrame) {
+		f.FlipPerMille = 1 + l.rand.IntN(300)
+	}
+	if n.faults.Has(Ambush) {
 		n.cluster.net.effect = n.lieInWait
 	}
-	for _, s := range n.strikes() {
-		if s.on {
-			n.schedule(s)
+	for k := range faultKinds {
+		if n.faults.Has(k) && faultTable[k].strike != nil {
+			n.every(faultTable[k].every, k.String(), func() {
+				if faultTable[k].strike(n) {
+					n.struck[k]++
+				}
+			})
 		}
 	}
+	n.every(2*time.Second, "look", n.look)
 }
 
-// strike is one kind of fault that comes at drawn moments, every so often.
-type strike struct {
-	on    bool
-	name  string
-	every time.Duration
-	run   func()
-}
-
-func (n *Nemesis) strikes() []strike {
-	return []strike{
-		{n.faults.Crash, "crash", 4 * time.Second, n.crashOne},
-		{n.faults.CrashAll, "crash all", 10 * time.Second, n.crashAll},
-		{n.faults.Partition, "partition", 5 * time.Second, n.partition},
-		{n.faults.PartClient, "part client", 5 * time.Second, n.partClient},
-		{n.faults.Pause, "pause", 6 * time.Second, n.pause},
-		{n.faults.Break, "break", 3 * time.Second, n.breakStreams},
-		{n.faults.SlowDisk, "slow disk", 3 * time.Second, n.slowDisk},
-		{n.faults.SlowRounds, "slow rounds", 3 * time.Second, n.slowRounds},
-		{n.faults.Client, "client", 2 * time.Second, n.replaceClient},
-		{n.faults.Sync, "sync", 50 * time.Millisecond, n.sync},
-		{true, "look", 2 * time.Second, n.look},
-		{n.faults.Transfer, "transfer", 400 * time.Millisecond, n.transfer},
-		{n.faults.Move, "move", 300 * time.Millisecond, n.moveOne},
-		{n.faults.Ask, "ask", 700 * time.Millisecond, n.ask},
-	}
-}
-
-func (n *Nemesis) schedule(s strike) {
-	n.cluster.loop.After(n.cluster.loop.between(s.every/10, 2*s.every), s.name, func() {
-		if n.stopped {
-			return
+// every carries out a step at drawn moments, every so often on average, until Stop.
+func (n *Nemesis) every(d time.Duration, name string, step func()) {
+	n.cluster.loop.After(n.cluster.loop.between(d/10, 2*d), name, func() {
+		if !n.stopped {
+			step()
+			n.every(d, name, step)
 		}
-		s.run()
-		n.schedule(s)
 	})
 }
 
-// Stop ends all faults: every node is up, every way is open. What a fault did
-// already stays.
+// Stop ends all faults: every node is up, every way is open, but for what is left as it
+// is. What a fault did already stays.
 func (n *Nemesis) Stop() {
 	n.stopped = true
+	n.repair()
+	if n.faults.Has(LeftDown) {
+		n.leaveDown()
+	}
 	n.cluster.net.faults = NetFaults{}
 	n.cluster.net.Heal()
 	for _, node := range n.cluster.nodes {
+		if node.gone {
+			continue
+		}
 		if !node.Up() {
 			node.Start()
+		}
+		node.disk.fs.fault.Store(nil)
+		if !node.Up() {
+			continue
 		}
 		node.env.pausedUntil = 0
 		node.env.slow = nil
@@ -160,18 +107,22 @@ func (n *Nemesis) anyNode() *Node {
 	return n.cluster.nodes[n.cluster.loop.rand.IntN(len(n.cluster.nodes))]
 }
 
-func (n *Nemesis) crashOne() {
-	if node := n.anyNode(); node.Up() {
+func (n *Nemesis) crashOne() bool {
+	node := n.anyNode()
+	if node.Up() {
 		n.crash(node)
+		return true
 	}
+	return false
 }
 
-func (n *Nemesis) crashAll() {
+func (n *Nemesis) crashAll() bool {
 	for _, node := range n.cluster.nodes {
 		if node.Up() {
 			n.crash(node)
 		}
 	}
+	return true
 }
 
 // Of the things that leave a node, one in ambushPer is an ambush if a shard has no
@@ -200,7 +151,7 @@ func (n *Nemesis) lieInWait(node *Node) {
 			return
 		}
 		n.ambush = l.now + ambushPause
-		n.Crashes++
+		n.struck[Ambush]++
 		n.event("ambush %s", node.Name)
 		node.Crash(false, 50*time.Millisecond)
 		n.restartAfter(node, l.between(0, 50*time.Millisecond))
@@ -213,15 +164,15 @@ var (
 	roundQueues = []string{"raft/0"}
 )
 
-func (n *Nemesis) slowDisk()   { n.slow("disk", diskQueues, 100*time.Millisecond) }
-func (n *Nemesis) slowRounds() { n.slow("rounds", roundQueues, 30*time.Millisecond) }
+func (n *Nemesis) slowDisk() bool   { return n.slow("disk", diskQueues, 100*time.Millisecond) }
+func (n *Nemesis) slowRounds() bool { return n.slow("rounds", roundQueues, 30*time.Millisecond) }
 
 // slow makes queues of a node slow for a while.
-func (n *Nemesis) slow(what string, queues []string, most time.Duration) {
+func (n *Nemesis) slow(what string, queues []string, most time.Duration) bool {
 	l := n.cluster.loop
 	node := n.anyNode()
 	if !node.Up() {
-		return
+		return false
 	}
 	env, by := node.env, l.between(time.Millisecond, most)
 	n.event("slow %s of %s, by up to %v", what, node.Name, by)
@@ -233,19 +184,20 @@ func (n *Nemesis) slow(what string, queues []string, most time.Duration) {
 			env.Slow(q, 0)
 		}
 	})
+	return true
 }
 
-func (n *Nemesis) replaceClient() {
+func (n *Nemesis) replaceClient() bool {
 	i := n.cluster.loop.rand.IntN(len(n.load.clients))
 	n.event("replace %s", n.load.clients[i].env.name)
 	n.load.Replace(i)
+	return true
 }
 
 // crash ends a node's incarnation and arranges for the next one. Some crashes
 // are of the process alone: what it had handed to the operating system survives.
 func (n *Nemesis) crash(node *Node) {
 	l := n.cluster.loop
-	n.Crashes++
 	keep := l.rand.IntN(4) == 0
 	silence := 50 * time.Millisecond
 	if l.rand.IntN(4) == 0 {
@@ -262,7 +214,7 @@ func (n *Nemesis) crash(node *Node) {
 
 func (n *Nemesis) restartAfter(node *Node, d time.Duration) {
 	n.cluster.loop.After(d, "restart", func() {
-		if !node.Up() {
+		if !node.Up() && !node.gone {
 			node.Start()
 		}
 	})
@@ -270,9 +222,8 @@ func (n *Nemesis) restartAfter(node *Node, d time.Duration) {
 
 // partition cuts a node off from the others, in one direction or both, or one
 // of the ways to another node only.
-func (n *Nemesis) partition() {
+func (n *Nemesis) partition() bool {
 	l := n.cluster.loop
-	n.Partitions++
 	a := n.anyNode()
 	var cuts []cut
 	others := n.cluster.nodes
@@ -292,12 +243,14 @@ func (n *Nemesis) partition() {
 		}
 	}
 	n.cutFor(cuts, l.between(100*time.Millisecond, 6*time.Second))
+	return len(cuts) > 0
 }
 
-func (n *Nemesis) partClient() {
+func (n *Nemesis) partClient() bool {
 	l := n.cluster.loop
 	k := n.load.clients[l.rand.IntN(len(n.load.clients))]
 	n.cutFor([]cut{{k.env.name, n.anyNode().Name}}, l.between(100*time.Millisecond, 5*time.Second))
+	return true
 }
 
 func (n *Nemesis) cutFor(cuts []cut, d time.Duration) {
@@ -315,25 +268,42 @@ func (n *Nemesis) cutFor(cuts []cut, d time.Duration) {
 	})
 }
 
-func (n *Nemesis) pause() {
-	if node := n.anyNode(); node.Up() {
-		n.Pauses++
-		d := n.cluster.loop.between(10*time.Millisecond, 4*time.Second)
-		n.event("pause %s for %v", node.Name, d)
-		node.env.Pause(n.cluster.loop.now + d)
+func (n *Nemesis) pause() bool {
+	node := n.anyNode()
+	if !node.Up() {
+		return false
 	}
+	d := n.cluster.loop.between(10*time.Millisecond, 4*time.Second)
+	n.event("pause %s for %v", node.Name, d)
+	node.env.Pause(n.cluster.loop.now + d)
+	return true
 }
 
-func (n *Nemesis) breakStreams() {
+// jump has a node's clock jump ahead: monotonic clocks know no way back.
+func (n *Nemesis) jump() bool {
+	node := n.anyNode()
+	if !node.Up() {
+		return false
+	}
+	d := n.cluster.loop.between(time.Millisecond, 30*time.Second)
+	n.event("the clock of %s jumps by %v", node.Name, d)
+	node.env.Jump(d)
+	return true
+}
+
+func (n *Nemesis) breakStreams() bool {
 	name := n.anyNode().Name
 	n.event("break the streams of %s", name)
 	n.cluster.net.Break(name)
+	return true
 }
 
-func (n *Nemesis) sync() {
-	if node := n.anyNode(); node.Up() {
+func (n *Nemesis) sync() bool {
+	node := n.anyNode()
+	if node.Up() {
 		node.Sync()
 	}
+	return node.Up()
 }
 
 // look compares what a node holds with what it should, which is no fault.
@@ -344,12 +314,12 @@ func (n *Nemesis) look() {
 }
 
 // transfer asks the leader of a drawn shard to hand over to a drawn replica.
-func (n *Nemesis) transfer() {
-	n.handOver(n.cluster.descriptors[n.cluster.loop.rand.IntN(len(n.cluster.descriptors))].ID)
+func (n *Nemesis) transfer() bool {
+	return n.handOver(n.cluster.descriptors[n.cluster.loop.rand.IntN(len(n.cluster.descriptors))].ID)
 }
 
 // handOver asks the leader of a shard to hand over to a drawn replica.
-func (n *Nemesis) handOver(id shard.ID) {
+func (n *Nemesis) handOver(id shard.ID) bool {
 	l := n.cluster.loop
 	for _, node := range n.cluster.nodes {
 		if !node.Serving() {
@@ -363,6 +333,7 @@ func (n *Nemesis) handOver(id shard.ID) {
 		to := state.Descriptor.Replicas[l.rand.IntN(len(state.Descriptor.Replicas))].ID
 		n.event("transfer shard %d from %s to replica %d", id, node.Name, to)
 		r.Group().TransferLeader(to, func(err error) { n.event("transfer of shard %d: %v", id, err) })
-		return
+		return true
 	}
+	return false
 }

@@ -19,6 +19,7 @@ type Net struct {
 	cuts    []cut
 	faults  NetFaults
 	effect  func(*Node) // told of everything that leaves a node
+	struck  *Struck
 }
 
 // NetFaults is what the network does to peers' frames, in parts per thousand,
@@ -29,6 +30,7 @@ type NetFaults struct {
 	DoublePerMille int
 	SlowPerMille   int           // frames that take up to SlowMax
 	SlowMax        time.Duration // 0: latencyMax
+	FlipPerMille   int           // parts of snapshots with a bit that is another one
 }
 
 const (
@@ -45,6 +47,7 @@ type cut struct{ from, to string }
 
 func (n *Net) latency() time.Duration {
 	if n.faults.SlowMax > 0 && n.loop.chance(n.faults.SlowPerMille) {
+		n.struck[Slow]++
 		return n.loop.between(latencyMin, n.faults.SlowMax)
 	}
 	return n.loop.between(latencyMin, latencyMax)
@@ -53,8 +56,15 @@ func (n *Net) latency() time.Duration {
 // fate decides what becomes of a frame between peers.
 func (n *Net) fate(d transport.Delivery) transport.Fate {
 	from, to := n.cluster.nameOf(d.From), n.cluster.nameOf(d.To)
-	if n.blocked(from, to) || n.loop.chance(n.faults.DropPerMille) {
-		n.trace.Event(n.loop.now, from, "loses %d bytes to %s, snapshot=%v", d.Bytes, to, d.Snapshot)
+	if from == "" || to == "" {
+		return transport.Fate{Drop: true} // to or from a node that has lost its disk since
+	}
+	blocked := n.blocked(from, to)
+	if blocked || n.loop.chance(n.faults.DropPerMille) {
+		if !blocked {
+			n.struck[Drop]++
+		}
+		n.trace.Detail(n.loop.now, from, "loses %d bytes to %s, snapshot=%v", d.Bytes, to, d.Snapshot)
 		return transport.Fate{Drop: true}
 	}
 	f := transport.Fate{Delay: n.latency()}
@@ -64,7 +74,12 @@ func (n *Net) fate(d transport.Delivery) transport.Fate {
 		f.Delay += target.env.pausedUntil - n.loop.now + n.loop.between(0, resumeMax)
 	}
 	n.effect(n.cluster.byName(from))
+	if d.Snapshot && d.Bytes > 0 && n.loop.chance(n.faults.FlipPerMille) {
+		n.struck[FlipFrame]++
+		f.Flip = 1 + n.loop.rand.IntN(8*d.Bytes)
+	}
 	if n.loop.chance(n.faults.DoublePerMille) {
+		n.struck[Double]++
 		f.Again, f.AgainDelay = true, n.latency()
 	}
 	return f

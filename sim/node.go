@@ -1,7 +1,10 @@
 package sim
 
 import (
+	"context"
 	"errors"
+	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/kiloraft/kiloraft/client"
@@ -25,8 +28,11 @@ type Node struct {
 	cluster *Cluster
 	disk    *Disk
 	rate    int64 // of its clock
+	wiped   bool  // it has lost a disk with an identity, and joins as another node
+	gone    bool  // for good
 
 	incarnation uint64 // the last one that was durable
+	failure     atomic.Pointer[error]
 
 	// Of the incarnation; a crash drops all of it.
 	env    *Env
@@ -68,10 +74,14 @@ func (n *Node) fail(what string, err error) {
 // Start begins an incarnation.
 func (n *Node) Start() {
 	n.env = n.cluster.loop.NewEnv(n.Name, n.rate)
+	n.env.around = n.around
+	n.failure.Store(nil)
 	e, err := storage.Open(storage.Config{Dir: "store", FS: n.disk.FS(), MemoryBytes: 64 << 20, Env: n.env, Simulated: true, SyncsEarlyPerMille: n.cluster.syncsEarly,
-		Logger: n.cluster.logger(n.Name), Fatal: func(err error) { n.fail("the store failed", err) }})
+		Logger: n.storeLogger(), Fatal: func(err error) { n.failure.CompareAndSwap(nil, &err) }})
 	if err != nil {
 		n.fail("opening the store", err)
+		n.env.Close()
+		n.env = nil
 		return
 	}
 	n.engine = e
@@ -93,6 +103,8 @@ func (n *Node) Start() {
 func (n *Node) identify() {
 	c := n.cluster
 	switch {
+	case n.wiped:
+		n.join()
 	case !c.grown:
 		if err := n.found(); err != nil {
 			n.fail("founding", err)
@@ -115,11 +127,16 @@ func (n *Node) found() error {
 	b.PutIdentity(id)
 	for i := range c.descriptors {
 		d := c.descriptors[i]
-		r, _ := d.ReplicaOn(id.Node)
-		b.PutInitialReplica(r.ID, &storage.ReplicaState{Descriptor: d})
+		if r, here := d.ReplicaOn(id.Node); here {
+			b.PutInitialReplica(r.ID, &storage.ReplicaState{Descriptor: d})
+		}
 	}
-	for _, w := range catalog.BootstrapRecords(router.Node{ID: 1, Address: c.nodes[0].Address}, c.descriptors) {
-		b.PutUnversioned(w.Key, w.Value)
+	if _, here := c.descriptors[0].ReplicaOn(id.Node); here {
+		// With the last node as the first one IDs go on after it.
+		last := len(c.nodes) - 1
+		for _, w := range catalog.BootstrapRecords(router.Node{ID: c.index(c.nodes[last]), Address: c.nodes[last].Address}, c.descriptors) {
+			b.PutUnversioned(w.Key, w.Value)
+		}
 	}
 	for _, other := range c.nodes {
 		b.PutAddress(c.index(other), other.Address)
@@ -196,6 +213,69 @@ func (n *Node) info() client.Info {
 	return client.Info{Cluster: n.cluster.ID, Node: n.ID, Meta: meta, MetaLeader: leader, Nodes: n.node.Addresses()}
 }
 
+// around runs a step of the incarnation, and ends it if its store has failed, as the
+// process does in production. What the step did after the failure is what a
+// process may do before it ends.
+func (n *Node) around(queue string, step func()) {
+	if f := n.disk.fs.fault.Load(); f != nil && queue == syncQueue {
+		f.syncing.Store(true)
+		defer f.syncing.Store(false)
+	}
+	step()
+	n.endIfFailed()
+}
+
+// syncQueue is where steps wait for the disk.
+const syncQueue = "storage sync"
+
+func (n *Node) endIfFailed() {
+	err := n.failure.Load()
+	if err == nil || !n.Up() {
+		return
+	}
+	f := n.disk.fs.fault.Load()
+	switch {
+	case f != nil && f.failed.Load():
+		n.event("its disk has failed: %v", f)
+	case n.Name == n.cluster.witness.damaged:
+		n.cluster.witness.foundOut++
+		n.event("its store has failed")
+	default:
+		n.fail("the store failed", *err)
+	}
+	n.Crash(false, 50*time.Millisecond)
+	n.cluster.diskFailed(n)
+}
+
+// wipe takes the node's disk from it, and with it all that it was.
+func (n *Node) wipe() {
+	if n.Up() {
+		n.Crash(false, 50*time.Millisecond)
+	}
+	n.disk, n.ID, n.incarnation, n.wiped = NewDisk(), 0, 0, true
+}
+
+// storeLogger is for a store; of one that fails, or whose disk has changed, the node
+// tells itself: Pebble tries again from goroutines of its own, as often as it likes.
+func (n *Node) storeLogger() *slog.Logger {
+	if n.Name == n.cluster.witness.damaged {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(&storeLog{n.cluster.logger(n.Name).Handler(), n})
+}
+
+type storeLog struct {
+	slog.Handler
+	node *Node
+}
+
+func (h *storeLog) Handle(ctx context.Context, r slog.Record) error {
+	if h.node.disk.fs.fault.Load() != nil {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
 // Crash ends the incarnation at once. keep tells whether what was committed and
 // not synced survives, as when only the process ends. Clients hear of it after
 // up to silence.
@@ -229,7 +309,11 @@ func (n *Node) end(e *storage.Engine) {
 			n.event("the store of the crashed incarnation had iterators open")
 		}
 	}()
-	if err := e.Close(); err != nil {
+	closing := e.Close
+	if n.failure.Load() != nil {
+		closing = e.Abandon
+	}
+	if err := closing(); err != nil {
 		n.event("closing the store of the crashed incarnation failed")
 	}
 }
@@ -241,7 +325,8 @@ func (n *Node) Sync() {
 	}
 	durable := n.cluster.witness.applied(n.ID, n.engine)
 	err := n.engine.CommitSync(n.engine.NewBatch(), 0, func() { n.cluster.witness.synced(durable) })
-	if err != nil {
+	if err != nil && n.failure.Load() == nil {
 		n.fail("sync", err)
 	}
+	n.endIfFailed()
 }

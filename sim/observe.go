@@ -1,9 +1,13 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
@@ -28,6 +32,9 @@ type Witness struct {
 	removals   int
 	installs   int            // of snapshots
 	floorMax   shard.Revision // the highest floor of any shard
+	coverage   coverage
+	damaged    string // the node with a bit that has flipped
+	foundOut   int    // how often that was noticed
 	failure    error
 	overlook   func(error) bool // see Config.Overlook
 }
@@ -77,7 +84,14 @@ func NewWitness(loop *Loop, trace *Trace) *Witness {
 }
 
 // Fail notes a violation. Only the first one counts: the others follow from it.
+//
+// That something on a damaged disk cannot be read is none.
 func (w *Witness) Fail(format string, args ...any) {
+	if w.damaged != "" && slices.ContainsFunc(args, isCorruption) {
+		w.foundOut++
+		w.trace.Event(w.loop.Now(), w.damaged, "is found out to be damaged")
+		return
+	}
 	if w.failure == nil {
 		failure := fmt.Errorf(format, args...)
 		if w.overlook != nil && w.overlook(failure) {
@@ -86,6 +100,11 @@ func (w *Witness) Fail(format string, args ...any) {
 		w.failure = failure
 		w.trace.Event(w.loop.Now(), "world", "violation: %v", w.failure)
 	}
+}
+
+func isCorruption(arg any) bool {
+	err, ok := arg.(error)
+	return ok && (pebble.IsCorruptionError(err) || errors.Is(err, storage.ErrDamaged))
 }
 
 // Err is the first violation, or nil.
@@ -267,10 +286,13 @@ func (o *observer) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (ra
 
 func (o *observer) ApplyMembership(b *storage.Batch, at raftgroup.Position, change []byte) (bool, raftgroup.Result, error) {
 	o.operation(at, change)
-	before := o.Machine.Descriptor().Replicas
+	before, epoch := o.Machine.Descriptor().Replicas, o.Machine.Descriptor().Epoch
 	accepted, res, err := o.Machine.ApplyMembership(b, at, change)
 	after := o.Machine.Descriptor()
 	o.event("membership at %d accepted=%v: %v", at.Index, accepted, after.Replicas)
+	if c, err := shard.DecodeMembershipChange(change); accepted && (err != nil || c.Epoch != epoch) {
+		o.witness.Fail("shard %d: at index %d a membership change for epoch %v is applied to epoch %v: %v", o.shard, at.Index, c.Epoch, epoch, err)
+	}
 	for _, r := range before {
 		if _, stays := after.Replica(r.ID); !stays && r.Role != shard.Learner {
 			o.witness.Fail("shard %d: replica %d was removed at index %d as %v; a voter is demoted first", o.shard, r.ID, at.Index, r.Role)
@@ -305,8 +327,9 @@ func (o *observer) Published() {
 	}
 	o.last = s.LastRevision
 	o.raised(s.Floor)
+	o.witness.covers(o.node, &s.Descriptor)
 	o.witness.state(o.node, &s, stateText(&s))
-	o.event("applied %d/%d revision %d", s.Applied, s.AppliedTerm, s.LastRevision)
+	o.witness.trace.Detail(o.witness.loop.Now(), o.node, "shard %d replica %d applied %d/%d revision %d", o.shard, o.replica, s.Applied, s.AppliedTerm, s.LastRevision)
 }
 
 // raised checks that a floor never falls, and stays at or below what was written.
@@ -336,6 +359,7 @@ func (o *observer) InstallEnd(s *storage.ReplicaState) {
 	}
 	o.applied, o.last = raftgroup.Position{Index: s.Applied, Term: s.AppliedTerm}, s.LastRevision
 	o.raised(s.Floor)
+	o.witness.covers(o.node, &s.Descriptor)
 	o.witness.state(o.node, s, stateText(s))
 	o.witness.installs++
 	o.event("installed %d/%d revision %d", s.Applied, s.AppliedTerm, s.LastRevision)

@@ -19,10 +19,10 @@ type Config struct {
 	// nil leaves it as it is, and runs then differ.
 	PinRandom func(seed uint64)
 
-	Nodes      int             // 0: 3, or drawn from the seed if the cluster is grown
+	Nodes      int             // 0: drawn from the seed, 3 to 7
 	UserShards int             // 0: 3
 	Keep       *Keep           // nil: drawn from the seed
-	Work       time.Duration   // virtual time during which clients work and faults strike; 0: 15 s
+	Work       time.Duration   // virtual time during which clients work and faults strike; 0: drawn from the seed
 	Workload   *WorkloadConfig // nil: drawn from the seed
 	Faults     *Faults         // nil: drawn from the seed
 	Grown      *bool           // see ClusterConfig; nil: drawn from the seed
@@ -35,15 +35,13 @@ type Config struct {
 	// finds a bug; nil: all count.
 	Overlook func(error) bool
 
-	TraceAll io.Writer // every line of the trace; nil: none
+	TraceAll io.Writer    // every line of the trace; nil: none
+	Told     func(string) // is given the run's story, if nothing failed; nil: nobody
 }
 
 func (c *Config) defaults() {
 	if c.UserShards == 0 {
 		c.UserShards = 3
-	}
-	if c.Work == 0 {
-		c.Work = 15 * time.Second
 	}
 }
 
@@ -68,15 +66,19 @@ type Report struct {
 
 	Acked, Undetermined, Refused, Reads int // operations
 	Calls, ReadsAt, Compacted           int // see Workload
-	Crashes, Partitions, Pauses         int
+	Operations                          int // of clients, of whatever outcome, and of the scout
+	Histories                           int // of keys, found to be linearizable
+	Struck                              Struck
+	DisksFailed                         int    // nodes that ended for theirs
+	FoundOut                            int    // times that something noticed a bit that had flipped
 	Snapshots                           int    // installed
 	Removals                            int    // of replicas
 	Compared                            uint64 // replicas with their leader's, by checks that found them equal
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d crashes, %d partitions, %d pauses; %d snapshots, %d removals; %d nodes, grown %v; %v; the bound is raised by %d; faults %v",
-		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Crashes, r.Partitions, r.Pauses, r.Snapshots, r.Removals, r.Nodes, r.Grown, r.Keep, r.RaiseBy, r.Faults)
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; %d operations, %d histories; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d snapshots, %d removals; %d nodes, grown %v; %v; the bound is raised by %d; faults %v; struck: %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Operations, r.Histories, r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Snapshots, r.Removals, r.Nodes, r.Grown, r.Keep, r.RaiseBy, r.Faults, &r.Struck)
 }
 
 // Failure is a run that broke a promise.
@@ -85,11 +87,11 @@ type Failure struct {
 	Phase  string
 	Err    error
 	Report Report
-	Tail   string // the last lines of the trace, by actor
+	Story  string // what led to it; see Trace.Story
 }
 
 func (f *Failure) Error() string {
-	return fmt.Sprintf("seed %d failed while %s: %v\n  %v\n%s", f.Seed, f.Phase, f.Err, &f.Report, f.Tail)
+	return fmt.Sprintf("seed %d failed while %s: %v\n  %v\n%s", f.Seed, f.Phase, f.Err, &f.Report, f.Story)
 }
 
 func (f *Failure) Unwrap() error { return f.Err }
@@ -122,8 +124,11 @@ func Run(cfg Config) (Report, error) {
 			err = w
 		}
 		if err != nil {
-			return r.report(), &Failure{Seed: cfg.Seed, Phase: p.name, Err: err, Report: r.report(), Tail: r.trace.Tail()}
+			return r.report(), &Failure{Seed: cfg.Seed, Phase: p.name, Err: err, Report: r.report(), Story: r.trace.Story(err.Error())}
 		}
+	}
+	if cfg.Told != nil {
+		cfg.Told(r.trace.Story(""))
 	}
 	return r.report(), nil
 }
@@ -154,39 +159,37 @@ func newRun(cfg Config) (*run, error) {
 	r.loop = NewLoop(cfg.Seed, r.trace)
 	r.witness = NewWitness(r.loop, r.trace)
 	r.witness.overlook = cfg.Overlook
-	faults := drawFaults(r.loop)
-	if cfg.Direct != nil {
-		faults = Faults{}
-	}
-	if cfg.Faults != nil {
-		faults = *cfg.Faults
+	if r.cfg.Work == 0 {
+		r.cfg.Work = drawWork(r.loop)
 	}
 	grown := r.loop.rand.IntN(2) == 0
 	if cfg.Grown != nil {
 		grown = *cfg.Grown
 	}
-	nodes := cfg.Nodes
-	if nodes == 0 {
-		nodes = 3
-		// Nodes without a replica of the meta shard draw revisions too.
-		if grown && r.loop.rand.IntN(3) == 0 {
-			nodes += 1 + r.loop.rand.IntN(2)
-			if cfg.Direct == nil && cfg.Faults == nil {
-				faults.Move = r.loop.rand.IntN(4) > 0
-				faults.Ask = r.loop.rand.IntN(2) == 0
-			}
-		}
+	nodes := drawNodes(r.loop)
+	if cfg.Nodes != 0 {
+		nodes = cfg.Nodes
 	}
-	c := ClusterConfig{Nodes: nodes, UserShards: cfg.UserShards, Grown: grown, Drift: faults.Drift,
+	faults := drawFaults(r.loop, nodes > replicationFactor)
+	if cfg.Direct != nil {
+		faults = 0
+	}
+	if cfg.Faults != nil {
+		faults = *cfg.Faults
+	}
+	c := ClusterConfig{Nodes: nodes, UserShards: cfg.UserShards, Grown: grown,
 		Raft: drawRaft(r.loop), RaiseBy: drawRaiseBy(r.loop)}
-	if faults.EarlySync {
+	if faults.Has(Drift) {
+		c.DriftPPM = []int{20_000, 20_000, 300_000}[r.loop.rand.IntN(3)]
+	}
+	if faults.Has(EarlySync) {
 		c.SyncsEarlyPerMille = 1 + r.loop.rand.IntN(600)
 	}
 	var err error
 	if r.cluster, err = NewCluster(r.loop, r.trace, r.witness, c); err != nil {
 		return nil, err
 	}
-	r.cluster.byHand = faults.Move && faults.Ask
+	r.cluster.byHand = faults.Has(Move) && faults.placed()
 	r.cluster.keep = drawKeep(r.loop)
 	if cfg.Keep != nil {
 		r.cluster.keep = *cfg.Keep
@@ -198,6 +201,16 @@ func newRun(cfg Config) (*run, error) {
 	r.load = NewWorkload(r.cluster, load)
 	r.nemesis = NewNemesis(r.cluster, faults, r.load)
 	return r, nil
+}
+
+// drawNodes draws the number of nodes. Where there are more of them than replicas of a
+// shard, replicas move, and nodes without one of the meta shard draw revisions too.
+func drawNodes(l *Loop) int { return []int{3, 3, 3, 3, 3, 4, 4, 5, 6, 7}[l.rand.IntN(10)] }
+
+// drawWork draws how long clients work: most often not for long, since most bugs that
+// a seed finds it finds early.
+func drawWork(l *Loop) time.Duration {
+	return []time.Duration{5 * time.Second, 8 * time.Second, 8 * time.Second, 12 * time.Second, 20 * time.Second}[l.rand.IntN(5)]
 }
 
 // drawRaft draws the settings of raft. Short election time-outs give many
@@ -218,7 +231,7 @@ func drawRaiseBy(l *Loop) uint64 { return []uint64{0, 1, 10, 100, 1000}[l.rand.I
 // drawWorkload draws how busy the clients are. In a quiet cluster the log of a
 // leader that was cut off can be longer than its successor's.
 func drawWorkload(l *Loop) WorkloadConfig {
-	return WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 12,
+	return WorkloadConfig{Clients: 3, Concurrent: 3, Keys: []int{6, 24, 30, 36}[l.rand.IntN(4)],
 		// Long values make snapshots that are ingested as files.
 		ValueBytes: []int{300, 300, 300, 8 << 10}[l.rand.IntN(4)],
 		Think:      []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 60 * time.Millisecond, time.Second}[l.rand.IntN(4)],
@@ -229,6 +242,7 @@ func drawWorkload(l *Loop) WorkloadConfig {
 // whether done came.
 func (r *run) until(d time.Duration, done func() bool) (bool, error) {
 	return r.loop.Run(r.loop.Now()+d, stepsMax, func() bool {
+		r.witness.covered()
 		return r.witness.failure != nil || done != nil && done()
 	})
 }
@@ -242,7 +256,7 @@ func (r *run) start() error {
 
 func (r *run) work() error {
 	r.cluster.administer(r.cfg.Work)
-	if r.nemesis.faults.Ask {
+	if r.nemesis.faults.placed() {
 		// Nodes that are away for long are given up.
 		r.cluster.set(catalog.PlacementDeadAfter, "5s")
 	}
@@ -309,6 +323,9 @@ func (r *run) readBack() error {
 func (r *run) check() error {
 	r.cluster.findDifferences()
 	for _, n := range r.cluster.nodes {
+		if n.gone {
+			continue
+		}
 		r.witness.content(n.Name, n.engine)
 		r.witness.leftover(n.Name, n.engine)
 	}
@@ -320,7 +337,7 @@ func (r *run) report() Report {
 	return Report{Seed: r.cfg.Seed, TraceHash: r.trace.Hash(), Steps: r.loop.Steps(), Lines: r.trace.Lines(), Virtual: r.loop.Now(), Grown: r.cluster.grown, Nodes: len(r.cluster.nodes), Keep: r.cluster.keep, RaiseBy: r.cluster.raiseBy, Faults: r.nemesis.faults,
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
 		Calls: r.load.Calls, ReadsAt: r.load.ReadsAt, Compacted: r.load.Compacted,
-		Crashes: r.nemesis.Crashes, Partitions: r.nemesis.Partitions, Pauses: r.nemesis.Pauses,
+		Operations: r.load.Operations, Histories: r.load.history.checked, Struck: r.nemesis.struck, DisksFailed: r.nemesis.disksFailed, FoundOut: r.witness.foundOut,
 		Snapshots: r.witness.installs, Removals: r.witness.removals, Compared: r.cluster.compared()}
 }
 

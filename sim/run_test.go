@@ -2,69 +2,48 @@ package sim
 
 import (
 	"bytes"
-	"os"
 	"strconv"
 	"testing"
 	"testing/cryptotest"
 )
 
-// seeds is how many TestSeeds runs; KILORAFT_SEEDS sets another number. The race
-// detector makes a run ten times as long, and finds little on one goroutine.
-func seeds() uint64 {
-	if raceDetector {
-		return 5
-	}
-	return 40
-}
-
-// seed0 is the first one.
+// seed0 is the first seed that tests run.
 const seed0 = 1
 
 func config(t *testing.T, seed uint64) Config {
 	return Config{Seed: seed, PinRandom: func(s uint64) { cryptotest.SetGlobalRandom(t, s) }}
 }
 
-// TestSeeds runs the cluster under the faults of many seeds. KILORAFT_SEED=n
-// replays one of them, and KILORAFT_SEED_TRACE=file writes its whole trace.
+// TestSeeds runs the cluster under the faults of a few seeds; make sim runs many. The
+// race detector makes a run ten times as long, and finds little on one goroutine.
 func TestSeeds(t *testing.T) {
-	if one, ok := environmentNumber(t, "KILORAFT_SEED"); ok {
-		cfg := config(t, one)
-		if path := os.Getenv("KILORAFT_SEED_TRACE"); path != "" {
-			f, err := os.Create(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			cfg.TraceAll = f
-		}
-		runSeed(t, cfg)
-		return
+	n := uint64(10)
+	if raceDetector {
+		n = 3
 	}
-	n, ok := environmentNumber(t, "KILORAFT_SEEDS")
-	if !ok {
-		n = seeds()
-	}
-	var acked, crashes int
+	var acked int
+	var struck Struck
 	for seed := uint64(seed0); seed < seed0+n; seed++ {
 		r := runSeed(t, config(t, seed))
 		acked += r.Acked
-		crashes += r.Crashes
+		for k, n := range r.Struck {
+			struck[k] += n
+		}
 		if t.Failed() {
 			return
 		}
 	}
-	t.Logf("%d seeds: %d writes acknowledged, %d crashes", n, acked, crashes)
-	if acked == 0 || crashes == 0 {
+	if acked == 0 || struck[Crash] == 0 {
 		t.Fatal("the seeds show nothing: no write was acknowledged, or no node crashed")
 	}
 }
 
-// runSeed runs one seed; a failure says how to replay it.
+// runSeed runs one seed; a failure tells what led to it.
 func runSeed(t *testing.T, cfg Config) Report {
 	t.Helper()
 	r, err := Run(cfg)
 	if err != nil {
-		t.Errorf("%v\nreplay: KILORAFT_SEED=%d go test ./sim -run 'TestSeeds$' -v", err, cfg.Seed)
+		t.Errorf("%v\nreplay: make sim SEED=%d, if the seed decided everything", err, cfg.Seed)
 		return r
 	}
 	t.Log(&r)
@@ -74,7 +53,7 @@ func runSeed(t *testing.T, cfg Config) Report {
 // TestSameSeedSameRun runs seeds twice and compares the hashes of all that happened.
 // If they differ it says where the runs part.
 func TestSameSeedSameRun(t *testing.T) {
-	last := uint64(106)
+	last := uint64(102)
 	if raceDetector {
 		last = 101
 	}
@@ -111,16 +90,4 @@ func firstDifference(t *testing.T, seed uint64) string {
 		}
 	}
 	return "two more runs did not differ"
-}
-
-func environmentNumber(t *testing.T, name string) (uint64, bool) {
-	s := os.Getenv(name)
-	if s == "" {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n, true
 }

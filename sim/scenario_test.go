@@ -27,11 +27,14 @@ var scenarios = map[string]func(*Stage){
 	"ReplicasMoveUnderLoad":        movingReplicas,
 	"PlacementLeaderMovedMidStep":  movingDrivers,
 	"LostAckRetryAcrossMove":       lostAcks,
+	"LoneVoterRestarts":            loneVoter,
+	"ReadsDuringInstall":           readsDuringInstall,
+	"VotesArriveTwice":             votesTwice,
 }
 
 // grownTo are the scenarios for a cluster that has grown to more nodes than a shard
 // has replicas.
-var grownTo = map[string]int{"ReplicasMoveUnderLoad": 4, "PlacementLeaderMovedMidStep": 4, "LostAckRetryAcrossMove": 4}
+var grownTo = map[string]int{"ReplicasMoveUnderLoad": 4, "PlacementLeaderMovedMidStep": 4, "LostAckRetryAcrossMove": 4, "LoneVoterRestarts": 1}
 
 func grownNot() *bool { return new(bool) }
 
@@ -46,8 +49,13 @@ func directed(t *testing.T, seed uint64, scenario string) Config {
 	cfg.Direct = scenarios[scenario]
 	cfg.Workload = &WorkloadConfig{Clients: 3, Concurrent: 3, Keys: 6, ValueBytes: 40, Think: 20 * time.Millisecond, Scout: 10 * time.Millisecond}
 	cfg.Work = 10 * time.Second
-	if scenario == "ReplacedClientsChoose" {
+	switch scenario {
+	case "ReplacedClientsChoose":
 		cfg.Workload.Keys, cfg.Workload.Chosen, cfg.Workload.Concurrent = 2, 7, 6
+	case "ReadsDuringInstall":
+		cfg.Workload.ValueBytes = 16 << 10
+		cfg.Keep = &Keep{Retention: time.Second, DropRate: 50_000}
+		cfg.Work = 25 * time.Second
 	}
 	return cfg
 }
@@ -277,6 +285,53 @@ func movingDrivers(s *Stage) {
 			n.crash(node)
 		}
 	})
+}
+
+// loneVoter crashes the only node of a cluster again and again. What it has applied is
+// lost then, and what it has acknowledged is not: until it has applied an entry of its new
+// term it does not know of all that it has acknowledged, and nobody else tells it.
+func loneVoter(s *Stage) {
+	node := s.run.cluster.nodes[0]
+	s.Every(10*time.Millisecond, func() {
+		if node.Up() {
+			node.env.Slow(syncQueue, 50*time.Millisecond)
+		}
+	})
+	s.Every(500*time.Millisecond, func() {
+		if node.Serving() {
+			node.Crash(false, 10*time.Millisecond)
+			s.run.nemesis.restartAfter(node, 10*time.Millisecond)
+		}
+	})
+}
+
+// readsDuringInstall cuts a node off until it needs snapshots, large ones, and has its
+// rounds take their time when it installs them, while everybody reads at old revisions.
+func readsDuringInstall(s *Stage) {
+	s.Every(3*time.Second, func() {
+		node := s.other()
+		if !node.Serving() {
+			return
+		}
+		for _, o := range s.run.cluster.nodes {
+			if o != node {
+				s.Cut(o.Name, node.Name, 1500*time.Millisecond)
+			}
+		}
+		env := node.env
+		s.After(1400*time.Millisecond, func() { env.Slow("raft/0", 60*time.Millisecond) })
+		s.After(2500*time.Millisecond, func() { env.Slow("raft/0", 0) })
+	})
+}
+
+// votesTwice has every message arrive twice, with elections all the time, and crashes
+// nodes right after something has left them.
+func votesTwice(s *Stage) {
+	n := s.run.nemesis
+	s.run.cluster.net.faults = NetFaults{DoublePerMille: 700, SlowPerMille: 100, SlowMax: 20 * time.Millisecond}
+	s.run.cluster.net.effect = n.lieInWait
+	s.Every(400*time.Millisecond, func() { n.pause() })
+	s.Every(300*time.Millisecond, func() { n.transfer() })
 }
 
 // The scenario of moves shows something only if replicas are removed.

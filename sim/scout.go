@@ -182,13 +182,14 @@ func (s *Scout) readAt(n *Node, key []byte, rev shard.Revision, then func()) {
 	c := s.load.cluster
 	seen := &Snapshot{At: rev, Shard: c.shardOf(key), Key: string(key), Asked: true, Call: s.load.history.now(), Time: c.loop.now}
 	s.send(n, seen.Shard, shard.Command{Kind: shard.KindGet, Key: key, Revision: rev, AnyReplica: true}, func(p shard.Response) {
+		s.load.Operations++
 		if p.Err == nil {
 			s.load.ReadsAt++
 			if seen.Found = p.Result.Found; seen.Found {
 				seen.Value, seen.Rev = string(p.Result.Value), p.Result.Revision
 			}
 			s.load.history.Saw(seen)
-			c.trace.Event(c.loop.now, "scout", "at %s: %v", n.Name, seen)
+			c.trace.Detail(c.loop.now, "scout", "at %s: %v", n.Name, seen)
 		}
 		s.load.refusedAt(rev, p.Err)
 		then()
@@ -201,10 +202,11 @@ func (s *Scout) begin(kind shard.Kind, key []byte, value string) *Op {
 }
 
 func (s *Scout) end(n *Node, o *Op, how outcome, err error) {
+	s.load.Operations++
 	s.load.history.End(o, how)
 	if how != refused {
 		c := s.load.cluster
-		c.trace.Event(c.loop.now, "scout", "at %s %v: %v", n.Name, o, err)
+		c.trace.Detail(c.loop.now, "scout", "at %s %v: %v", n.Name, o, err)
 	}
 }
 

@@ -4,29 +4,26 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 )
 
 // Trace is everything that happened in a run, as text: every step that ran and
 // every event that the observers report. Two runs are the same run if their
-// hashes are equal. Of the text it keeps the last lines of each actor only.
+// hashes are equal. Of the text it keeps the events, for Story.
 type Trace struct {
 	hash   uint64
 	lines  uint64
 	all    io.Writer // every line, or nil
 	buf    []byte
-	actors []*actorTail // in order of first appearance
-	byName map[string]*actorTail
+	events []happened
 }
 
-// tailLines is how many lines of each actor are kept for a Failure.
-const tailLines = 60
-
-type actorTail struct {
-	name  string
-	lines [tailLines]string
-	next  int
+// happened is an event that was reported.
+type happened struct {
+	at     time.Duration
+	actor  string
+	text   string
+	detail bool // one of many; see Detail
 }
 
 const (
@@ -36,9 +33,7 @@ const (
 
 // NewTrace makes an empty trace. all, if not nil, receives every line: compare
 // two such files to find where runs part.
-func NewTrace(all io.Writer) *Trace {
-	return &Trace{hash: fnvOffset, all: all, byName: make(map[string]*actorTail)}
-}
+func NewTrace(all io.Writer) *Trace { return &Trace{hash: fnvOffset, all: all} }
 
 // Hash is the FNV-1a hash of all lines so far.
 func (t *Trace) Hash() uint64 { return t.hash }
@@ -67,17 +62,19 @@ func (t *Trace) step(at time.Duration, e *event) {
 // Event notes what an actor did. args print the same in every run: no
 // addresses, no maps.
 func (t *Trace) Event(at time.Duration, actor, format string, args ...any) {
-	b := fmt.Appendf(t.buf[:0], "%12.6f %s ", at.Seconds(), actor)
-	b = append(fmt.Appendf(b, format, args...), '\n')
-	t.add(b)
-	tail := t.byName[actor]
-	if tail == nil {
-		tail = &actorTail{name: actor}
-		t.byName[actor] = tail
-		t.actors = append(t.actors, tail)
-	}
-	tail.lines[tail.next%tailLines] = string(b)
-	tail.next++
+	t.happened(happened{at: at, actor: actor, text: fmt.Sprintf(format, args...)})
+}
+
+// Detail is Event for what there is so much of that a Story tells it only where it
+// matters: an entry that was applied, a frame that was lost, a client's operation.
+func (t *Trace) Detail(at time.Duration, actor, format string, args ...any) {
+	t.happened(happened{at: at, actor: actor, text: fmt.Sprintf(format, args...), detail: true})
+}
+
+func (t *Trace) happened(h happened) {
+	b := fmt.Appendf(t.buf[:0], "%12.6f %s ", h.at.Seconds(), h.actor)
+	t.add(append(append(b, h.text...), '\n'))
+	t.events = append(t.events, h)
 }
 
 func (t *Trace) add(line []byte) {
@@ -91,16 +88,4 @@ func (t *Trace) add(line []byte) {
 	if t.all != nil {
 		t.all.Write(line)
 	}
-}
-
-// Tail is the last lines of every actor.
-func (t *Trace) Tail() string {
-	var s strings.Builder
-	for _, a := range t.actors {
-		fmt.Fprintf(&s, "--- %s\n", a.name)
-		for i := max(0, a.next-tailLines); i < a.next; i++ {
-			s.WriteString(a.lines[i%tailLines])
-		}
-	}
-	return s.String()
 }

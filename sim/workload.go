@@ -24,6 +24,7 @@ type Workload struct {
 	started bool
 	stopped bool
 
+	Operations                          int // that returned
 	Acked, Undetermined, Refused, Reads int // operations by outcome
 	Calls                               int // of Acked: batches and delete-ranges
 	ReadsAt, Compacted                  int // reads at a revision: answered, and refused as below the floor
@@ -294,7 +295,7 @@ func rowsByKey(res *shard.Result) map[string]*shard.Row {
 }
 
 func (k *worker) scanned(cmd *shard.Command, res *shard.Result, err error) {
-	k.load.cluster.trace.Event(k.load.cluster.loop.now, k.env.name, "scan [%s, %s) reverse=%v at %d: %d rows, revision %d, resume %s, %v",
+	k.load.cluster.trace.Detail(k.load.cluster.loop.now, k.env.name, "scan [%s, %s) reverse=%v at %d: %d rows, revision %d, resume %s, %v",
 		shard.FormatKey(cmd.Start), shard.FormatKey(cmd.End), cmd.Reverse, cmd.Revision, len(res.Rows), res.Revision, shard.FormatKey(res.Resume), err)
 }
 
@@ -339,6 +340,7 @@ func (k *worker) do(cmd shard.Command, options client.DoOptions, cancelAt time.D
 		}
 		returned = true
 		k.running--
+		k.load.Operations++
 		finish(res, err)
 	})
 	if cancelAt > 0 {
@@ -356,7 +358,7 @@ func (k *worker) event(o *Op, err error) {
 		value = value[:i]
 	}
 	kind := map[shard.Kind]string{shard.KindPut: "put", shard.KindDelete: "delete", shard.KindGet: "get"}[o.Kind]
-	k.load.cluster.trace.Event(k.load.cluster.loop.now, k.env.name, "%s %s %q revision %d, called at %v: %v", kind, shard.FormatKey([]byte(o.Key)), value, o.Rev, o.At, err)
+	k.load.cluster.trace.Detail(k.load.cluster.loop.now, k.env.name, "%s %s %q revision %d, called at %v: %v", kind, shard.FormatKey([]byte(o.Key)), value, o.Rev, o.At, err)
 }
 
 // ReadAll reads every key through the first client until it gets an answer, and

@@ -58,7 +58,7 @@ func (k *worker) draw(timeout time.Duration, then func(shard.Revision)) {
 			}
 		}
 		k.load.history.End(o, how)
-		cluster.trace.Event(cluster.loop.now, k.env.name, "%v: %v", o, err)
+		cluster.trace.Detail(cluster.loop.now, k.env.name, "%v: %v", o, err)
 		then(o.Rev)
 	})
 }
@@ -98,7 +98,7 @@ func (k *worker) getAt(key []byte, rev shard.Revision, anyReplica bool, timeout 
 			k.load.history.Saw(s)
 		}
 		k.load.refusedAt(rev, err)
-		cluster.trace.Event(cluster.loop.now, k.env.name, "%v: %v", s, err)
+		cluster.trace.Detail(cluster.loop.now, k.env.name, "%v: %v", s, err)
 		then()
 	})
 }
@@ -181,10 +181,10 @@ func (w *Workload) lookBackEverywhere(then func()) {
 		rev  shard.Revision
 	}
 	var questions []question
-	for _, rev := range append(w.memory.old[:], w.memory.revs[:]...) {
+	for _, rev := range append(w.memory.old[:], w.memory.revs[:2]...) {
 		for _, key := range w.keys {
 			for _, n := range w.cluster.nodes {
-				if rev != 0 {
+				if rev != 0 && !n.gone {
 					questions = append(questions, question{n, key, rev})
 				}
 			}

@@ -163,7 +163,7 @@ func (k *worker) called(c *Call, then func()) func(shard.Result, error) {
 			k.load.Refused++
 		}
 		k.load.history.EndCall(c, how)
-		cluster.trace.Event(cluster.loop.now, k.env.name, "%v: %v", c, err)
+		cluster.trace.Detail(cluster.loop.now, k.env.name, "%v: %v", c, err)
 		then()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -145,12 +146,16 @@ func (b *Batch) PutReplicaState(id shard.ID, s *ReplicaState) {
 // that is new in the cluster and of which this store has no records.
 func (b *Batch) PutInitialReplica(replica shard.ReplicaID, s *ReplicaState) {
 	initial := *s
-	initial.Applied, initial.AppliedTerm = firstIndex, firstTerm
+	index, term := firstIndex, firstTerm
+	if planted.On(planted.EmptyLogAppends) {
+		index, term = 0, 0
+	}
+	initial.Applied, initial.AppliedTerm = index, term
 	id := s.Descriptor.ID
 	b.PutReplicaState(id, &initial)
-	b.putAnchor(id, firstIndex, firstTerm)
+	b.putAnchor(id, index, term)
 	b.putVote(id, voteState{Replica: replica, Term: firstTerm})
-	b.putCommit(id, commitState{Replica: replica, Commit: firstIndex})
+	b.putCommit(id, commitState{Replica: replica, Commit: index})
 }
 
 // PutTombstone stages a tombstone.

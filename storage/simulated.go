@@ -100,6 +100,17 @@ func (e *Engine) syncEvent() {
 	}
 }
 
+// Abandon closes a simulated engine that has failed, once its disk works again: what is
+// left of a process that has ended must not stay in one that goes on. Of a real one
+// nothing is left, and Close leaves everything as it is.
+func (e *Engine) Abandon() error {
+	err := e.db.Close()
+	if lockErr := e.lock.Close(); err == nil {
+		err = lockErr
+	}
+	return err
+}
+
 // applySimulated commits p, and does what Pebble would do by itself in
 // production: between batches, so that each is on one side of a flush.
 func (e *Engine) applySimulated(b *Batch, p *pebble.Batch) error {

@@ -56,6 +56,9 @@ func (s *Stream) hello(frame []byte) ([]byte, error) {
 	if h.Cluster != c.ID || h.Session == 0 || h.Stream == 0 {
 		return nil, fmt.Errorf("hello %+v to cluster %v", h, c.ID)
 	}
+	if h.Node != s.node {
+		return shard.AppendGreeting(nil, c.Greeting(s.node)), nil
+	}
 	c.mu.Lock()
 	at := seat{s.node, h.Session}
 	if h.Stream <= c.newest[at] {

@@ -4,6 +4,15 @@ package planted
 type Bug string
 
 const (
+	AckBeforeQuorum        Bug = "ack before quorum"
+	NoFsyncBeforeAck       Bug = "no fsync before ack"
+	VoteBeforeEarlierSync  Bug = "vote leaves before an earlier one is synced"
+	StateApartFromData     Bug = "replicated state not in the batch of its data"
+	EpochNotChecked        Bug = "epoch not checked at apply"
+	DescriptorNotRechecked Bug = "descriptor not re-checked after the view is opened"
+	ReadBeforeOwnTerm      Bug = "read before this term's first entry is applied"
+	EmptyLogAppends        Bug = "uninitialized replica appends to an empty log"
+	ReadThroughIngest      Bug = "read through an ingest"
 	RetryWithoutLookUp     Bug = "retry without look-up"
 	RevisionFetchedAhead   Bug = "revision fetched ahead"
 	GrantWithoutConfirming Bug = "grant without confirming leadership"
@@ -22,7 +31,8 @@ const (
 
 // Bugs lists all names.
 func Bugs() []Bug {
-	return []Bug{RetryWithoutLookUp, RevisionFetchedAhead, GrantWithoutConfirming, ReadFromViewBelow, ReadIndexBySuccessor,
+	return []Bug{AckBeforeQuorum, NoFsyncBeforeAck, VoteBeforeEarlierSync, StateApartFromData, EpochNotChecked, DescriptorNotRechecked,
+		ReadBeforeOwnTerm, EmptyLogAppends, ReadThroughIngest, RetryWithoutLookUp, RevisionFetchedAhead, GrantWithoutConfirming, ReadFromViewBelow, ReadIndexBySuccessor,
 		FloorIgnoredByReads, StaleStreamNotDropped, StaleRevisionApplied, ProposedInALaterTerm, DropWithoutItsShadow, NoTraceOfNothing,
 		TombstoneNotWritten, RemovedReplicaNotTold, VoterRemovedAtOnce}
 }

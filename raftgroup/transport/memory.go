@@ -58,6 +58,9 @@ type Delivery struct {
 type Fate struct {
 	Drop  bool // a lost part breaks a snapshot's stream; a message is lost silently
 	Delay time.Duration
+	// Flip, if not 0, has the bit of this number, from 1 on, arrive as the other one, if
+	// it is of a chunk of a snapshot: those have checksums of their own.
+	Flip int
 	// Again delivers a message a second time, AgainDelay after its sending.
 	Again      bool
 	AgainDelay time.Duration

@@ -267,6 +267,9 @@ func (tr *transfer) carry(kind byte, part []byte) {
 	}
 	tr.from.counters.snapshotBytesSent.Add(uint64(len(part)))
 	part = slices.Clone(part)
+	if bit := f.Flip - 1; bit >= 0 && kind == frameSnapshotChunk {
+		part[bit/8] ^= 1 << (bit % 8)
+	}
 	delay := f.Delay
 	if kind == frameSnapshotChunk {
 		if tr.s.Large {

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -80,7 +81,7 @@ func (rd *read) note() bool {
 		rd.generation = r.generation.Load()
 		// All writes up to the last published revision are in a view opened from now on.
 		rd.last = shard.Revision(r.lastRevision.Load())
-		if rd.generation%2 == 0 {
+		if rd.generation%2 == 0 || planted.On(planted.ReadThroughIngest) {
 			return true
 		}
 		r.deferredMu.Lock()
@@ -108,7 +109,8 @@ func (rd *read) serve(v view) {
 	// opened while a snapshot was being installed can lack data without an error;
 	// one that was opened before a change of the span can have lost a key to
 	// another shard that has written it since.
-	if r.generation.Load() != rd.generation || err == errUnfit {
+	changed := r.generation.Load() != rd.generation && !planted.On(planted.DescriptorNotRechecked) && !planted.On(planted.ReadThroughIngest)
+	if changed || err == errUnfit {
 		r.store.stats.readRetries.Add(1)
 		rd.again()
 		return

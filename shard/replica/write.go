@@ -103,6 +103,11 @@ func (w *write) propose(rev shard.Revision) {
 	}
 	if err := w.r.group.Propose(&w.proposal); err != nil {
 		w.finish(shard.Response{Err: w.r.hinted(err)})
+		return
+	}
+	if planted.On(planted.AckBeforeQuorum) && shard.Kind(w.command[0]) == shard.KindPut {
+		w.reply(shard.Response{ID: w.id, Result: shard.Result{Revision: rev}})
+		w.reply = func(shard.Response) {}
 	}
 }
 
