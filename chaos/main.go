@@ -32,7 +32,7 @@ const (
 )
 
 func main() {
-	cfg, err := parse()
+	cfg, err := options()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(2)
@@ -48,7 +48,7 @@ func main() {
 	}
 }
 
-func parse() (config, error) {
+func options() (config, error) {
 	var c config
 	self, err := os.Executable()
 	if err != nil {

@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"flag"
 	"fmt"
 	"strings"
 	"sync"
@@ -45,6 +46,9 @@ var plantedBugs = []struct {
 	{planted.RemovedReplicaNotTold, 20, "all converges once healed", "not settled", "", "ReplicasMoveUnderLoad"},
 	{planted.VoterRemovedAtOnce, 10, "a voter is demoted first", "a voter is demoted first", "", "ReplicasMoveUnderLoad"},
 }
+
+// fleetOnly chooses among the planted bugs.
+var fleetOnly = flag.String("sim.only", "", "of the planted bugs, those whose names contain this")
 
 // pendingBugs are those that a run cannot show, and why.
 var pendingBugs = map[planted.Bug]string{
@@ -106,4 +110,10 @@ func catch(i int, run func(*job) result) (row string, ok bool) {
 		}
 	}
 	return fmt.Sprintf("%-50s FAILED      %d seeds did not find it", p.bug, p.seeds), false
+}
+
+// firstLine is what an error says before what it shows.
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
 }

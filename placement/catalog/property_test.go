@@ -132,7 +132,10 @@ func (b *catalogBench) nodeState(t *rapid.T) {
 				want.State, want.Since = to, 7
 				switch to {
 				case shard.Serving:
-					want.Operation, want.Since = 0, 0
+					want.Since = was.Since
+					if was.State == shard.Draining {
+						want.Operation, want.Since = 0, 0
+					}
 				case shard.Draining, shard.Leaving:
 					if want.Operation = n.Operation; n.Operation == 0 || b.m.ids[n.Operation] {
 						t.Fatalf("operation %d was given before", n.Operation)
@@ -182,10 +185,10 @@ func (b *catalogBench) end(t *rapid.T) {
 	}
 	state := rapid.SampledFrom([]OperationState{OperationDone, OperationFailed, OperationCancelled}).Draw(t, "how")
 	b.wait(func(done func()) {
-		b.c.EndOperation(id, op, state, "reason", func(got Operation, err error) {
+		b.c.EndOperation(id, op, state, "reason", 9, func(got Operation, err error) {
 			want := was
 			if was.ID != 0 && was.ID == op && was.State == OperationRunning {
-				want.State, want.Reason = state, "reason"
+				want.State, want.Reason, want.Ended = state, "reason", 9
 				b.m.operations[id] = want
 			}
 			if err != nil || got != want {
