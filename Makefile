@@ -1,7 +1,7 @@
 # Kiloraft's targets. A fresh machine needs Go and make, nothing else:
 # `make demo` and `make test` fetch and build all there is to fetch and build.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e race sim sim-planted lint generate bench fuzz clean
+.PHONY: help build demo test e2e race sim sim-planted chaos lint generate bench fuzz badinput crash soak clean
 
 GO        ?= go
 VERSION   ?= 0.1.0
@@ -45,6 +45,10 @@ sim-planted: ## plant known bugs, one at a time, and show which seed and which c
 	@$(GO) test -tags planted -c -o bin/sim-planted.test ./sim
 	@bin/sim-planted.test -sim.planted -sim.only='$(BUG)'
 
+chaos: build ## run real processes under fire for DURATION (60s), drawn from SEED, on NODES (5) nodes
+	$(GO) build -trimpath -o bin/chaos ./chaos
+	@bin/chaos --duration $(or $(DURATION),60s) --seed $(or $(SEED),0) --nodes $(or $(NODES),5) $(ARGS)
+
 lint: ## gofmt, go vet, staticcheck and the house rules
 	@unformatted="$$(gofmt -l .)" && \
 	  if [ -n "$$unformatted" ]; then echo "gofmt is needed on:"; echo "$$unformatted"; exit 1; fi
@@ -60,11 +64,18 @@ bench: build ## puts and gets on a three-node cluster with 48 shards
 	bin/kiloraft demo --nodes 3 --shards 48 --exec 'kiloraft bench put --clients 256 --duration $(BENCHTIME)'
 	bin/kiloraft demo --nodes 3 --shards 48 --exec 'kiloraft bench get --load --clients 256 --duration $(BENCHTIME)'
 
-fuzz: ## run every fuzz test for FUZZTIME (10s) each
-	@set -e; for pkg in $$($(GO) list ./...); do \
-	  for name in $$($(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
-	    echo "$$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
-	  done; done
+fuzz: ## run every fuzz test: DURATION together, or FUZZTIME (10s) each
+	@$(GO) build -C tools -o $(CURDIR)/bin/fuzz ./fuzz
+	@bin/fuzz $(if $(DURATION),-duration $(DURATION),-each $(FUZZTIME)) $(ARGS)
+
+badinput: ## feed a real node bad input over every way in
+	$(GO) test ./e2e -count=1 -v -run '^TestBadInput$$' $(ARGS)
+
+crash: ## take the power away at every operation on a disk, in STORIES (5) stories
+	KILORAFT_CRASH_SEEDS=$(or $(STORIES),5) $(GO) test ./raftgroup -count=1 -v -run '^TestCrashPoints$$' $(ARGS)
+
+soak: ## rounds of simulation, crashes, chaos and fuzzing with fresh seeds, for HOURS (8)
+	@tools/soak $(or $(HOURS),8)
 
 clean: ## remove what build made
 	rm -rf bin

@@ -490,6 +490,47 @@ func TestASilentNodeIsGivenUp(t *testing.T) {
 	}
 }
 
+// A node may fall silent while its connection stays. It is asked, and given up long before the
+// connection is.
+func TestANodeThatFallsSilentIsGivenUp(t *testing.T) {
+	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+	w.warm()
+	before := w.effects()
+	w.net.Silent[w.leaderOf("a")] = true
+	write, read := w.do(put("a", "v"), 0), w.do(get("a"), 0)
+	w.env.Pass(100 * time.Millisecond)
+	w.cluster.Change(func() { w.shardOf("a").Lead(w.shardOf("a").Leader%3 + 1) })
+	write.ok()
+	read.ok()
+	if write.took > 3100*time.Millisecond || read.took > 3100*time.Millisecond {
+		t.Errorf("the write took %v, the read %v", write.took, read.took)
+	}
+	if n := w.effects() - before; n != 1 {
+		t.Errorf("the write took effect %d times", n)
+	}
+}
+
+// One that answers questions is not given up, however long it cannot answer operations; and
+// one that nothing is asked of is left alone.
+func TestANodeThatWaitsIsNotGivenUp(t *testing.T) {
+	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+	w.warm()
+	opened, infos := w.net.Opened, w.net.Infos
+	w.env.Pass(time.Minute)
+	if w.net.Infos != infos {
+		t.Errorf("idle, it was asked %d times", w.net.Infos-infos)
+	}
+	w.net.Deaf[w.leaderOf("a")] = true
+	p := w.do(get("a"), 30*time.Second)
+	p.wait()
+	if p.took < 30*time.Second || w.net.Opened != opened {
+		t.Errorf("after %v: %v, %d streams opened", p.took, p.err, w.net.Opened-opened)
+	}
+	if n := w.net.Infos - infos; n < 2 || n > 12 {
+		t.Errorf("it was asked %d times in 30 s", n)
+	}
+}
+
 func TestDeadlines(t *testing.T) {
 	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
 	w.warm()

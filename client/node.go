@@ -37,7 +37,10 @@ type link struct {
 	number uint64 // in the hello
 	// Of the turn.
 	greeted  bool
-	patience alarm // until the greeting
+	patience alarm         // until the greeting
+	silence  alarm         // while it is watched, see silence.go
+	heard    time.Duration // when something came last, or it was first watched
+	asked    bool          // the node was asked whether it is there
 	fillStep func([]byte) []byte
 
 	// Under node.mu.
@@ -114,7 +117,7 @@ func (c *Core) connect(n *node) {
 	// The hello is the first thing that goes: its fill is offered at once.
 	l := &link{core: c, node: n, number: c.streams, open: true, filling: true, outstanding: map[uint64]*op{}}
 	l.fillStep = l.fill
-	l.patience.owner = l
+	l.patience.owner, l.silence.owner = l, alarmFunc(func() { c.doubt(l) })
 	n.link = l
 	c.alarms.put(&l.patience, c.now+greetingPatience)
 	c.stats.connections.Add(1)
@@ -171,6 +174,7 @@ func (c *Core) abandon(l *link, cause error) {
 	}
 	n.link = nil
 	c.alarms.clear(&l.patience)
+	c.alarms.clear(&l.silence)
 	n.mu.Lock()
 	l.open = false
 	sent, queued := l.outstandingLocked(), n.queuedLocked()

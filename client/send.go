@@ -48,6 +48,7 @@ func (c *Core) flush() {
 		n.mu.Unlock()
 		if offer {
 			l.stream.Ready(l.fillStep)
+			c.expect(l)
 		}
 	}
 	c.touched = c.touched[:0]

@@ -1,121 +1,208 @@
 package e2e
 
 import (
-	"io"
-	"math/rand/v2"
-	"net"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/kiloraft/kiloraft/api"
+	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/shard"
 )
 
-// expectFailure runs the binary and demands an exit code and words of stderr.
-func expectFailure(t *testing.T, o output, code int, words ...string) {
+// badCase is one bad input: try feeds it in, and returns what is wrong with how it
+// was refused; nil if nothing is.
+type badCase struct {
+	name string
+	try  func(s *site) error
+}
+
+// badGroup is the bad inputs of one way in.
+type badGroup struct {
+	name  string
+	cases []badCase
+}
+
+// TestBadInput feeds a node what it must refuse, over every way in. Each is refused
+// with the reason, as an error of the closed set, an exit code or an HTTP status; the
+// node goes on; and in the end it holds what it held before, and nothing else.
+func TestBadInput(t *testing.T) {
+	s := openSite(t)
+	counts, total := map[string]int{}, 0
+	for _, g := range []badGroup{
+		{"keys", badKeys()}, {"calls", badCalls()}, {"protobuf", badProtobuf()}, {"streams", badStreams()}, {"peers", badPeers()},
+		{"snapshots", badSnapshots()}, {"sockets", badSockets()}, {"commands", badCommands()}, {"start", badStarts()}, {"stores", badStores(t)},
+	} {
+		for _, c := range g.cases {
+			if err := c.try(s); err != nil {
+				t.Errorf("%s: %s: %v", g.name, c.name, err)
+			}
+			if err := s.serves(); err != nil {
+				t.Fatalf("%s: after %s: %v", g.name, c.name, err)
+			}
+		}
+		if now := s.content(); !maps.Equal(now, s.before) {
+			t.Fatalf("%s: the node holds %v, and held %v", g.name, slices.Sorted(maps.Keys(now)), slices.Sorted(maps.Keys(s.before)))
+		}
+		counts[g.name] += len(g.cases)
+		total += len(g.cases)
+	}
+	if total < 100 {
+		t.Errorf("only %d bad inputs", total)
+	}
+	var by []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		by = append(by, fmt.Sprintf("%s=%d", name, counts[name]))
+	}
+	if !t.Failed() {
+		fmt.Printf("badinput: cases=%d %s ok\n", total, strings.Join(by, " "))
+	}
+}
+
+// site is a node of a cluster of its own, with two shards that meet at byte 0x80, and
+// the ways into it.
+type site struct {
+	*cluster
+	ctx      context.Context
+	conn     *grpc.ClientConn
+	kv       pb.KVClient
+	info     pb.ClusterClient
+	admin    pb.AdminClient
+	peer     pb.PeerClient
+	id       shard.ClusterID
+	before   map[string]string
+	sessions uint64 // that were opened
+	senders  uint64 // nodes that introduced themselves
+}
+
+func openSite(t *testing.T) *site {
 	t.Helper()
+	s := &site{cluster: startCluster(t, 1, 2), ctx: t.Context(), senders: 70}
+	var err error
+	s.conn, err = grpc.NewClient("passthrough:///"+s.nodes[0].address, append(api.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.conn.Close() })
+	s.kv, s.info, s.admin, s.peer = pb.NewKVClient(s.conn), pb.NewClusterClient(s.conn), pb.NewAdminClient(s.conn), pb.NewPeerClient(s.conn)
+	r, err := s.info.Info(s.ctx, &pb.InfoRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.id, err = api.ToClusterID(r.ClusterId); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []string{"kept", "a", "\x90"} {
+		if _, err := s.kv.Put(s.ctx, &pb.PutRequest{Key: []byte(k), Value: []byte("safe")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.before = s.content()
+	return s
+}
+
+// serves tells whether the node still does, in little time.
+func (s *site) serves() error {
+	ctx, cancel := context.WithTimeout(s.ctx, 20*time.Second)
+	defer cancel()
+	for _, k := range []string{"kept", "\x90"} {
+		r, err := s.kv.Get(ctx, &pb.GetRequest{Key: []byte(k)})
+		if err != nil || string(r.Value) != "safe" {
+			return fmt.Errorf("%s is %v, %v", k, r, err)
+		}
+	}
+	return nil
+}
+
+// content is all that the node holds, with its revisions.
+func (s *site) content() map[string]string {
+	s.t.Helper()
+	all := map[string]string{}
+	for q := (&pb.ScanRequest{}); ; {
+		page, err := s.kv.Scan(s.ctx, q)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, row := range page.Rows {
+			all[string(row.Key)] = fmt.Sprintf("%s at %d", row.Value, row.Revision)
+		}
+		if !page.More {
+			return all
+		}
+		q.Start = page.Resume
+	}
+}
+
+// isInvalid wants an InvalidError about a field that says words.
+func isInvalid(err error, words ...string) error {
+	var invalid *shard.InvalidError
+	if !errors.As(api.Error(err), &invalid) || invalid.Field == "" || invalid.Reason == "" {
+		return fmt.Errorf("%v (%T), want an InvalidError", err, api.Error(err))
+	}
+	return says(err, words...)
+}
+
+// is wants one error of the closed set.
+func is(err, want error) error {
+	if !errors.Is(api.Error(err), want) {
+		return fmt.Errorf("%v, want %v", err, want)
+	}
+	return nil
+}
+
+// as wants an error of the closed set that carries data.
+func as[E error](err error, words ...string) error {
+	var want E
+	if !errors.As(api.Error(err), &want) {
+		return fmt.Errorf("%v (%T), want %T", err, api.Error(err), want)
+	}
+	return says(err, words...)
+}
+
+func says(err error, words ...string) error {
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			return fmt.Errorf("the error %q does not say %q", err, w)
+		}
+	}
+	return nil
+}
+
+// result drops what a call returns beside its error.
+func result[T any](_ T, err error) error { return err }
+
+// failure is what is wrong with how the binary has refused something: it ends with an
+// exit code, says words on stderr, and shows nothing of its insides.
+func failure(o output, code int, words ...string) error {
 	if o.code != code {
-		t.Errorf("exit code %d, want %d: %s", o.code, code, o.stderr)
+		return fmt.Errorf("exit code %d, want %d: %s", o.code, code, o.stderr)
 	}
 	for _, w := range words {
 		if !strings.Contains(o.stderr, w) {
-			t.Errorf("stderr does not say %q: %s", w, o.stderr)
+			return fmt.Errorf("stderr does not say %q: %s", w, o.stderr)
 		}
 	}
 	if strings.Contains(o.stderr, "rpc error") || strings.Contains(o.stderr, "goroutine ") {
-		t.Errorf("stderr shows internals: %s", o.stderr)
+		return fmt.Errorf("stderr shows internals: %s", o.stderr)
 	}
+	return nil
 }
 
-func TestStartRefusesBadInput(t *testing.T) {
-	dir := t.TempDir()
-	ports := freePorts(t, 2)
-	start := func(args ...string) output {
-		return run(t, "", append([]string{"start", "--insecure", "--http", "", "--listen", ports[0]}, args...)...)
-	}
-	t.Run("unknown flag", func(t *testing.T) {
-		expectFailure(t, start("--store", filepath.Join(dir, "a"), "--no-such-flag"), 2, "--no-such-flag")
-	})
-	t.Run("port taken", func(t *testing.T) {
-		l, err := net.Listen("tcp", ports[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		expectFailure(t, start("--store", filepath.Join(dir, "b"), "--listen", ports[1]), 1, ports[1], "taken")
-	})
-	t.Run("no --insecure", func(t *testing.T) {
-		expectFailure(t, run(t, "", "start", "--store", filepath.Join(dir, "c"), "--listen", ports[0]), 2, "--insecure")
-	})
-	t.Run("not loopback", func(t *testing.T) {
-		expectFailure(t, start("--store", filepath.Join(dir, "d"), "--listen", "0.0.0.0:0"), 2, "loopback")
-	})
-	t.Run("store is a file", func(t *testing.T) {
-		file := filepath.Join(dir, "file")
-		if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		expectFailure(t, start("--store", file), 1, file)
-	})
-	t.Run("foreign store", func(t *testing.T) {
-		foreign := filepath.Join(dir, "foreign")
-		if err := os.MkdirAll(foreign, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		note := filepath.Join(foreign, "family-photos.tar")
-		if err := os.WriteFile(note, []byte("precious"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		expectFailure(t, start("--store", foreign), 1, foreign)
-		if b, err := os.ReadFile(note); err != nil || string(b) != "precious" {
-			t.Errorf("the foreign file was touched: %q %v", b, err)
-		}
-	})
-	t.Run("join itself", func(t *testing.T) {
-		expectFailure(t, start("--store", filepath.Join(dir, "e"), "--join", ports[0]), 2, "itself")
-	})
-	t.Run("too many initial shards", func(t *testing.T) {
-		expectFailure(t, start("--store", filepath.Join(dir, "f"), "--initial-shards", "1000000"), 2, "initial-shards")
-	})
-}
-
-// TestServerSurvivesBadInput sends one node what it must refuse, and demands
-// that it goes on serving what it had.
-func TestServerSurvivesBadInput(t *testing.T) {
-	c := startCluster(t, 1, 2)
-	c.must(nil, "kv", "put", "kept", "safe")
-	t.Run("keys and values", func(t *testing.T) {
-		expectFailure(t, c.run("kv", "put", "", "v"), 1, "key", "empty")
-		expectFailure(t, c.run("kv", "put", strings.Repeat("k", 8<<10+1), "v"), 1, "key", "8,193", "8,192")
-		expectFailure(t, c.run("kv", "get", "absent"), 3)
-		expectFailure(t, c.run("kv", "scan", "b", "a"), 1, "range")
-		c.must(nil, "kv", "put", strings.Repeat("k", 8<<10), "longest")
-	})
-	t.Run("unknown shard and node", func(t *testing.T) {
-		expectFailure(t, c.run("shard", "show", "999"), 1, "999")
-		expectFailure(t, c.run("shard", "transfer-leader", "2", "--to", "77"), 2, "77")
-	})
-	t.Run("random bytes", func(t *testing.T) {
-		rnd := rand.New(rand.NewPCG(1, 2))
-		for range 50 {
-			conn, err := net.DialTimeout("tcp", c.nodes[0].address, 5*time.Second)
-			if err != nil {
-				t.Fatal(err)
-			}
-			junk := make([]byte, 1+rnd.IntN(4096))
-			for i := range junk {
-				junk[i] = byte(rnd.Uint32())
-			}
-			_, _ = conn.Write(junk)
-			_ = conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-			_, _ = io.Copy(io.Discard, conn)
-			_ = conn.Close()
-		}
-	})
-	var got struct{ Value string }
-	c.must(&got, "kv", "get", "kept")
-	if got.Value != "safe" {
-		t.Errorf("kept = %q", got.Value)
+// expectFailure demands an exit code and words of stderr.
+func expectFailure(t *testing.T, o output, code int, words ...string) {
+	t.Helper()
+	if err := failure(o, code, words...); err != nil {
+		t.Error(err)
 	}
 }
 

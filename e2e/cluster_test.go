@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/kiloraft/kiloraft/client"
 )
 
@@ -36,9 +38,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "building kiloraft: %v\n%s", err, out)
 		os.Exit(1)
 	}
-	code := m.Run()
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(dir)
+		os.Exit(code)
+	}))
 }
 
 // process is one node as a process of its own.

@@ -27,7 +27,7 @@ func TestFullDisk(t *testing.T) {
 	c.midSnapshot(3)
 	disk.fill(32 << 20)
 	small.logged("a snapshot cannot be written, and is refused")
-	small.logged("MiB are kept for the log: no space left on device")
+	small.logged("the disk has no room for a snapshot: ")
 	c.await(20*time.Second, "what was received of it gone", func() bool { return len(c.incoming(3)) == 0 })
 	c.must(nil, "kv", "put", "snapshot", "refused")
 	disk.empty()

@@ -25,7 +25,7 @@ func (c *cluster) moveToTmpfs(i int, options string) *tmpfs {
 	}
 	err := syscall.Mount("tmpfs", fs.dir, "tmpfs", 0, options)
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ENODEV) {
-		c.t.Skipf("a small disk cannot be mounted here (it takes root): %v", err)
+		c.t.Skipf("a small disk cannot be mounted here (it takes root): %v", err) //lacking: the right to mount
 	}
 	if err != nil {
 		c.t.Fatal(err)

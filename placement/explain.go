@@ -34,7 +34,11 @@ func (p *Plan) Explain(s *Shard) string {
 	}
 	for _, r := range d.Replicas {
 		if r.Role == shard.Learner {
-			return fmt.Sprintf("the learner on node %d is needed by nobody and will be removed", r.Node)
+			text := fmt.Sprintf("the learner on node %d is needed by nobody", r.Node)
+			if p.paused && !p.isGone(r.Node) {
+				return text + " and stays while placement is paused"
+			}
+			return text + " and will be removed"
 		}
 	}
 	return ""

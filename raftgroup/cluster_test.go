@@ -37,6 +37,8 @@ type cluster struct {
 	queueDelay, snapshotDelay time.Duration
 	// breaks, if set, may break a snapshot's stream before its i-th chunk.
 	breaks func(i int) error
+	// asynchronous engines commit as in production: syncs are waited for elsewhere.
+	asynchronous bool
 }
 
 type testNode struct {
@@ -72,7 +74,7 @@ func (n *testNode) open() {
 	if n.wrap != nil {
 		fs = n.wrap(fs)
 	}
-	n.engine, err = storage.Open(storage.Config{Dir: "store", FS: fs, MemoryBytes: 32 << 20, Env: n.env, Simulated: true,
+	n.engine, err = storage.Open(storage.Config{Dir: "store", FS: fs, MemoryBytes: 32 << 20, Env: n.env, Simulated: !n.c.asynchronous,
 		Logger: slog.New(slog.DiscardHandler), Fatal: func(err error) { n.c.t.Errorf("node %d: %v", n.id, err) }})
 	if err != nil {
 		n.c.t.Fatal(err)
@@ -153,12 +155,29 @@ func (c *cluster) bootstrap(id shard.ID, nodes ...shard.NodeID) {
 		}
 		b := n.engine.NewBatch()
 		b.PutInitialReplica(r.ID, &storage.ReplicaState{Applied: 10, AppliedTerm: 1, Descriptor: d})
-		done := false
-		if err := n.engine.CommitSync(b, 0, func() { done = true }); err != nil {
-			c.t.Fatal(err)
-		}
-		c.until("the first replicas are synced", func() bool { return done })
+		n.commitSync(b)
 	}
+}
+
+// commitSync commits b and waits until it is durable.
+func (n *testNode) commitSync(b *storage.Batch) {
+	n.c.t.Helper()
+	done := make(chan struct{})
+	if err := n.engine.CommitSync(b, 0, func() { close(done) }); err != nil {
+		n.c.t.Fatal(err)
+	}
+	if n.c.asynchronous {
+		<-done
+		return
+	}
+	n.c.until("a batch is synced", func() bool {
+		select {
+		case <-done:
+			return true
+		default:
+			return false
+		}
+	})
 }
 
 // until runs the loop until cond holds; a minute without is a failure.

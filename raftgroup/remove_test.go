@@ -95,14 +95,7 @@ func (n *testNode) holds(id shard.ID) (what []string) {
 func (n *testNode) free(id shard.ID) bool { return len(n.holds(id)) == 0 }
 
 // sync makes all that a node has committed durable.
-func (n *testNode) sync() {
-	n.c.t.Helper()
-	done := false
-	if err := n.engine.CommitSync(n.engine.NewBatch(), 0, func() { done = true }); err != nil {
-		n.c.t.Fatal(err)
-	}
-	n.c.until("synced", func() bool { return done })
-}
+func (n *testNode) sync() { n.commitSync(n.engine.NewBatch()) }
 
 // deliver hands a node a message as if another one had sent it.
 func (n *testNode) deliver(from shard.NodeID, id shard.ID, m raftpb.Message) {

@@ -22,7 +22,11 @@ func (c *cluster) leaveBehind(id shard.ID, far *testNode, valueBytes int) {
 	behind := func() bool {
 		last, err := far.group(id).log.LastIndex()
 		for _, n := range c.nodes {
-			first, err2 := n.group(id).log.FirstIndex()
+			g, ok := n.host.Group(id)
+			if !ok {
+				continue
+			}
+			first, err2 := g.log.FirstIndex()
 			if err != nil || err2 != nil || n != far && first <= last+1 {
 				return false
 			}

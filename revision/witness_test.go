@@ -169,7 +169,6 @@ type drawing struct {
 
 type drawingNode struct {
 	world
-	post
 	c     *drawing
 	id    shard.NodeID
 	meta  *metaFake

@@ -212,92 +212,95 @@ func (m *model) lookup(match func(*Route) bool) (Route, bool) {
 
 // TestCacheAgreesWithAModel: entries never overlap, and every answer is that of
 // a list that is searched from end to end.
-func TestCacheAgreesWithAModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		bound := rapid.IntRange(1, 12).Draw(t, "bound")
-		c, m := NewCache(bound), &model{max: bound}
-		key := rapid.Custom(func(t *rapid.T) []byte {
-			return userKey(rapid.StringMatching(`[a-f]{0,2}`).Draw(t, "key"))
-		})
-		id := rapid.Custom(func(t *rapid.T) shard.ID { return shard.ID(rapid.IntRange(1, 15).Draw(t, "id")) })
-		same := func(what string, got *Route, ok bool, want Route, wantOK bool) {
-			if ok != wantOK || ok && fmt.Sprint(*got) != fmt.Sprint(want) {
-				t.Fatalf("%s: %v %v, want %v %v", what, got, ok, want, wantOK)
-			}
+func TestCacheAgreesWithAModel(t *testing.T) { rapid.Check(t, cacheAgreesWithAModel) }
+
+// FuzzCache is the same with the choices of a fuzzer.
+func FuzzCache(f *testing.F) { f.Fuzz(rapid.MakeFuzz(cacheAgreesWithAModel)) }
+
+func cacheAgreesWithAModel(t *rapid.T) {
+	bound := rapid.IntRange(1, 12).Draw(t, "bound")
+	c, m := NewCache(bound), &model{max: bound}
+	key := rapid.Custom(func(t *rapid.T) []byte {
+		return userKey(rapid.StringMatching(`[a-f]{0,2}`).Draw(t, "key"))
+	})
+	id := rapid.Custom(func(t *rapid.T) shard.ID { return shard.ID(rapid.IntRange(1, 15).Draw(t, "id")) })
+	same := func(what string, got *Route, ok bool, want Route, wantOK bool) {
+		if ok != wantOK || ok && fmt.Sprint(*got) != fmt.Sprint(want) {
+			t.Fatalf("%s: %v %v, want %v %v", what, got, ok, want, wantOK)
 		}
-		t.Repeat(map[string]func(*rapid.T){
-			"insert": func(t *rapid.T) {
-				d := describe(id.Draw(t, "id"), "", "", rapid.Uint64Range(1, 6).Draw(t, "version"), rapid.Uint64Range(1, 3).Draw(t, "conf"))
-				d.Span = shard.Span{Start: key.Draw(t, "start"), End: key.Draw(t, "end")}
-				if bytes.Compare(d.Span.Start, d.Span.End) >= 0 {
-					d.Span.End = shard.UserSpan().End
-				}
-				if got, want := c.Insert(d), m.insert(d); got != want {
-					t.Fatalf("insert of %+v: %v, want %v", d, got, want)
-				}
-			},
-			"lookup": func(t *rapid.T) {
-				k := key.Draw(t, "key")
-				got, ok := c.Lookup(k)
-				want, wantOK := m.lookup(func(r *Route) bool { return r.Descriptor.Span.Contains(k) })
-				same("lookup", got, ok, want, wantOK)
-			},
-			"lookup before": func(t *rapid.T) {
-				k := key.Draw(t, "key")
-				got, ok := c.LookupBefore(k)
-				want, wantOK := m.lookup(func(r *Route) bool {
-					s := r.Descriptor.Span
-					return bytes.Compare(s.Start, k) < 0 && bytes.Compare(k, s.End) <= 0
-				})
-				same("lookup before", got, ok, want, wantOK)
-			},
-			"leader": func(t *rapid.T) {
-				i, l, term := id.Draw(t, "id"), Leader{Replica: shard.ReplicaID(rapid.IntRange(0, 2).Draw(t, "leader"))}, rapid.Uint64Range(0, 3).Draw(t, "term")
-				l.Node = shard.NodeID(l.Replica)
-				accepted := c.SetLeader(i, l, term)
-				for k := range m.routes {
-					if r := &m.routes[k]; r.Descriptor.ID == i {
-						if term == 0 {
-							term = r.Term
-						}
-						want := term > r.Term || term == r.Term && r.Leader == Leader{} && l != Leader{}
-						if want != accepted {
-							t.Fatalf("leader %v in term %d: %v, want %v", l, term, accepted, want)
-						}
-						if want {
-							updated := Route{Descriptor: r.Descriptor, Leader: l, Term: term}
-							m.lookup(func(r *Route) bool { return r.Descriptor.ID == i })
-							m.routes[len(m.routes)-1] = updated
-						}
-						break
+	}
+	t.Repeat(map[string]func(*rapid.T){
+		"insert": func(t *rapid.T) {
+			d := describe(id.Draw(t, "id"), "", "", rapid.Uint64Range(1, 6).Draw(t, "version"), rapid.Uint64Range(1, 3).Draw(t, "conf"))
+			d.Span = shard.Span{Start: key.Draw(t, "start"), End: key.Draw(t, "end")}
+			if bytes.Compare(d.Span.Start, d.Span.End) >= 0 {
+				d.Span.End = shard.UserSpan().End
+			}
+			if got, want := c.Insert(d), m.insert(d); got != want {
+				t.Fatalf("insert of %+v: %v, want %v", d, got, want)
+			}
+		},
+		"lookup": func(t *rapid.T) {
+			k := key.Draw(t, "key")
+			got, ok := c.Lookup(k)
+			want, wantOK := m.lookup(func(r *Route) bool { return r.Descriptor.Span.Contains(k) })
+			same("lookup", got, ok, want, wantOK)
+		},
+		"lookup before": func(t *rapid.T) {
+			k := key.Draw(t, "key")
+			got, ok := c.LookupBefore(k)
+			want, wantOK := m.lookup(func(r *Route) bool {
+				s := r.Descriptor.Span
+				return bytes.Compare(s.Start, k) < 0 && bytes.Compare(k, s.End) <= 0
+			})
+			same("lookup before", got, ok, want, wantOK)
+		},
+		"leader": func(t *rapid.T) {
+			i, l, term := id.Draw(t, "id"), Leader{Replica: shard.ReplicaID(rapid.IntRange(0, 2).Draw(t, "leader"))}, rapid.Uint64Range(0, 3).Draw(t, "term")
+			l.Node = shard.NodeID(l.Replica)
+			accepted := c.SetLeader(i, l, term)
+			for k := range m.routes {
+				if r := &m.routes[k]; r.Descriptor.ID == i {
+					if term == 0 {
+						term = r.Term
 					}
-				}
-			},
-			"remove": func(t *rapid.T) {
-				i, version := id.Draw(t, "id"), rapid.Uint64Range(1, 6).Draw(t, "version")
-				c.Remove(i, version)
-				for k, r := range m.routes {
-					if r.Descriptor.ID == i && r.Descriptor.Epoch.Version <= version {
-						m.routes = append(m.routes[:k:k], m.routes[k+1:]...)
-						break
+					want := term > r.Term || term == r.Term && r.Leader == Leader{} && l != Leader{}
+					if want != accepted {
+						t.Fatalf("leader %v in term %d: %v, want %v", l, term, accepted, want)
 					}
-				}
-			},
-			"": func(t *rapid.T) {
-				all := c.All()
-				if len(all) != len(m.routes) || len(all) != c.lru.Len() || len(all) > bound {
-					t.Fatalf("%d routes, %d by ID, %d in the model, the bound is %d", len(all), c.lru.Len(), len(m.routes), bound)
-				}
-				for i, r := range all {
-					if i > 0 && bytes.Compare(all[i-1].Descriptor.Span.End, r.Descriptor.Span.Start) > 0 {
-						t.Fatalf("%v and %v overlap or are out of order", all[i-1].Descriptor, r.Descriptor)
+					if want {
+						updated := Route{Descriptor: r.Descriptor, Leader: l, Term: term}
+						m.lookup(func(r *Route) bool { return r.Descriptor.ID == i })
+						m.routes[len(m.routes)-1] = updated
 					}
-					if byID, ok := c.Shard(r.Descriptor.ID); !ok || byID != r {
-						t.Fatalf("shard %d has two routes", r.Descriptor.ID)
-					}
+					break
 				}
-			},
-		})
+			}
+		},
+		"remove": func(t *rapid.T) {
+			i, version := id.Draw(t, "id"), rapid.Uint64Range(1, 6).Draw(t, "version")
+			c.Remove(i, version)
+			for k, r := range m.routes {
+				if r.Descriptor.ID == i && r.Descriptor.Epoch.Version <= version {
+					m.routes = append(m.routes[:k:k], m.routes[k+1:]...)
+					break
+				}
+			}
+		},
+		"": func(t *rapid.T) {
+			all := c.All()
+			if len(all) != len(m.routes) || len(all) != c.lru.Len() || len(all) > bound {
+				t.Fatalf("%d routes, %d by ID, %d in the model, the bound is %d", len(all), c.lru.Len(), len(m.routes), bound)
+			}
+			for i, r := range all {
+				if i > 0 && bytes.Compare(all[i-1].Descriptor.Span.End, r.Descriptor.Span.Start) > 0 {
+					t.Fatalf("%v and %v overlap or are out of order", all[i-1].Descriptor, r.Descriptor)
+				}
+				if byID, ok := c.Shard(r.Descriptor.ID); !ok || byID != r {
+					t.Fatalf("shard %d has two routes", r.Descriptor.ID)
+				}
+			}
+		},
 	})
 }
 

@@ -259,7 +259,10 @@ func (s *server) startNode(ctx context.Context) error {
 		CPUSeconds: processCPUSeconds, Stop: s.stop, Raft: s.cfg.Raft,
 		Join: s.cfg.Join, UnixNow: unixNow,
 	})
-	return err
+	if err != nil { // of what is in the store, most likely: say which
+		return fmt.Errorf("store %s: %w", s.cfg.Store, err)
+	}
+	return nil
 }
 
 func (s *server) newTransport(addresses *node.AddressBook) (*transport.GRPC, error) {

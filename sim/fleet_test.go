@@ -24,7 +24,6 @@ var (
 	fleetSeed  = flag.String("sim.seed", "", "replay one seed, and tell its story")
 	fleetTrace = flag.String("sim.trace", "", "write the whole trace of the seed that is replayed to a file")
 	fleetBugs  = flag.Bool("sim.planted", false, "show that the planted bugs are caught")
-	fleetOnly  = flag.String("sim.only", "", "of the planted bugs, those whose names contain this")
 	fleetProcs = flag.Int("sim.procs", runtime.NumCPU(), "processes")
 )
 

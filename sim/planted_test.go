@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"flag"
 	"fmt"
 	"strings"
 	"sync"
@@ -30,8 +31,10 @@ var plantedBugs = []struct {
 	{planted.EmptyLogAppends, 5, "a replica applies its log", "not initialized|stops at index|panic", "", ""},
 	{planted.ReadThroughIngest, 20, "a read at R repeats", "did not find what the logs say|missed a write|something else", "", "ReadsDuringInstall"},
 	{planted.RetryWithoutLookUp, 3, "no write takes effect twice", "took effect twice|otherwise than the first|told that it does nothing", "", ""},
+	{planted.RetryWithoutLookUp, 3, "no write takes effect twice", "took effect twice|otherwise than the first|told that it does nothing", "", "LostAckRetryAcrossMove"},
 	{planted.RevisionFetchedAhead, 3, "revisions follow real time", "do not follow real time|took effect twice", "one of the future", ""},
 	{planted.GrantWithoutConfirming, 3, "revisions follow real time", "do not follow real time", "one of the future", "DeposedMetaLeaderIsAsked"},
+	{planted.BoundUnapplied, 5, "revisions are unique", "two writes have one revision|do not follow real time|took effect twice", "", ""},
 	{planted.ReadFromViewBelow, 4, "a read at R repeats", "did not find what the logs say", "which nobody was given", ""},
 	{planted.ReadIndexBySuccessor, 3, "revisions follow real time", "do not follow real time", "", "DeposedMetaLeaderIsAsked"},
 	{planted.FloorIgnoredByReads, 10, "a read at R repeats", "did not find what the logs say", "", ""},
@@ -44,6 +47,9 @@ var plantedBugs = []struct {
 	{planted.RemovedReplicaNotTold, 20, "all converges once healed", "not settled", "", "ReplicasMoveUnderLoad"},
 	{planted.VoterRemovedAtOnce, 10, "a voter is demoted first", "a voter is demoted first", "", "ReplicasMoveUnderLoad"},
 }
+
+// fleetOnly chooses among the planted bugs.
+var fleetOnly = flag.String("sim.only", "", "of the planted bugs, those whose names contain this")
 
 // pendingBugs are those that a run cannot show, and why.
 var pendingBugs = map[planted.Bug]string{
@@ -105,4 +111,10 @@ func catch(i int, run func(*job) result) (row string, ok bool) {
 		}
 	}
 	return fmt.Sprintf("%-50s FAILED      %d seeds did not find it", p.bug, p.seeds), false
+}
+
+// firstLine is what an error says before what it shows.
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
 }

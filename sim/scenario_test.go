@@ -26,6 +26,7 @@ var scenarios = map[string]func(*Stage){
 	"ReplacedClientsChoose":        replacedClients,
 	"ReplicasMoveUnderLoad":        movingReplicas,
 	"PlacementLeaderMovedMidStep":  movingDrivers,
+	"LostAckRetryAcrossMove":       lostAcks,
 	"LoneVoterRestarts":            loneVoter,
 	"ReadsDuringInstall":           readsDuringInstall,
 	"VotesArriveTwice":             votesTwice,
@@ -33,7 +34,7 @@ var scenarios = map[string]func(*Stage){
 
 // grownTo are the scenarios for a cluster that has grown to more nodes than a shard
 // has replicas.
-var grownTo = map[string]int{"ReplicasMoveUnderLoad": 4, "PlacementLeaderMovedMidStep": 4, "LoneVoterRestarts": 1}
+var grownTo = map[string]int{"ReplicasMoveUnderLoad": 4, "PlacementLeaderMovedMidStep": 4, "LostAckRetryAcrossMove": 4, "LoneVoterRestarts": 1}
 
 func grownNot() *bool { return new(bool) }
 
@@ -237,6 +238,39 @@ func movingReplicas(s *Stage) {
 			s.run.nemesis.crash(n)
 		}
 	})
+}
+
+// lostAcks lets clients' writes reach a shard's leader and be applied, loses the answers,
+// and moves the leader's replica to another node before the clients may ask again: the
+// later attempts come to a node that has never seen the first ones.
+func lostAcks(s *Stage) {
+	s.run.cluster.set(catalog.PlacementRebalance, "false")
+	const id = shard.MetaID + 1
+	n := s.run.nemesis
+	var again func()
+	again = func() {
+		s.When(func() bool {
+			leader, state := s.run.cluster.leads(id)
+			return leader != nil && !state.Descriptor.Joint() && len(state.Descriptor.Replicas) == replicationFactor
+		}, func() {
+			leader, state := s.run.cluster.leads(id)
+			var away []cut
+			for _, k := range s.run.load.clients {
+				away = append(away, cut{leader.Name, k.env.name})
+			}
+			s.note("answers of %s are lost", leader.Name)
+			n.cutFor(away, 2*time.Second)
+			for _, to := range s.run.cluster.nodes {
+				if _, here := state.Descriptor.ReplicaOn(to.ID); !here && to.Serving() {
+					s.note("move shard %d from %s to %s", id, leader.Name, to.Name)
+					s.After(100*time.Millisecond, (&mover{nemesis: n, shard: id, from: leader, to: to, ended: again}).start)
+					return
+				}
+			}
+			s.After(500*time.Millisecond, again)
+		})
+	}
+	again()
 }
 
 // movingDrivers asks placement for much, while the meta shard is led by one node

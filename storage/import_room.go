@@ -3,7 +3,6 @@ package storage
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -17,7 +16,10 @@ const (
 	roomCheckBytes = 1 << 20
 )
 
-// checkRoom refuses what would fill the disk, with an error that wraps syscall.ENOSPC.
+// errNoRoom is why an import is refused that would fill the disk.
+var errNoRoom = errors.New("the disk has no room for a snapshot")
+
+// checkRoom refuses what would fill the disk, with an error that wraps errNoRoom.
 // n is what is about to be written.
 func (i *Import) checkRoom(n int) error {
 	if i.unchecked -= n; i.unchecked >= 0 {
@@ -31,7 +33,7 @@ func (i *Import) checkRoom(n int) error {
 	case err != nil:
 		return err
 	case usage.AvailBytes < importSpareBytes:
-		return fmt.Errorf("%d MiB are free, and %d MiB are kept for the log: %w", usage.AvailBytes>>20, importSpareBytes>>20, syscall.ENOSPC)
+		return fmt.Errorf("%w: %d MiB are free, and %d MiB are kept for the log", errNoRoom, usage.AvailBytes>>20, importSpareBytes>>20)
 	}
 	return nil
 }

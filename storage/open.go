@@ -75,6 +75,9 @@ func (e *Engine) openLocked(stage markerStage) error {
 		if err := checkPebbleFormat(fs, dir); err != nil {
 			return err
 		}
+		if err := checkManifest(fs, dir); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrDamaged, dir, err)
+		}
 	}
 	opts := e.options()
 	opts.ErrorIfNotExists = stage == markerReady

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 
 	"github.com/kiloraft/kiloraft/api"
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 		a.runServer = runFakeNode
 		os.Exit(a.run(context.Background(), os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // runFakeNode is a node that knows of the others by files beside its store.

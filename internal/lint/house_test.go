@@ -18,7 +18,7 @@ func TestHouse(t *testing.T) {
 	}
 	for name, found := range map[string][]Finding{
 		"Imports": Imports(m), "Steps": Steps(m), "StaleAdapters": StaleAdapters(m), "Order": Order(m),
-		"Layout": Layout(m, LinesMax), "Tests": Tests(m), "Words": words,
+		"Layout": Layout(m, LinesMax), "Tests": Tests(m), "Words": words, "Scenarios": Scenarios(m), "Fuzzed": Fuzzed(m),
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, f := range found {

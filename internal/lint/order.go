@@ -39,7 +39,7 @@ func Order(m *Module) []Finding {
 }
 
 func (m *Module) order(p *Package, f *File) []Finding {
-	excused := m.excusedLines(f)
+	excused := m.excusedLines(f, orderFree)
 	sorted := map[ast.Node]bool{} // calls whose result is sorted at once
 	var found []Finding
 	report := func(n ast.Node) {
@@ -70,13 +70,13 @@ func (m *Module) order(p *Package, f *File) []Finding {
 	return found
 }
 
-// excusedLines are the lines of comments that excuse a loop, and those that
-// follow them.
-func (m *Module) excusedLines(f *File) map[int]bool {
+// excusedLines are the lines of comments that excuse what stands there, and those
+// that follow them.
+func (m *Module) excusedLines(f *File, excuse *regexp.Regexp) map[int]bool {
 	lines := map[int]bool{}
 	for _, group := range f.Syntax.Comments {
 		for _, c := range group.List {
-			if orderFree.MatchString(c.Text) {
+			if excuse.MatchString(c.Text) {
 				line := m.Fset.Position(c.Pos()).Line
 				lines[line], lines[line+1] = true, true
 			}

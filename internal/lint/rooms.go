@@ -29,10 +29,13 @@ var outside = map[string]struct{ imports, importers []string }{
 	"internal/env/prod": {imports: []string{"internal/env"}, importers: []string{"server", "client"}},
 	// Certificates are files, sockets and the wall clock; rooms of steps know
 	// nothing of them. Of the client the facade and its adapter to gRPC do.
-	"internal/certs": {imports: []string{"shard"}, importers: []string{"server", "client", "cmd"}},
+	"internal/certs": {imports: []string{"shard"}, importers: []string{"server", "client", "cmd", "chaos"}},
 	"internal/lint":  {},
 	// Tests with real processes; no code of its own.
 	"e2e": {},
+	// A command for tests, which judges real processes as sim does simulated ones. It
+	// reaches them as a user does.
+	"chaos": {imports: []string{"shard", "client", "sim", "internal/certs"}},
 }
 
 // reachesOut tells whether a file of package client may import a room outside.

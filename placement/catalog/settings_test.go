@@ -166,6 +166,39 @@ func TestSetSettingWhenAnswersAreLost(t *testing.T) {
 	}
 }
 
+// FuzzParseSetting: what people write is refused with what is allowed, or is within
+// the bounds and read back from what is shown.
+func FuzzParseSetting(f *testing.F) {
+	for _, s := range settings {
+		f.Add(s.Name, s.Format(s.Default))
+		f.Add(s.Name, s.Format(s.Max))
+	}
+	for _, text := range []string{"", "-1", "1e9", "9223372036854775807TiB", "65536d", "1d25h", "true", "0x10", " 1"} {
+		f.Add(KVDropRate, text)
+	}
+	f.Add("no.such", "1")
+	f.Fuzz(func(t *testing.T, name, text string) {
+		var invalid *shard.InvalidError
+		s, err := FindSetting(name)
+		if err != nil {
+			if !errors.As(err, &invalid) {
+				t.Fatal(err)
+			}
+			return
+		}
+		v, err := s.Parse(text)
+		if err != nil {
+			if !errors.As(err, &invalid) || !strings.Contains(err.Error(), s.Allowed()) || len(err.Error()) > 500 {
+				t.Fatalf("%q: %v", text, err)
+			}
+			return
+		}
+		if again, err := s.Parse(s.Format(v)); v < s.Min || v > s.Max || again != v || err != nil {
+			t.Fatalf("%s: %q is %d, shown as %q, which is %d, %v", name, text, v, s.Format(v), again, err)
+		}
+	})
+}
+
 func FuzzDecodeSetting(f *testing.F) {
 	for _, s := range settings {
 		f.Add(s.encode(s.Default))

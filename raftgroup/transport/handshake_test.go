@@ -111,6 +111,14 @@ func FuzzHandshake(f *testing.F) {
 				t.Fatalf("%d, %d became %d, %d, %v", chunks, bytes, c, n, err)
 			}
 		}
+		header, large, err := decodeSnapshotHead(b)
+		check(err)
+		if err == nil {
+			again, twice, err := decodeSnapshotHead(appendSnapshotHead(nil, header, large))
+			if err != nil || twice != large || string(again) != string(header) {
+				t.Fatalf("%x, %v became %x, %v, %v", header, large, again, twice, err)
+			}
+		}
 	})
 }
 

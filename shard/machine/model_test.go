@@ -204,57 +204,60 @@ var modelKeys = []string{"b", "c", "c\x00", "cc", "d", "x"}
 // Whatever commands come, in whatever turns, after whatever restarts and with
 // whatever versions dropped that the floor allows: callers are told what the model
 // says, and a later attempt what the first was told.
-func TestCommandsAgainstAModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		m := &model{now: make(map[string]cell), done: make(map[uint64]outcome)}
-		one, cut := newBench(t, userState()), newBench(t, userState())
-		defer one.close()
-		defer func() { cut.close() }()
-		var made []shard.Command // operations, by number
-		for range rapid.IntRange(1, 40).Draw(t, "steps") {
-			c, op := drawCommand(t, m, &made)
-			rev := m.last + shard.Revision(rapid.SampledFrom([]int{1, 1, 1, 1, 2, 0}).Draw(t, "revision"))
-			switch c.Kind {
-			case shard.KindFloor:
-				rev = 0
-			case shard.KindRaise:
-				rev -= min(rev, shard.Revision(rapid.IntRange(0, 3).Draw(t, "late")))
+func TestCommandsAgainstAModel(t *testing.T) { rapid.Check(t, commandsAgainstAModel) }
+
+// FuzzCommands is the same with the choices of a fuzzer.
+func FuzzCommands(f *testing.F) { f.Fuzz(rapid.MakeFuzz(commandsAgainstAModel)) }
+
+func commandsAgainstAModel(t *rapid.T) {
+	m := &model{now: make(map[string]cell), done: make(map[uint64]outcome)}
+	one, cut := newBench(t, userState()), newBench(t, userState())
+	defer one.close()
+	defer func() { cut.close() }()
+	var made []shard.Command // operations, by number
+	for range rapid.IntRange(1, 40).Draw(t, "steps") {
+		c, op := drawCommand(t, m, &made)
+		rev := m.last + shard.Revision(rapid.SampledFrom([]int{1, 1, 1, 1, 2, 0}).Draw(t, "revision"))
+		switch c.Kind {
+		case shard.KindFloor:
+			rev = 0
+		case shard.KindRaise:
+			rev -= min(rev, shard.Revision(rapid.IntRange(0, 3).Draw(t, "late")))
+		}
+		want := m.apply(rev, op, c)
+		entry := versioned(rev, op, c)
+		for i, b := range []*bench{one, cut} {
+			b.turn()
+			apply := b.apply
+			if b.index > 10 && b == cut && b.index > b.m.State().Applied && rapid.IntRange(0, 3).Draw(t, "same entry") == 0 {
+				apply = b.more
 			}
-			want := m.apply(rev, op, c)
-			entry := versioned(rev, op, c)
-			for i, b := range []*bench{one, cut} {
-				b.turn()
-				apply := b.apply
-				if b.index > 10 && b == cut && b.index > b.m.State().Applied && rapid.IntRange(0, 3).Draw(t, "same entry") == 0 {
-					apply = b.more
-				}
-				res, err := apply(entry)
-				if got := told(res); err != nil || got != want {
-					t.Fatalf("replica %d: %+v at %d: %s, %v; want %s", i, c, rev, got, err, want)
-				}
-				if s := b.m.State(); s.LastRevision != m.last || s.Floor != m.floor || s.Versions != m.writes {
-					t.Fatalf("replica %d: %+v, want last revision %d, floor %d, %d versions", i, s, m.last, m.floor, m.writes)
-				}
+			res, err := apply(entry)
+			if got := told(res); err != nil || got != want {
+				t.Fatalf("replica %d: %+v at %d: %s, %v; want %s", i, c, rev, got, err, want)
 			}
-			switch rapid.IntRange(0, 6).Draw(t, "then") {
-			case 0, 1:
-				cut.end()
-			case 2:
-				cut.end()
-				cut.restart()
-			case 3:
-				cut.end()
-				cut.sweep(modelKeys)
+			if s := b.m.State(); s.LastRevision != m.last || s.Floor != m.floor || s.Versions != m.writes {
+				t.Fatalf("replica %d: %+v, want last revision %d, floor %d, %d versions", i, s, m.last, m.floor, m.writes)
 			}
 		}
-		one.end()
-		cut.end()
-		for _, b := range []*bench{one, cut} {
-			if got, want := b.content(), m.content(); got != want {
-				t.Fatalf("content %s, want %s", got, want)
-			}
+		switch rapid.IntRange(0, 6).Draw(t, "then") {
+		case 0, 1:
+			cut.end()
+		case 2:
+			cut.end()
+			cut.restart()
+		case 3:
+			cut.end()
+			cut.sweep(modelKeys)
 		}
-	})
+	}
+	one.end()
+	cut.end()
+	for _, b := range []*bench{one, cut} {
+		if got, want := b.content(), m.content(); got != want {
+			t.Fatalf("content %s, want %s", got, want)
+		}
+	}
 }
 
 // drawCommand draws a new operation or a later attempt of one that was made.

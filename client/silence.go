@@ -1,0 +1,69 @@
+package client
+
+import (
+	"errors"
+	"time"
+
+	"github.com/kiloraft/kiloraft/shard"
+)
+
+// A connection may outlive the node at its other end by long: the machine is paused, or its
+// packets are lost, and until the connection is given up (after some fifteen seconds, by
+// gRPC's pings) nothing says so. Operations that were sent there would wait, although the
+// other replicas have elected a leader within two or three.
+//
+// That answers do not come says little by itself, because a shard without a majority cannot
+// answer, while others on the same node do. So when operations have waited on a link that says nothing
+// at all, the node is asked something that it can answer by itself. If it does not,
+// the link is given up, as if it had broken: reads are repeated elsewhere, and so are writes, with
+// the mark that makes a second attempt harmless.
+
+const (
+	// silencePatience is how long a link with operations outstanding may say nothing before
+	// its node is asked. With infoTimeout it is about what an election takes.
+	silencePatience = time.Second
+	// silencePause is how long a node that has answered is left alone.
+	silencePause = 3 * time.Second
+)
+
+var errSilent = errors.New("the node does not answer")
+
+// expect has a link watched to which something was sent.
+func (c *Core) expect(l *link) {
+	if !l.silence.set && !l.asked {
+		l.heard = c.now
+		c.alarms.put(&l.silence, c.now+silencePatience)
+	}
+}
+
+// doubt asks the node of a link that has said nothing for a while.
+func (c *Core) doubt(l *link) {
+	l.node.mu.Lock()
+	waits := len(l.outstanding) > 0
+	l.node.mu.Unlock()
+	switch {
+	case !waits: // watched again from the next frame on
+	case c.now < l.heard+silencePatience:
+		c.alarms.put(&l.silence, l.heard+silencePatience)
+	default:
+		l.asked = true
+		asked := c.now
+		c.cfg.Dialer.Info(l.node.address, infoTimeout, func(_ Info, err error) {
+			c.post(func() { c.reassured(l, asked, err) })
+		})
+	}
+}
+
+// reassured takes in whether the node has answered. One that denies it answers, too.
+func (c *Core) reassured(l *link, asked time.Duration, err error) {
+	l.asked = false
+	if l.node.link != l {
+		return
+	}
+	var denied *shard.DeniedError
+	if err != nil && l.heard < asked && !errors.As(err, &denied) {
+		c.abandon(l, errSilent)
+		return
+	}
+	c.alarms.put(&l.silence, c.now+silencePause)
+}
