@@ -19,11 +19,25 @@ func (n *Nemesis) spared(node *Node) bool {
 	}
 	without := append(slices.Clone(n.lost), node.ID)
 	for _, d := range n.cluster.witness.newestDescriptors() {
-		if !majorityWithout(&d, without, shard.Outgoing) || !majorityWithout(&d, without, shard.Incoming) {
+		if !majorityWithout(&d, without, shard.Outgoing) || !majorityWithout(&d, without, shard.Incoming) || becomesPair(&d, node.ID) {
 			return false
 		}
 	}
 	return true
+}
+
+// becomesPair tells whether a node has a learner of a shard with a single voter. Its
+// promotion may be under way, and of two voters none can be done without. Where there
+// are more voters placement sees to it that a promoted one that is lost is not missed.
+func becomesPair(d *shard.Descriptor, node shard.NodeID) bool {
+	voters := 0
+	for _, r := range d.Replicas {
+		if r.Role == shard.Voter {
+			voters++
+		}
+	}
+	r, there := d.ReplicaOn(node)
+	return voters == 1 && there && r.Role == shard.Learner
 }
 
 // majorityWithout tells whether the voters that are left, with those of a role of one

@@ -38,7 +38,7 @@ func (m *mover) look() {
 	}
 	changes, done := m.next(&state.Descriptor)
 	if done {
-		m.nemesis.event("shard %d has moved from %s to %s", m.shard, m.from.Name, m.to.Name)
+		m.nemesis.event("the move of shard %d from %s to %s is over", m.shard, m.from.Name, m.to.Name)
 		m.ended()
 		return
 	}
@@ -71,7 +71,7 @@ func (m *mover) next(d *shard.Descriptor) (changes []shard.Change, done bool) {
 	case to.Role == shard.Learner && old && from.Role == shard.Voter:
 		return []shard.Change{{Kind: shard.Promote, Replica: to.ID}, {Kind: shard.Demote, Replica: from.ID}}, false
 	case to.Role == shard.Learner:
-		return []shard.Change{{Kind: shard.Promote, Replica: to.ID}}, false
+		return nil, true // placement has taken the one that it was to replace: it would be a voter more
 	case old && from.Role == shard.Learner:
 		return []shard.Change{{Kind: shard.RemoveLearner, Replica: from.ID}}, false
 	case old:
