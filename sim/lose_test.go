@@ -6,34 +6,48 @@ import (
 	"github.com/kiloraft/kiloraft/shard"
 )
 
-func TestWhichNodesAShardCanDoWithout(t *testing.T) {
-	roles := func(roles ...shard.Role) shard.Descriptor {
-		var d shard.Descriptor
-		for i, r := range roles {
-			d.Replicas = append(d.Replicas, shard.Replica{ID: shard.ReplicaID(i + 1), Node: shard.NodeID(i + 1), Role: r})
-		}
-		return d
+// replicasAs is a descriptor with replicas in these roles, on nodes 1, 2 and so on.
+func replicasAs(roles ...shard.Role) *shard.Descriptor {
+	var d shard.Descriptor
+	for i, r := range roles {
+		d.Replicas = append(d.Replicas, shard.Replica{ID: shard.ReplicaID(i + 1), Node: shard.NodeID(i + 1), Role: r})
 	}
-	const v, l, in, out = shard.Voter, shard.Learner, shard.Incoming, shard.Outgoing
+	d.NextReplica = shard.ReplicaID(len(roles) + 1)
+	return &d
+}
+
+func TestALearnerOfASingleVoterIsNotToBeLost(t *testing.T) {
+	for _, c := range []struct {
+		d    *shard.Descriptor
+		node shard.NodeID
+		want bool
+	}{
+		{replicasAs(shard.Voter, shard.Learner), 2, true},
+		{replicasAs(shard.Voter, shard.Learner, shard.Learner), 3, true},
+		{replicasAs(shard.Voter, shard.Learner), 3, false},
+		{replicasAs(shard.Voter, shard.Voter, shard.Voter, shard.Learner), 4, false},
+	} {
+		if got := becomesPair(c.d, c.node); got != c.want {
+			t.Errorf("%v without node %d: %v", c.d.Replicas, c.node, got)
+		}
+	}
+}
+
+func TestAMoverMakesNoVoterInThePlaceOfNone(t *testing.T) {
+	m := &mover{from: &Node{ID: 3}, to: &Node{ID: 4}}
 	for _, c := range []struct {
 		name    string
-		d       shard.Descriptor
-		without []shard.NodeID // the last one is asked for
-		want    bool
+		d       *shard.Descriptor
+		changes int
+		over    bool
 	}{
-		{"one of three", roles(v, v, v), []shard.NodeID{3}, true},
-		{"two of three", roles(v, v, v), []shard.NodeID{1, 3}, false},
-		{"a learner", roles(v, v, v, l), []shard.NodeID{1, 4}, true},
-		{"one that comes, of three", roles(out, v, v, in), []shard.NodeID{4}, true},
-		{"one that comes, of three with one lost", roles(out, v, v, in), []shard.NodeID{2, 4}, false},
-		{"a single voter", roles(v, l, l), []shard.NodeID{1}, false},
-		{"one that may be about to make a single voter a pair", roles(v, l), []shard.NodeID{2}, false},
-		{"one that makes a pair", roles(v, in), []shard.NodeID{2}, false},
+		{"begins", replicasAs(shard.Voter, shard.Voter, shard.Voter), 1, false},
+		{"promotes and demotes", replicasAs(shard.Voter, shard.Voter, shard.Voter, shard.Learner), 2, false},
+		{"finds its source demoted", replicasAs(shard.Voter, shard.Voter, shard.Learner, shard.Learner), 0, true},
+		{"removes its source", replicasAs(shard.Voter, shard.Voter, shard.Learner, shard.Voter), 1, false},
 	} {
-		d, node := c.d, c.without[len(c.without)-1]
-		got := majorityWithout(&d, c.without, shard.Outgoing) && majorityWithout(&d, c.without, shard.Incoming) && !becomesPair(&d, node)
-		if got != c.want {
-			t.Errorf("%s: %v", c.name, got)
+		if changes, over := m.next(c.d); len(changes) != c.changes || over != c.over {
+			t.Errorf("%s: %v, over %v", c.name, changes, over)
 		}
 	}
 }
