@@ -533,6 +533,19 @@ func TestShortOperationsFindOutThatANodeIsSilent(t *testing.T) {
 	}
 }
 
+// A link over which bytes arrive is not given up, although no frame is whole yet and there is
+// no answer to a question.
+func TestASlowLinkIsNotGivenUp(t *testing.T) {
+	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+	w.warm()
+	address, opened, infos := w.leaderOf("a"), w.net.Opened, w.net.Infos
+	w.net.Silent[address], w.net.Slow[address] = true, true
+	w.do(get("a"), 20*time.Second).wait()
+	if w.net.Opened != opened || w.net.Infos == infos {
+		t.Errorf("%d streams opened, %d questions", w.net.Opened-opened, w.net.Infos-infos)
+	}
+}
+
 // That another node answers at the address says nothing of the one that the link leads to.
 func TestAnotherNodeDoesNotVouchForASilentOne(t *testing.T) {
 	w := newWorld(t, clienttest.NewCluster(1, 4, 1))

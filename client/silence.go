@@ -18,6 +18,9 @@ import (
 // the link is given up, as if it had broken: reads are repeated elsewhere, and so are writes, with
 // the mark that makes a second attempt harmless. That those who waited have given up
 // changes nothing: whoever comes after them would wait as long.
+//
+// A link over which an answer of megabytes arrives slowly says nothing either, and leaves no
+// room for the question. But bytes of it arrive.
 
 const (
 	// silencePatience is how long a link to which something was sent may say nothing before
@@ -57,15 +60,16 @@ func (c *Core) doubt(l *link) {
 		c.alarms.put(&l.silence, patient)
 	default:
 		l.asked = true
-		asked := c.now
+		asked, arrived := c.now, l.stream.Bytes()
 		c.cfg.Dialer.Info(l.node.address, infoTimeout, func(i Info, err error) {
-			c.post(func() { c.reassured(l, asked, i, err) })
+			c.post(func() { c.reassured(l, l.heard >= asked || l.stream.Bytes() != arrived, i, err) })
 		})
 	}
 }
 
-// reassured takes in whether the node has answered. One that denies it answers, too.
-func (c *Core) reassured(l *link, asked time.Duration, i Info, err error) {
+// reassured takes in whether the node has answered, or was heard on the link meanwhile. One
+// that denies it answers, too.
+func (c *Core) reassured(l *link, heard bool, i Info, err error) {
 	l.asked = false
 	if l.node.link != l {
 		return
@@ -73,7 +77,7 @@ func (c *Core) reassured(l *link, asked time.Duration, i Info, err error) {
 	var denied *shard.DeniedError
 	other := err == nil && (i.Cluster != c.cluster || i.Node != l.node.id)
 	switch {
-	case l.heard >= asked || errors.As(err, &denied):
+	case heard || errors.As(err, &denied):
 	case other:
 		c.abandon(l, errOtherNode)
 		c.refresh()
