@@ -1,7 +1,7 @@
 # Kiloraft's targets. A fresh machine needs Go and make, nothing else:
 # `make demo` and `make test` fetch and build all there is to fetch and build.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e race sim sim-planted chaos lint generate bench fuzz badinput crash clean
+.PHONY: help build demo test e2e race sim sim-planted chaos lint generate bench fuzz badinput crash soak clean
 
 GO        ?= go
 VERSION   ?= 0.1.0
@@ -73,6 +73,9 @@ badinput: ## feed a real node bad input over every way in
 
 crash: ## take the power away at every operation on a disk, in STORIES (5) stories
 	KILORAFT_CRASH_SEEDS=$(or $(STORIES),5) $(GO) test ./raftgroup -count=1 -v -run '^TestCrashPoints$$' $(ARGS)
+
+soak: ## rounds of simulation, crashes, chaos and fuzzing with fresh seeds, for HOURS (8)
+	@tools/soak $(or $(HOURS),8)
 
 clean: ## remove what build made
 	rm -rf bin

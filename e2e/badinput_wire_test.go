@@ -155,7 +155,7 @@ func ends(r *api.RawStream, frames ...[]byte) error {
 
 func (s *site) hello() shard.Hello {
 	s.sessions++
-	return shard.Hello{Cluster: s.id, Session: shard.Session(s.sessions), Stream: 1}
+	return shard.Hello{Cluster: s.id, Session: shard.Session(s.sessions), Stream: 1, Node: 1}
 }
 
 // ask sends one request on a stream of its own and returns the answer's error.
@@ -217,11 +217,16 @@ func badStreams() (cases []badCase) {
 		return [][]byte{shard.AppendHello(nil, h)}
 	})
 	opened("hello without a session", invalid("stream"), func(s *site) [][]byte {
-		return [][]byte{shard.AppendHello(nil, shard.Hello{Cluster: s.id, Stream: 1})}
+		return [][]byte{shard.AppendHello(nil, shard.Hello{Cluster: s.id, Stream: 1, Node: 1})}
 	})
 	opened("hello without a number", invalid("stream"), func(s *site) [][]byte {
 		h := s.hello()
 		h.Stream = 0
+		return [][]byte{shard.AppendHello(nil, h)}
+	})
+	opened("hello to another node", invalid("node"), func(s *site) [][]byte {
+		h := s.hello()
+		h.Node = 9
 		return [][]byte{shard.AppendHello(nil, h)}
 	})
 	opened("requests before the hello", malformed, func(*site) [][]byte { return [][]byte{shard.BeginRequests(nil)} })

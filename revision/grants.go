@@ -72,6 +72,7 @@ type Grants struct {
 	full       func(error) // called once the raise is applied, or has failed
 
 	counted []grant
+	bound   atomic.Uint64 // of a planted bug: what this node knows of it
 	granted atomic.Uint64
 	rounds  atomic.Uint64
 }
@@ -266,23 +267,35 @@ func (g *Grants) wantsRaise() uint64 {
 // itself has added when it was applied, in this term: a bound that is merely read,
 // or computed from what was proposed, may be another leader's too.
 func (g *Grants) raise(meta Meta, term, by uint64) {
-	meta.Raise(term, by, func(bound uint64, err error) {
-		g.mu.Lock()
-		g.raising = false
-		full := g.full
-		g.full = nil
-		switch {
-		case err != nil:
-		case bound < by || bound >= uint64(shard.MaxRevision):
-			err = &shard.InternalError{Reason: "the revisions have run out"}
-		case g.term == term: // else another term's round has begun, and raises again
-			g.spare = revisions{shard.Revision(bound - by + 1), shard.Revision(bound)}
-		}
-		g.mu.Unlock()
-		if full != nil {
-			full(err)
-		}
-	})
+	if planted.On(planted.BoundUnapplied) {
+		g.raised(term, by, g.bound.Load()+by, nil)
+		meta.Raise(term, by, func(bound uint64, err error) {
+			if err == nil {
+				g.bound.Store(bound)
+			}
+		})
+		return
+	}
+	meta.Raise(term, by, func(bound uint64, err error) { g.raised(term, by, bound, err) })
+}
+
+// raised takes the bound that a raise by so many has made, in term.
+func (g *Grants) raised(term, by, bound uint64, err error) {
+	g.mu.Lock()
+	g.raising = false
+	full := g.full
+	g.full = nil
+	switch {
+	case err != nil:
+	case bound < by || bound >= uint64(shard.MaxRevision):
+		err = &shard.InternalError{Reason: "the revisions have run out"}
+	case g.term == term: // else another term's round has begun, and raises again
+		g.spare = revisions{shard.Revision(bound - by + 1), shard.Revision(bound)}
+	}
+	g.mu.Unlock()
+	if full != nil {
+		full(err)
+	}
 }
 
 // confirmed replies to those who were given numbers in term, if this replica still

@@ -44,7 +44,7 @@ func TestCheckFindsADifference(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			var victim *Node
 			found := false
-			_, _ = Run(Config{Seed: 77, PinRandom: func(s uint64) { cryptotest.SetGlobalRandom(t, s) }, Keep: &Keep{}, Grown: new(bool), Overlook: func(error) bool { return true }, Direct: func(s *Stage) {
+			_, _ = Run(Config{Seed: 77, PinRandom: func(s uint64) { cryptotest.SetGlobalRandom(t, s) }, Keep: &Keep{}, Nodes: 3, Grown: new(bool), Overlook: func(error) bool { return true }, Direct: func(s *Stage) {
 				id := shard.ID(2)
 				s.When(func() bool {
 					l := s.Leader(id)

@@ -34,6 +34,7 @@ var plantedBugs = []struct {
 	{planted.RetryWithoutLookUp, 3, "no write takes effect twice", "took effect twice|otherwise than the first|told that it does nothing", "", "LostAckRetryAcrossMove"},
 	{planted.RevisionFetchedAhead, 3, "revisions follow real time", "do not follow real time|took effect twice", "one of the future", ""},
 	{planted.GrantWithoutConfirming, 3, "revisions follow real time", "do not follow real time", "one of the future", "DeposedMetaLeaderIsAsked"},
+	{planted.BoundUnapplied, 5, "revisions are unique", "two writes have one revision|do not follow real time|took effect twice", "", ""},
 	{planted.ReadFromViewBelow, 4, "a read at R repeats", "did not find what the logs say", "which nobody was given", ""},
 	{planted.ReadIndexBySuccessor, 3, "revisions follow real time", "do not follow real time", "", "DeposedMetaLeaderIsAsked"},
 	{planted.FloorIgnoredByReads, 10, "a read at R repeats", "did not find what the logs say", "", ""},

@@ -16,6 +16,7 @@ const (
 	RetryWithoutLookUp     Bug = "retry without look-up"
 	RevisionFetchedAhead   Bug = "revision fetched ahead"
 	GrantWithoutConfirming Bug = "grant without confirming leadership"
+	BoundUnapplied         Bug = "revision bound raised from an unapplied value"
 	ReadFromViewBelow      Bug = "read at R from a view below R"
 	ReadIndexBySuccessor   Bug = "ReadIndex confirmed by a successor"
 	FloorIgnoredByReads    Bug = "floor ignored by reads"
@@ -32,7 +33,7 @@ const (
 // Bugs lists all names.
 func Bugs() []Bug {
 	return []Bug{AckBeforeQuorum, NoFsyncBeforeAck, VoteBeforeEarlierSync, StateApartFromData, EpochNotChecked, DescriptorNotRechecked,
-		ReadBeforeOwnTerm, EmptyLogAppends, ReadThroughIngest, RetryWithoutLookUp, RevisionFetchedAhead, GrantWithoutConfirming, ReadFromViewBelow, ReadIndexBySuccessor,
+		ReadBeforeOwnTerm, EmptyLogAppends, ReadThroughIngest, RetryWithoutLookUp, RevisionFetchedAhead, GrantWithoutConfirming, BoundUnapplied, ReadFromViewBelow, ReadIndexBySuccessor,
 		FloorIgnoredByReads, StaleStreamNotDropped, StaleRevisionApplied, ProposedInALaterTerm, DropWithoutItsShadow, NoTraceOfNothing,
 		TombstoneNotWritten, RemovedReplicaNotTold, VoterRemovedAtOnce}
 }

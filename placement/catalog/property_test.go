@@ -30,11 +30,15 @@ type catalogBench struct {
 	c *Catalog
 	e *fake.Env
 	m *records
+	// lost is how many answers the operation under way has lost; it gives up after
+	// attemptsMax.
+	lost int
 }
 
 // wait runs an operation to its end.
 func (b *catalogBench) wait(start func(done func())) {
 	calls := 0
+	b.lost = 0
 	start(func() { calls++ })
 	b.e.RunUntil(func() bool { return calls > 0 }, b.e.Now()+time.Hour)
 	if calls != 1 {
@@ -55,13 +59,11 @@ func catalogAgreesWithAModel(t *rapid.T) {
 	kv.PageRows = 2
 	b := &catalogBench{t: t, e: e, c: New(kv, e, e.NewQueue("catalog")), m: &records{nodes: map[shard.NodeID]router.Node{}, operations: map[shard.ID]Operation{},
 		settings: map[string]string{}, directory: map[string]router.Entry{}, ids: map[uint64]bool{}, nodeIDs: map[shard.NodeID]bool{}}}
-	lost := 0 // in a row: an operation gives up after attemptsMax
 	kv.Fault = func(*shard.Command) (error, bool) {
-		if lost < attemptsMax/2 && rapid.IntRange(0, 3).Draw(t, "lost") == 0 {
-			lost++
+		if b.lost < attemptsMax/2 && rapid.IntRange(0, 3).Draw(t, "lost") == 0 {
+			b.lost++
 			return shard.ErrUndetermined, rapid.Bool().Draw(t, "took effect")
 		}
-		lost = 0
 		return nil, true
 	}
 	t.Repeat(map[string]func(*rapid.T){
@@ -102,7 +104,7 @@ func (b *catalogBench) register(t *rapid.T) {
 			case err != nil:
 				t.Fatalf("%+v after %+v: %v", n, was, err)
 			case !same:
-				if was.State == shard.Leaving {
+				if known && was.State != shard.Draining {
 					n.State, n.Operation, n.Since = was.State, was.Operation, was.Since
 				}
 				b.m.nodes[n.ID] = n
