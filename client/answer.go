@@ -22,7 +22,7 @@ func (c *Core) received(l *link, frame []byte) {
 	if n.link != l {
 		return
 	}
-	l.heard = c.now
+	l.heard, l.quiet = c.now, false
 	answers := c.answers[:0]
 	n.mu.Lock()
 	newest, err := shard.DecodeResponses(frame, func(p shard.Response) {

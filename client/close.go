@@ -55,6 +55,7 @@ func (c *Core) endNode(n *node) {
 	if l := n.link; l != nil {
 		n.link = nil
 		c.alarms.clear(&l.patience)
+		c.alarms.clear(&l.silence)
 		l.stream.Close()
 	}
 }

@@ -42,6 +42,10 @@ func newWorld(t *testing.T, cluster *clienttest.Cluster, change ...func(*client.
 // end closes the core: everything that it holds must go.
 func (w *world) end() {
 	w.core.Close()
+	w.env.Pass(0)
+	if n := w.core.Alarms(); n != 0 {
+		w.t.Errorf("a closed core has %d alarms set", n)
+	}
 	w.env.Pass(5 * time.Second)
 	if ops, bytes := w.core.Held(); ops != 0 || bytes != 0 {
 		w.t.Errorf("a closed core holds %d operations of %d bytes", ops, bytes)
@@ -507,6 +511,61 @@ func TestANodeThatFallsSilentIsGivenUp(t *testing.T) {
 	}
 	if n := w.effects() - before; n != 1 {
 		t.Errorf("the write took effect %d times", n)
+	}
+}
+
+// Operations that wait for a shorter time than a link may say nothing are given up before the
+// node is asked. It is asked nevertheless, so that those that follow go elsewhere.
+func TestShortOperationsFindOutThatANodeIsSilent(t *testing.T) {
+	for _, timeout := range []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, 999 * time.Millisecond} {
+		w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+		w.warm()
+		w.net.Silent[w.leaderOf("a")] = true
+		w.cluster.Change(func() { w.shardOf("a").Lead(w.shardOf("a").Leader%3 + 1) })
+		var p *pending
+		for range 3 {
+			p = w.do(get("a"), timeout).wait()
+			w.env.Pass(2 * time.Second)
+		}
+		if p.err != nil {
+			t.Errorf("within %v: %v", timeout, p.err)
+		}
+	}
+}
+
+// A link over which bytes arrive is not given up, although no frame is whole yet and there is
+// no answer to a question.
+func TestASlowLinkIsNotGivenUp(t *testing.T) {
+	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+	w.warm()
+	address, opened, infos := w.leaderOf("a"), w.net.Opened, w.net.Infos
+	w.net.Silent[address], w.net.Slow[address] = true, true
+	w.do(get("a"), 20*time.Second).wait()
+	if w.net.Opened != opened || w.net.Infos == infos {
+		t.Errorf("%d streams opened, %d questions", w.net.Opened-opened, w.net.Infos-infos)
+	}
+}
+
+// That another node answers at the address says nothing of the one that the link leads to.
+func TestAnotherNodeDoesNotVouchForASilentOne(t *testing.T) {
+	w := newWorld(t, clienttest.NewCluster(1, 4, 1))
+	w.warm()
+	address := w.leaderOf("a")
+	var other shard.NodeID
+	w.cluster.Change(func() {
+		for n := shard.NodeID(1); n <= 4; n++ {
+			if _, ok := w.shardOf("a").Descriptor.ReplicaOn(n); !ok {
+				other = n
+			}
+		}
+		w.shardOf("a").Lead(w.shardOf("a").Leader%3 + 1)
+	})
+	w.net.Stall(address)
+	w.net.Place(w.cluster, other, address)
+	p := w.do(get("a"), 0)
+	p.ok()
+	if p.took > 1500*time.Millisecond {
+		t.Errorf("it took %v", p.took)
 	}
 }
 

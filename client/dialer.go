@@ -34,6 +34,8 @@ type Stream interface {
 	// the previous one has left. fill appends a frame, or nothing. At most one fill is
 	// pending. A stream that has ended may leave it.
 	Ready(fill func(buf []byte) []byte)
+	// Bytes is how many bytes have arrived: of a large frame, long before it is whole.
+	Bytes() uint64
 	// Close ends the stream. What was not sent yet may be lost.
 	Close()
 }

@@ -12,3 +12,6 @@ func (c *Core) Held() (ops, bytes int64) { return c.held.ops.Load(), c.held.byte
 
 // WhenOpened is called within a turn.
 func (c *Core) WhenOpened(done func(error)) { c.post(func() { c.whenOpened(done) }) }
+
+// Alarms is how many alarms are set. It is called between turns.
+func (c *Core) Alarms() int { return c.alarms.count }

@@ -67,10 +67,8 @@ func (d *GRPCDialer) start(f func()) bool {
 
 // dial makes a connection; if it is denied, watched knows why. The address is resolved when it is dialled, and not
 // by gRPC's own resolver, which would go on asking.
-func (d *GRPCDialer) dial(address string) (conn *grpc.ClientConn, watched certs.Watched, err error) {
-	watched = certs.Watch(d.creds)
-	conn, err = grpc.NewClient("passthrough:///"+address, slices.Concat(d.options, []grpc.DialOption{grpc.WithTransportCredentials(watched)})...)
-	return conn, watched, err
+func (d *GRPCDialer) dial(address string, watched certs.Watched) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+address, slices.Concat(d.options, []grpc.DialOption{grpc.WithTransportCredentials(watched)})...)
 }
 
 // Info implements Dialer.
@@ -81,7 +79,8 @@ func (d *GRPCDialer) Info(address string, timeout time.Duration, done func(Info,
 }
 
 func (d *GRPCDialer) info(address string, timeout time.Duration) (Info, error) {
-	conn, watched, err := d.dial(address)
+	watched := certs.Watch(d.creds)
+	conn, err := d.dial(address, watched)
 	if err != nil {
 		return Info{}, err
 	}
@@ -107,7 +106,7 @@ func (d *GRPCDialer) info(address string, timeout time.Duration) (Info, error) {
 
 // Open implements Dialer.
 func (d *GRPCDialer) Open(address string, h StreamHandler) Stream {
-	s := &grpcStream{dialer: d, handler: h, fills: make(chan func([]byte) []byte, 1)}
+	s := &grpcStream{dialer: d, handler: h, watched: certs.Watch(d.creds), fills: make(chan func([]byte) []byte, 1)}
 	s.ctx, s.cancel = context.WithCancel(d.ctx)
 	if !d.start(func() {
 		err := s.run(address)
@@ -124,6 +123,7 @@ func (d *GRPCDialer) Open(address string, h StreamHandler) Stream {
 type grpcStream struct {
 	dialer  *GRPCDialer
 	handler StreamHandler
+	watched certs.Watched
 	ctx     context.Context
 	cancel  context.CancelFunc
 	fills   chan func([]byte) []byte
@@ -138,17 +138,20 @@ func (s *grpcStream) Ready(fill func([]byte) []byte) {
 	}
 }
 
+// Bytes implements Stream.
+func (s *grpcStream) Bytes() uint64 { return s.watched.Bytes() }
+
 // Close implements Stream.
 func (s *grpcStream) Close() { s.cancel() }
 
 // run returns when the stream has ended and nothing of it runs any more.
 func (s *grpcStream) run(address string) error {
-	conn, watched, err := s.dialer.dial(address)
+	conn, err := s.dialer.dial(address, s.watched)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	return watched.Reason(s.converse(conn))
+	return s.watched.Reason(s.converse(conn))
 }
 
 // converse opens a stream on conn and receives until it ends.

@@ -138,6 +138,47 @@ func TestHandshakeOverGRPC(t *testing.T) {
 	}
 }
 
+// ending is a handler that waits for a stream's end.
+type ending chan struct{}
+
+func (e ending) Greeted(shard.Greeting) {}
+func (e ending) Received([]byte)        {}
+func (e ending) Closed(error)           { close(e) }
+
+// TestBytesOfAFrameThatIsNotWhole: they count as they arrive.
+func TestBytesOfAFrameThatIsNotWhole(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d := client.NewGRPCDialer(nil)
+	defer d.Close()
+	ended := make(ending)
+	s := d.Open(l.Addr().String(), ended)
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if s.Bytes() != 0 {
+		t.Errorf("%d bytes have arrived", s.Bytes())
+	}
+	// SETTINGS without any, then half a header.
+	if _, err := conn.Write([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	for s.Bytes() < 11 {
+		select {
+		case <-ended:
+			t.Fatal("closed")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	s.Close()
+	<-ended
+}
+
 // TestNothingIsSentWithoutAGreeting: a server that does not greet, or greets as
 // somebody else, or as nothing at all, gets no operation.
 func TestNothingIsSentWithoutAGreeting(t *testing.T) {

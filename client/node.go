@@ -39,8 +39,10 @@ type link struct {
 	greeted  bool
 	patience alarm         // until the greeting
 	silence  alarm         // while it is watched, see silence.go
-	heard    time.Duration // when something came last, or it was first watched
-	asked    bool          // the node was asked whether it is there
+	heard    time.Duration // when something came last
+	quiet    bool          // nothing came since something was sent, at spoken
+	spoken   time.Duration
+	asked    bool // the node was asked whether it is there
 	fillStep func([]byte) []byte
 
 	// Under node.mu.

@@ -13,13 +13,17 @@ import (
 // other replicas have elected a leader within two or three.
 //
 // That answers do not come says little by itself, because a shard without a majority cannot
-// answer, while others on the same node do. So when operations have waited on a link that says nothing
+// answer, while others on the same node do. So when something was sent on a link that says nothing
 // at all, the node is asked something that it can answer by itself. If it does not,
 // the link is given up, as if it had broken: reads are repeated elsewhere, and so are writes, with
-// the mark that makes a second attempt harmless.
+// the mark that makes a second attempt harmless. That those who waited have given up
+// changes nothing: whoever comes after them would wait as long.
+//
+// A link over which an answer of megabytes arrives slowly says nothing either, and leaves no
+// room for the question. But bytes of it arrive.
 
 const (
-	// silencePatience is how long a link with operations outstanding may say nothing before
+	// silencePatience is how long a link to which something was sent may say nothing before
 	// its node is asked. With infoTimeout it is about what an election takes.
 	silencePatience = time.Second
 	// silencePause is how long a node that has answered is left alone.
@@ -28,42 +32,60 @@ const (
 
 var errSilent = errors.New("the node does not answer")
 
-// expect has a link watched to which something was sent.
+// expect has a link watched to which something is sent.
 func (c *Core) expect(l *link) {
+	if !l.quiet {
+		l.quiet, l.spoken = true, c.now
+	}
 	if !l.silence.set && !l.asked {
-		l.heard = c.now
 		c.alarms.put(&l.silence, c.now+silencePatience)
 	}
 }
 
 // doubt asks the node of a link that has said nothing for a while.
 func (c *Core) doubt(l *link) {
+	if l.node.link != l {
+		return
+	}
 	l.node.mu.Lock()
-	waits := len(l.outstanding) > 0
+	waits := len(l.outstanding) > 0 || l.filling
 	l.node.mu.Unlock()
+	patient := l.heard + silencePatience
+	if l.quiet {
+		patient = l.spoken + silencePatience
+	}
 	switch {
-	case !waits: // watched again from the next frame on
-	case c.now < l.heard+silencePatience:
-		c.alarms.put(&l.silence, l.heard+silencePatience)
+	case !waits && !l.quiet: // watched again from the next frame on
+	case c.now < patient:
+		c.alarms.put(&l.silence, patient)
 	default:
 		l.asked = true
-		asked := c.now
-		c.cfg.Dialer.Info(l.node.address, infoTimeout, func(_ Info, err error) {
-			c.post(func() { c.reassured(l, asked, err) })
+		asked, arrived := c.now, l.stream.Bytes()
+		c.cfg.Dialer.Info(l.node.address, infoTimeout, func(i Info, err error) {
+			c.post(func() { c.reassured(l, l.heard >= asked || l.stream.Bytes() != arrived, i, err) })
 		})
 	}
 }
 
-// reassured takes in whether the node has answered. One that denies it answers, too.
-func (c *Core) reassured(l *link, asked time.Duration, err error) {
+// reassured takes in whether the node has answered, or was heard on the link meanwhile. One
+// that denies it answers, too.
+func (c *Core) reassured(l *link, heard bool, i Info, err error) {
 	l.asked = false
 	if l.node.link != l {
 		return
 	}
 	var denied *shard.DeniedError
-	if err != nil && l.heard < asked && !errors.As(err, &denied) {
+	other := err == nil && (i.Cluster != c.cluster || i.Node != l.node.id)
+	switch {
+	case heard || errors.As(err, &denied):
+	case other:
+		c.abandon(l, errOtherNode)
+		c.refresh()
+		return
+	case err != nil:
 		c.abandon(l, errSilent)
 		return
 	}
+	l.quiet = false
 	c.alarms.put(&l.silence, c.now+silencePause)
 }

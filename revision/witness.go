@@ -23,9 +23,10 @@ type own struct {
 }
 
 // witness chooses the voter to ask. One that does not answer is not asked again
-// until the other one does not answer either; then nobody is for witnessRest.
+// until the other one does not answer either; then nobody is for witnessRest. One of
+// another term gives way to the other one, too.
 type witness struct {
-	avoid    shard.ReplicaID // the last that did not answer
+	avoid    shard.ReplicaID // the last that did not answer, or was of another term
 	silences int             // since one answered
 	rests    bool
 	until    time.Duration // while it rests
@@ -98,6 +99,9 @@ func (d *Draws) witnessed(number uint64, voter shard.ReplicaID, term uint64) {
 	if waits {
 		d.noting = false
 		d.witness.silences = 0
+		if term != taken.term {
+			d.witness.avoid = voter
+		}
 	}
 	d.mu.Unlock()
 	if !waits {

@@ -145,6 +145,27 @@ func TestSilentWitnesses(t *testing.T) {
 	asks(2, true)
 }
 
+// A voter that answers and does not serve, because its replica has stopped or is behind, is
+// not asked for every draw.
+func TestWitnessesThatDoNotServeAreLeftAlone(t *testing.T) {
+	_, p, m, d := leading(t)
+	for i, want := range []shard.NodeID{2, 3, 3} {
+		r := draw(d, 1)
+		if l := p.sent[len(p.sent)-1]; l.to != want {
+			t.Fatalf("draw %d: node %d was asked", i, l.to)
+		}
+		term := m.term
+		if want == 2 {
+			term--
+		}
+		p.answer(d, term)
+		m.settle()
+		if r.calls != 1 || r.err != nil {
+			t.Fatalf("draw %d: %+v", i, r)
+		}
+	}
+}
+
 // Three nodes draw at once, over notes that are delayed, doubled and lost, while
 // leaders are elected, are deposed without knowing, and draws are given up: no
 // revision is used twice, and one that was in use before a draw was sent is smaller.

@@ -133,6 +133,9 @@ func (c *conn) Ready(fill func([]byte) []byte) {
 	c.askFill()
 }
 
+// Bytes implements client.Stream: frames arrive whole.
+func (c *conn) Bytes() uint64 { return 0 }
+
 // askFill arranges for the pending fill to run in a step of its own, once the
 // stream is connected and the frame before has left.
 func (c *conn) askFill() {

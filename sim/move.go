@@ -70,6 +70,8 @@ func (m *mover) next(d *shard.Descriptor) (changes []shard.Change, done bool) {
 		return []shard.Change{{Kind: shard.AddLearner, Replica: d.NextReplica, Node: m.to.ID}}, false
 	case to.Role == shard.Learner && old && from.Role == shard.Voter:
 		return []shard.Change{{Kind: shard.Promote, Replica: to.ID}, {Kind: shard.Demote, Replica: from.ID}}, false
+	case to.Role == shard.Learner && enoughVoters(d):
+		return nil, true // placement has replaced the one that was to leave; it removes the learner
 	case to.Role == shard.Learner:
 		return nil, true // placement has taken the one that it was to replace: it would be a voter more
 	case old && from.Role == shard.Learner:
@@ -129,4 +131,15 @@ func (n *Nemesis) moveOne() bool {
 	}
 	n.moving[id] = n.move(id, func() { delete(n.moving, id) })
 	return n.moving[id]
+}
+
+// enoughVoters tells whether another voter would be one too many.
+func enoughVoters(d *shard.Descriptor) bool {
+	voters := 0
+	for _, r := range d.Replicas {
+		if r.Role == shard.Voter {
+			voters++
+		}
+	}
+	return voters >= replicationFactor
 }

@@ -25,7 +25,7 @@ var plantedBugs = []struct {
 	{planted.AckBeforeQuorum, 3, "no acknowledged write is lost", "is in no log|not linearizable|no moment is left|missed a write|do not follow real time|two attempts of one write|took effect", "", ""},
 	{planted.NoFsyncBeforeAck, 3, "what is promised outlives a crash", "came back with|differs at index|forks at index", "", ""},
 	{planted.VoteBeforeEarlierSync, 40, "what is promised outlives a crash", "came back with|votes twice", "", "VotesArriveTwice"},
-	{planted.StateApartFromData, 5, "content is what the log says", "is missing|different content|came out otherwise|differs", "", ""},
+	{planted.StateApartFromData, 20, "content is what the log says", "is missing|different content|came out otherwise|differs", "", ""},
 	{planted.EpochNotChecked, 10, "a change applies to its epoch", "a membership change for epoch", "", "ReplicasMoveUnderLoad"},
 	{planted.ReadBeforeOwnTerm, 10, "histories are linearizable", "not linearizable|no moment is left|do not follow real time|did not find what", "", "LoneVoterRestarts"},
 	{planted.EmptyLogAppends, 5, "a replica applies its log", "not initialized|stops at index|panic", "", ""},

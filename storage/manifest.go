@@ -15,7 +15,8 @@ import (
 //
 //	checksum(4) length(2) type(1) data
 //
-// of which a record has one (full), or several (first, middle, last).
+// of which a record has one (full), or several (first, middle, last). A first one has no
+// data if just its header fits into its block.
 const (
 	manifestBlockBytes = 32 << 10
 	chunkHeaderBytes   = 7
@@ -69,7 +70,7 @@ func manifestChunk(b []byte, at int) (next int, kind byte) {
 	data := at + chunkHeaderBytes
 	next = data + int(binary.LittleEndian.Uint16(b[at+4:]))
 	kind = b[at+6]
-	if next == data || next > len(b) || next > at-at%manifestBlockBytes+manifestBlockBytes || kind < fullRecord || kind > lastOfRecord {
+	if next > len(b) || next > at-at%manifestBlockBytes+manifestBlockBytes || kind < fullRecord || kind > lastOfRecord {
 		return at, 0
 	}
 	const mask = 0xa282ead8

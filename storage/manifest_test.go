@@ -114,6 +114,47 @@ func TestManifestWithATornLongRecord(t *testing.T) {
 	}
 }
 
+// A record that begins where just a header fits into the block begins with a chunk
+// without data. Whatever lengths records have, a manifest that is whole is no corrupt one,
+// and is none when a crash has left the last record's first chunk only.
+func TestManifestWhoseRecordsEndAnywhereInABlock(t *testing.T) {
+	fs, manifest, _, _ := storeWithEdits(t)
+	for end := manifestBlockBytes - 2*chunkHeaderBytes - 2; end <= manifestBlockBytes+1; end++ {
+		var log bytes.Buffer
+		w := record.NewWriter(&log)
+		var second int
+		for i, n := range []int{end - chunkHeaderBytes, 300, 300} {
+			if i == 1 {
+				second = int(w.Size())
+			}
+			if _, err := w.WriteRecord(make([]byte, n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b := log.Bytes()
+		replace(t, fs, manifest, b)
+		if err := checkManifest(fs, "store"); err != nil {
+			t.Errorf("the first record ends at %d: %v", end, err)
+		}
+		replace(t, fs, manifest, b[:second+chunkHeaderBytes])
+		if err := checkManifest(fs, "store"); err != nil {
+			t.Errorf("the first record ends at %d, the second is torn: %v", end, err)
+		}
+		if end > manifestBlockBytes-chunkHeaderBytes {
+			continue
+		}
+		spoiled := bytes.Clone(b)
+		spoiled[1000]++
+		replace(t, fs, manifest, spoiled)
+		if err := checkManifest(fs, "store"); err == nil {
+			t.Errorf("the first record ends at %d: that it is corrupt is overlooked", end)
+		}
+	}
+}
+
 func replace(t testing.TB, fs vfs.FS, path string, content []byte) {
 	t.Helper()
 	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)

@@ -82,5 +82,8 @@ type directStream struct {
 // Ready implements client.Stream.
 func (s *directStream) Ready(fill func([]byte) []byte) { s.fills <- fill }
 
+// Bytes implements client.Stream.
+func (s *directStream) Bytes() uint64 { return 0 }
+
 // Close implements client.Stream.
 func (s *directStream) Close() { s.once.Do(func() { close(s.closed) }) }

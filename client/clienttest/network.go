@@ -16,6 +16,8 @@ type Network struct {
 	// Down addresses refuse connections; Silent ones accept them, and frames, and
 	// never say anything.
 	Down, Silent map[string]bool
+	// Slow addresses are always in the middle of a large frame.
+	Slow map[string]bool
 	// Deaf addresses take frames and carry them out, and their answers are lost.
 	Deaf map[string]bool
 	// Sent is told of each frame that a client sent.
@@ -46,7 +48,7 @@ var (
 // NewNetwork makes a network of clusters, 200 µs from their clients.
 func NewNetwork(e *Env, clusters ...*Cluster) *Network {
 	n := &Network{Env: e, Latency: 200 * time.Microsecond, members: map[string]member{},
-		Down: map[string]bool{}, Silent: map[string]bool{}, Deaf: map[string]bool{}}
+		Down: map[string]bool{}, Silent: map[string]bool{}, Slow: map[string]bool{}, Deaf: map[string]bool{}}
 	for _, c := range clusters {
 		for i := range c.Nodes {
 			n.Place(c, shard.NodeID(i+1), c.AddressOf(shard.NodeID(i+1)))
@@ -231,6 +233,14 @@ func (s *netStream) handle(frame []byte) {
 			send()
 		}
 	})
+}
+
+// Bytes implements client.Stream.
+func (s *netStream) Bytes() uint64 {
+	if s.net.Slow[s.address] {
+		return uint64(s.net.Env.Now())
+	}
+	return 0
 }
 
 // Close implements client.Stream.

@@ -12,16 +12,21 @@ import (
 )
 
 // Watched are credentials of one gRPC connection that remember why it was
-// denied: of an error of the connection itself gRPC keeps the text alone.
+// denied, of which gRPC keeps the text alone if it is an error of the connection
+// itself; and how much has arrived, of which gRPC tells with whole messages only.
 type Watched struct {
 	credentials.TransportCredentials
 	denied *atomic.Pointer[shard.DeniedError]
+	bytes  *atomic.Uint64
 }
 
 // Watch watches credentials.
 func Watch(c credentials.TransportCredentials) Watched {
-	return Watched{c, new(atomic.Pointer[shard.DeniedError])}
+	return Watched{c, new(atomic.Pointer[shard.DeniedError]), new(atomic.Uint64)}
 }
+
+// Bytes is how many bytes have arrived since the handshake.
+func (w Watched) Bytes() uint64 { return w.bytes.Load() }
 
 // Reason is why a call with error err has failed: because the connection was
 // denied, if it was, else err. nil stays nil.
@@ -52,7 +57,7 @@ func (w Watched) ClientHandshake(ctx context.Context, authority string, raw net.
 
 // Clone implements credentials.TransportCredentials.
 func (w Watched) Clone() credentials.TransportCredentials {
-	return Watched{w.TransportCredentials.Clone(), w.denied}
+	return Watched{w.TransportCredentials.Clone(), w.denied, w.bytes}
 }
 
 type watchedConn struct {
@@ -62,6 +67,7 @@ type watchedConn struct {
 
 func (c watchedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	c.watched.bytes.Add(uint64(n))
 	if err != nil {
 		c.watched.note(err)
 	}
