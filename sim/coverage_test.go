@@ -73,11 +73,8 @@ func TestMajorityWithout(t *testing.T) {
 		{[]shard.Role{v, v, out, in}, []shard.NodeID{1}, true},
 		{[]shard.Role{v, v, out, in}, []shard.NodeID{1, 4}, false},
 	} {
-		d := shard.Descriptor{}
-		for i, r := range c.roles {
-			d.Replicas = append(d.Replicas, shard.Replica{ID: shard.ReplicaID(i + 1), Node: shard.NodeID(i + 1), Role: r})
-		}
-		if got := majorityWithout(&d, c.without, out) && majorityWithout(&d, c.without, in); got != c.want {
+		d := replicasAs(c.roles...)
+		if got := majorityWithout(d, c.without, out) && majorityWithout(d, c.without, in); got != c.want {
 			t.Errorf("%v without %v: %v", c.roles, c.without, got)
 		}
 	}
