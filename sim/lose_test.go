@@ -43,7 +43,8 @@ func TestAMoverMakesNoVoterInThePlaceOfNone(t *testing.T) {
 	}{
 		{"begins", replicasAs(shard.Voter, shard.Voter, shard.Voter), 1, false},
 		{"promotes and demotes", replicasAs(shard.Voter, shard.Voter, shard.Voter, shard.Learner), 2, false},
-		{"finds its source demoted", replicasAs(shard.Voter, shard.Voter, shard.Learner, shard.Learner), 0, true},
+		{"finds a voter missing", replicasAs(shard.Voter, shard.Voter, shard.Learner, shard.Learner), 1, false},
+		{"finds its source replaced", replicasAs(shard.Voter, shard.Voter, shard.Learner, shard.Learner, shard.Voter), 0, true},
 		{"removes its source", replicasAs(shard.Voter, shard.Voter, shard.Learner, shard.Voter), 1, false},
 	} {
 		if changes, over := m.next(c.d); len(changes) != c.changes || over != c.over {

@@ -38,7 +38,7 @@ func (m *mover) look() {
 	}
 	changes, done := m.next(&state.Descriptor)
 	if done {
-		m.nemesis.event("the move of shard %d from %s to %s is over", m.shard, m.from.Name, m.to.Name)
+		m.nemesis.event("shard %d has moved from %s to %s", m.shard, m.from.Name, m.to.Name)
 		m.ended()
 		return
 	}
@@ -73,7 +73,7 @@ func (m *mover) next(d *shard.Descriptor) (changes []shard.Change, done bool) {
 	case to.Role == shard.Learner && enoughVoters(d):
 		return nil, true // placement has replaced the one that was to leave; it removes the learner
 	case to.Role == shard.Learner:
-		return nil, true // placement has taken the one that it was to replace: it would be a voter more
+		return []shard.Change{{Kind: shard.Promote, Replica: to.ID}}, false
 	case old && from.Role == shard.Learner:
 		return []shard.Change{{Kind: shard.RemoveLearner, Replica: from.ID}}, false
 	case old:
