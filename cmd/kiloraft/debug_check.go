@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kiloraft/kiloraft/api/kiloraftpb"
+	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/shard/replica"
 )
 
@@ -98,7 +99,10 @@ func (a *app) check(ctx context.Context, ids []uint64) error {
 	counts := map[string]int{}
 	for _, id := range ids {
 		err := a.onCluster(ctx, func(ctx context.Context, c *cluster) error {
-			r := checkOne(ctx, c, id)
+			r, err := checkOne(ctx, c, id)
+			if err != nil {
+				return err
+			}
 			counts[r.Verdict]++
 			records = append(records, r)
 			return ctx.Err()
@@ -120,7 +124,7 @@ func (a *app) check(ctx context.Context, ids []uint64) error {
 }
 
 // checkOne begins a check at the shard's leader and waits for every replica's part in it.
-func checkOne(ctx context.Context, c *cluster, id uint64) checkRecord {
+func checkOne(ctx context.Context, c *cluster, id uint64) (checkRecord, error) {
 	r := checkRecord{Shard: id, Verdict: verdictIncomplete, Replicas: []checkReplicaRecord{}}
 	last := errors.New("it has no leader")
 	for {
@@ -128,22 +132,25 @@ func checkOne(ctx context.Context, c *cluster, id uint64) checkRecord {
 		switch {
 		case err != nil && ctx.Err() == nil:
 			r.Error = err.Error()
-			return r
+			return r, nil
 		case err != nil:
 		case r.Index == 0 && address != "":
 			if r.Index, last = beginCheckAt(ctx, c.at(address), id); last == nil {
 				continue
 			}
+			if denied := new(shard.DeniedError); errors.As(last, &denied) {
+				return r, last // for all shards alike
+			}
 		case r.Index != 0:
 			if r.take(s) {
-				return r
+				return r, nil
 			}
 			last = errors.New("not every replica has come to an end; give it a longer --timeout")
 		}
 		select {
 		case <-ctx.Done():
 			r.Error = last.Error()
-			return r
+			return r, nil
 		case <-time.After(pollPause):
 		}
 	}
