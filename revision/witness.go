@@ -28,8 +28,7 @@ type own struct {
 type witness struct {
 	avoid    shard.ReplicaID // the last that did not answer, or was of another term
 	silences int             // since one answered
-	rests    bool
-	until    time.Duration // while it rests
+	rest     time.Duration   // nobody is asked before
 }
 
 // witnessRest is how long draws are confirmed by heartbeats alone after two voters
@@ -38,10 +37,9 @@ const witnessRest = 10 * time.Second
 
 // choose tells whom to ask, and on which node.
 func (w *witness) choose(meta Meta, now time.Duration) (shard.ReplicaID, shard.NodeID, bool) {
-	if w.rests && now < w.until {
+	if now < w.rest {
 		return 0, 0, false
 	}
-	w.rests = false
 	return meta.Partner(w.avoid)
 }
 
@@ -49,7 +47,7 @@ func (w *witness) silent(voter shard.ReplicaID, now time.Duration) {
 	w.avoid = voter
 	w.silences++
 	if w.silences == 2 {
-		w.silences, w.rests, w.until = 0, true, now+witnessRest
+		w.silences, w.rest = 0, now+witnessRest
 	}
 }
 

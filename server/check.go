@@ -55,7 +55,16 @@ func (v *view) checkChange(q *pb.ChangeReplicasRequest) error {
 // checkAnswers says for which voter a shard has to wait before another replica may
 // vote: placement promotes none that a majority would need while others are silent.
 func (v *view) checkAnswers(sh *pb.ShardInfo, from uint64) error {
-	stay, answer, silent := 0, 0, uint64(0)
+	stay, answer, silent := v.staying(sh, from)
+	if answer < stay && answer <= (stay+1)/2 {
+		return refuse("shard", "%d has a voter on node %d, which is not answering; start it, or move that replica first", sh.Descriptor_.Id, silent)
+	}
+	return nil
+}
+
+// staying counts the voters that a shard keeps without the one on a node, and those of
+// them that answer. silent is the node of one that does not.
+func (v *view) staying(sh *pb.ShardInfo, from uint64) (stay, answer int, silent uint64) {
 	for _, m := range sh.Descriptor_.Replicas {
 		role := shard.Role(m.Role)
 		if m.Node == from || role != shard.Voter && role != shard.Incoming {
@@ -68,10 +77,7 @@ func (v *view) checkAnswers(sh *pb.ShardInfo, from uint64) error {
 			silent = m.Node
 		}
 	}
-	if answer < stay && answer <= (stay+1)/2 {
-		return refuse("shard", "%d has a voter on node %d, which is not answering; start it, or move that replica first", sh.Descriptor_.Id, silent)
-	}
-	return nil
+	return stay, answer, silent
 }
 
 // checkRemoval says why a shard cannot do without the replica on a node.
@@ -81,17 +87,7 @@ func (v *view) checkRemoval(sh *pb.ShardInfo, from uint64) error {
 	if shard.Role(memberOn(sh, from).Role) == shard.Learner {
 		return nil
 	}
-	stay, live := 0, 0
-	for _, m := range sh.Descriptor_.Replicas {
-		role := shard.Role(m.Role)
-		if m.Node == from || role != shard.Voter && role != shard.Incoming {
-			continue
-		}
-		stay++
-		if v.reports[m.Node] != nil {
-			live++
-		}
-	}
+	stay, live, _ := v.staying(sh, from)
 	hosts := 0
 	for id := range v.nodes {
 		if v.checkHost("", id) == nil {
