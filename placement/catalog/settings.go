@@ -65,7 +65,7 @@ var settings = []Setting{
 		Doc: "replicas move so that nodes have equally many"},
 	{Name: ShardCheckInterval, Kind: SettingDuration, Default: int64(time.Hour), Min: 0, Max: int64(30 * day),
 		Doc: "how often the replicas of each shard compare their content; 0s is never"},
-	{Name: SnapshotRate, Kind: SettingBytes, Default: 64 << 20, Min: 1 << 20, Max: 1 << 40,
+	{Name: SnapshotRate, Kind: SettingBytes, Default: 40 << 20, Min: 1 << 20, Max: 1 << 40,
 		Doc: "bytes per second of snapshots that a node sends, and receives; small ones are not held back"},
 }
 

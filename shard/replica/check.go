@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,9 @@ const (
 	digestRate     = 32 << 20 // bytes per second of all digests of a node
 	checkHeaderMax = machine.HeaderBytesMax
 )
+
+// passedOver is why a replica is not compared whose content at the check is not here.
+const passedOver = "the replica came past the check by a snapshot"
 
 // digestJob is a digest to be computed.
 type digestJob struct {
@@ -248,6 +252,10 @@ func (j *digestJob) end(err error) {
 		return
 	}
 	switch {
+	case errors.Is(err, storage.ErrReplaced):
+		report.State, report.Reason = CheckNotCompared, passedOver
+		r.check.mu.Unlock()
+		return
 	case err != nil:
 		report.State, report.Reason = CheckNotCompared, "its content cannot be read: "+err.Error()
 		r.check.mu.Unlock()
@@ -289,7 +297,7 @@ func (r *Replica) verify(c *machine.Check) {
 	r.check.mu.Lock()
 	report := &r.check.report
 	if report.Index != c.Digested {
-		*report = CheckReport{Index: c.Digested, State: CheckNotCompared, Reason: "the replica came past the check by a snapshot"}
+		*report = CheckReport{Index: c.Digested, State: CheckNotCompared, Reason: passedOver}
 	}
 	report.Leaders, report.leadersApplied = c.Digest, c.Applied
 	ready := report.State == CheckWaiting
