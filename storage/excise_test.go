@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -199,5 +201,41 @@ func TestInstalledContentGoesToTheBottom(t *testing.T) {
 		if bottom := m.Levels[6].TableBytesIngested; bottom < 16<<10 || above > 4<<10 {
 			t.Errorf("flushed %t: %d bytes were ingested at the bottom, %d above", flushed, bottom, above)
 		}
+	}
+}
+
+// linkingFS calls before before each link: an ingest links its files.
+type linkingFS struct {
+	vfs.FS
+	before func()
+}
+
+func (fs *linkingFS) Link(from, to string) error {
+	fs.before()
+	return fs.FS.Link(from, to)
+}
+
+func (fs *linkingFS) Unwrap() vfs.FS { return fs.FS }
+
+// TestInstallTellsOfItsExcise: a view that is opened while Install is at work says so.
+func TestInstallTellsOfItsExcise(t *testing.T) {
+	fs := &linkingFS{FS: vfs.NewMem(), before: func() {}}
+	e := open(t, Config{FS: fs})
+	span := userSpan("d", "f")
+	fill(t, e, span, 100, "old", 300)
+	links := 0
+	fs.before = func() {
+		links++
+		v := e.NewView()
+		if _, _, err := v.Scan(ScanOptions{Span: span, At: shard.MaxRevision}); !errors.Is(err, ErrReplaced) {
+			t.Errorf("a view during link %d of the installation: %v", links, err)
+		}
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	installed(t, e, 2000, span)
+	if links == 0 {
+		t.Error("nothing was linked")
 	}
 }

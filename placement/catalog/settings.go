@@ -27,7 +27,9 @@ const (
 	PlacementRebalance = "placement.rebalance"
 	// ShardCheckInterval is how often the replicas of each shard compare their content.
 	ShardCheckInterval = "shard.check_interval"
-	// SnapshotRate is how many bytes of large snapshots a node sends per second.
+	// SnapshotRate is how many bytes of large snapshots a node sends per second, and
+	// receives. By default a node that missed 2 GiB is back within a minute, and
+	// whoever is served meanwhile notices little.
 	SnapshotRate = "snapshot.rate"
 )
 
