@@ -30,6 +30,7 @@ type cluster struct {
 	// sending, if set, sees each message as it leaves its host.
 	sending func(from *testNode, e *envelope)
 	config  func(*Config)
+	spans   func(*testNode, *Config)
 	// snapshotsSent by all nodes.
 	snapshotsSent int
 	// queueDelay is how long a snapshot waits in line, snapshotDelay how long it is on
@@ -98,6 +99,9 @@ func (n *testNode) start() {
 		}}
 	if n.c.config != nil {
 		n.c.config(&cfg)
+	}
+	if n.c.spans != nil {
+		n.c.spans(n, &cfg)
 	}
 	var err error
 	if n.host, err = NewHost(cfg); err != nil {

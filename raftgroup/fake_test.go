@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"strconv"
 	"testing"
 
 	"github.com/kiloraft/kiloraft/shard"
@@ -70,6 +71,9 @@ func (m *register) Apply(b *storage.Batch, at Position, op []byte) (Result, erro
 		m.state.Descriptor.Epoch.Version++ // as a split does
 		return Result{}, nil
 	}
+	if text, split := bytes.CutPrefix(op, []byte("split ")); split {
+		return m.split(text)
+	}
 	key, value, ok := bytes.Cut(op, []byte("="))
 	if !ok {
 		return Result{}, fmt.Errorf("operation %q", op)
@@ -78,6 +82,23 @@ func (m *register) Apply(b *storage.Batch, at Position, op []byte) (Result, erro
 	m.state.LastRevision++
 	b.PutVersion(registerKey(m.g.Shard(), string(key)), m.state.LastRevision, storage.VersionHeader{}, value)
 	return Result{Revision: m.state.LastRevision}, nil
+}
+
+// split parts a shard where the span of the one that is named begins, which is then the
+// right side.
+func (m *register) split(text []byte) (Result, error) {
+	n, err := strconv.ParseUint(string(text), 10, 64)
+	if err != nil {
+		return Result{}, err
+	}
+	d := &m.state.Descriptor
+	s := shard.Split{Shard: d.ID, Epoch: d.Epoch, Key: registerSpan(shard.ID(n)).Start, Right: shard.ID(n)}
+	left, right, refusal := s.Apply(d)
+	if refusal != nil {
+		return Result{Err: refusal}, nil
+	}
+	m.state.Descriptor = left
+	return Result{Born: &storage.ReplicaState{LastRevision: m.state.LastRevision, Descriptor: right}}, nil
 }
 
 func (m *register) ApplyMembership(_ *storage.Batch, _ Position, change []byte) (bool, Result, error) {
