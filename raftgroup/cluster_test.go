@@ -31,6 +31,7 @@ type cluster struct {
 	sending func(from *testNode, e *envelope)
 	config  func(*Config)
 	spans   func(*testNode, *Config)
+	refused int
 	// snapshotsSent by all nodes.
 	snapshotsSent int
 	// queueDelay is how long a snapshot waits in line, snapshotDelay how long it is on

@@ -78,9 +78,20 @@ func (m *register) Apply(b *storage.Batch, at Position, op []byte) (Result, erro
 	if !ok {
 		return Result{}, fmt.Errorf("operation %q", op)
 	}
+	at2 := m.g.Shard()
+	if n, rest, ok := bytes.Cut(key, []byte(":")); ok {
+		i, err := strconv.ParseUint(string(n), 10, 64)
+		if err != nil {
+			return Result{}, err
+		}
+		at2, key = shard.ID(i), rest
+		if !m.state.Descriptor.Span.Contains(registerKey(at2, string(key))) {
+			return Result{Err: &shard.WrongShardError{Shard: m.g.Shard()}}, nil
+		}
+	}
 	m.applies++
 	m.state.LastRevision++
-	b.PutVersion(registerKey(m.g.Shard(), string(key)), m.state.LastRevision, storage.VersionHeader{}, value)
+	b.PutVersion(registerKey(at2, string(key)), m.state.LastRevision, storage.VersionHeader{}, value)
 	return Result{Revision: m.state.LastRevision}, nil
 }
 
@@ -204,7 +215,11 @@ func (m *register) hash() uint64 {
 	v := m.engine.NewView()
 	defer v.Close()
 	h := fnv.New64a()
-	o := storage.ScanOptions{Span: registerSpan(m.g.Shard()), At: shard.MaxRevision, RowsMax: 1000, BytesMax: 1 << 20}
+	span := registerSpan(m.g.Shard())
+	if m.state != nil {
+		span = m.state.Descriptor.Span
+	}
+	o := storage.ScanOptions{Span: span, At: shard.MaxRevision, RowsMax: 1000, BytesMax: 1 << 20}
 	for {
 		rows, resume, err := v.Scan(o)
 		if err != nil {
