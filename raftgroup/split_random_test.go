@@ -145,9 +145,95 @@ func TestBornAndFailed(t *testing.T) {
 	c.mustAgree(6)
 }
 
+// A replica of a new shard that cannot be started stays away until the node starts again:
+// the other replicas' messages make none without a state in its place.
+func TestBornAndNotStarted(t *testing.T) {
+	c := newCluster(t, 202, 3)
+	c.wide(5, 6, 1, 2, 3)
+	spans, fails := c.spans, true
+	c.spans = func(n *testNode, cfg *Config) {
+		spans(n, cfg)
+		if make := cfg.NewMachine; n.id == 1 {
+			cfg.NewMachine = func(g *Group, s *storage.ReplicaState) (Machine, error) {
+				if g.Shard() == 6 && s != nil && fails {
+					return nil, errCorrupt
+				}
+				return make(g, s)
+			}
+		}
+	}
+	c.filter = func(from, to shard.NodeID, e *envelope) bool { return e.shard != 6 || to != 1 }
+	c.start()
+	c.put(5, "k=v")
+	c.mustAgree(5)
+	c.put(5, "split 6")
+	far := c.node(1)
+	c.until("the split is applied", func() bool { _, ok, _ := far.engine.ReplicaState(6); return ok })
+	c.filter = nil
+	c.put(6, "6:k=w")
+	c.runFor(5 * time.Second)
+	if _, ok := far.host.Group(6); ok {
+		t.Error("a replica was made")
+	}
+	fails = false
+	far.sync()
+	far.crash()
+	far.start()
+	c.mustAgree(5)
+	c.mustAgree(6)
+}
+
+// A node lags behind a split for so long that the new shard has removed its replica there,
+// and has added another one. The state of the first one is written for nobody, its data
+// goes, and the second one gets a snapshot, not before.
+func TestSlowSplitVsRemoveReadd(t *testing.T) {
+	for _, readd := range []bool{false, true} {
+		c := newCluster(t, 203, 4)
+		c.wide(5, 6, 1, 2, 3)
+		c.start()
+		c.put(5, "6:k=v")
+		c.mustAgree(5)
+		far := c.node(c.waitLeader(5).id%3 + 1)
+		c.filter = func(_, to shard.NodeID, e *envelope) bool {
+			return to != far.id || e.shard != 5 || e.msg.Type != raftpb.MsgApp && e.msg.Type != raftpb.MsgSnap
+		}
+		c.put(5, "split 6")
+		c.put(6, "6:k=w")
+		c.until("the new shard has a replica there", func() bool { _, ok := far.host.Group(6); return ok })
+		old := c.replace(6, far.id, 4)
+		c.steadily(6, shard.Change{Kind: shard.RemoveLearner, Replica: old})
+		c.until("it is removed", func() bool { _, ok := far.host.Group(6); return !ok })
+		if readd {
+			c.steadily(6, shard.Change{Kind: shard.AddLearner, Replica: c.descriptor(6).NextReplica, Node: far.id})
+			c.until("a snapshot of it is refused", func() bool { return c.refused > 0 })
+		}
+		if held := far.holds(6); !slices.Contains(held, "data") {
+			t.Errorf("before the split it holds %v", held)
+		}
+		c.filter = nil
+		c.mustAgree(5)
+		c.put(6, "6:l=x")
+		c.mustAgree(6)
+		if !readd && !far.free(6) {
+			t.Errorf("holds %v", far.holds(6))
+		}
+		if readd && far.group(6).replica <= old {
+			t.Errorf("replica %d", far.group(6).replica)
+		}
+		if n := far.host.stats.births.Load(); n != 0 {
+			t.Errorf("%d births", n)
+		}
+		far.sync()
+		far.crash()
+		far.start()
+		c.mustAgree(5)
+		c.mustAgree(6)
+	}
+}
+
 // Splits, moves, crashes and partitions at random.
 func TestSplitsAtRandom(t *testing.T) {
-	seeds := uint64(20)
+	seeds := uint64(4)
 	first := uint64(0)
 	if v := os.Getenv("SEEDS"); v != "" {
 		fmt.Sscanf(v, "%d-%d", &first, &seeds)
