@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -30,8 +31,6 @@ type cluster struct {
 	// sending, if set, sees each message as it leaves its host.
 	sending func(from *testNode, e *envelope)
 	config  func(*Config)
-	spans   func(*testNode, *Config)
-	refused int
 	// snapshotsSent by all nodes.
 	snapshotsSent int
 	// queueDelay is how long a snapshot waits in line, snapshotDelay how long it is on
@@ -93,6 +92,15 @@ func (n *testNode) start() {
 	cfg := Config{Node: n.id, Incarnation: n.incarnation, Env: n.env, Engine: n.engine,
 		Transport: &loopTransport{n: n, incarnation: n.incarnation},
 		Nodes:     n.c.ids,
+		Covers: func(id shard.ID, key []byte) bool {
+			return n.covered(id, shard.Span{Start: key, End: append(bytes.Clone(key), 0)}) != 0
+		},
+		ReserveSpan: func(state *storage.ReplicaState) (func(), error) {
+			if other := n.covered(state.Descriptor.ID, state.Descriptor.Span); other != 0 {
+				return nil, fmt.Errorf("its span is shard %d's: %w", other, shard.ErrBusy)
+			}
+			return func() {}, nil
+		},
 		NewMachine: func(g *Group, state *storage.ReplicaState) (Machine, error) {
 			m := newRegister(n.c.t, n.engine, g, state)
 			n.machines[g.Shard()] = m
@@ -101,9 +109,6 @@ func (n *testNode) start() {
 	if n.c.config != nil {
 		n.c.config(&cfg)
 	}
-	if n.c.spans != nil {
-		n.c.spans(n, &cfg)
-	}
 	var err error
 	if n.host, err = NewHost(cfg); err != nil {
 		n.c.t.Fatal(err)
@@ -111,6 +116,16 @@ func (n *testNode) start() {
 	if err := n.host.Load(); err != nil {
 		n.c.t.Fatal(err)
 	}
+}
+
+// covered is another shard than id that covers a part of span here; 0: none does.
+func (n *testNode) covered(id shard.ID, span shard.Span) shard.ID {
+	for other, m := range n.machines {
+		if other != id && !m.removed && m.state != nil && m.state.Descriptor.Span.Overlaps(span) {
+			return other
+		}
+	}
+	return 0
 }
 
 func (n *testNode) stop() {

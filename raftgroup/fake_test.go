@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"strconv"
 	"testing"
 
 	"github.com/kiloraft/kiloraft/shard"
@@ -13,7 +12,8 @@ import (
 )
 
 // register is a Machine over the real engine: an operation "key=value" writes a
-// version, "corrupt" is corruption, "version" changes the epoch. It checks how it is called.
+// version, "corrupt" is corruption, "version" changes the epoch, and what splitOp makes
+// splits. It checks how it is called.
 type register struct {
 	expecting  bool
 	t          testing.TB
@@ -71,45 +71,47 @@ func (m *register) Apply(b *storage.Batch, at Position, op []byte) (Result, erro
 		m.state.Descriptor.Epoch.Version++ // as a split does
 		return Result{}, nil
 	}
-	if text, split := bytes.CutPrefix(op, []byte("split ")); split {
-		return m.split(text)
+	if bytes.HasPrefix(op, []byte("split ")) {
+		return m.split(string(op)), nil
 	}
 	key, value, ok := bytes.Cut(op, []byte("="))
 	if !ok {
 		return Result{}, fmt.Errorf("operation %q", op)
 	}
-	at2 := m.g.Shard()
-	if n, rest, ok := bytes.Cut(key, []byte(":")); ok {
-		i, err := strconv.ParseUint(string(n), 10, 64)
-		if err != nil {
-			return Result{}, err
-		}
-		at2, key = shard.ID(i), rest
-		if !m.state.Descriptor.Span.Contains(registerKey(at2, string(key))) {
-			return Result{Err: &shard.WrongShardError{Shard: m.g.Shard()}}, nil
-		}
+	full := registerKey(m.base(), string(key))
+	if !m.state.Descriptor.Span.Contains(full) {
+		return Result{Err: &shard.WrongShardError{Shard: m.g.Shard()}}, nil
 	}
 	m.applies++
 	m.state.LastRevision++
-	b.PutVersion(registerKey(at2, string(key)), m.state.LastRevision, storage.VersionHeader{}, value)
+	b.PutVersion(full, m.state.LastRevision, storage.VersionHeader{}, value)
 	return Result{Revision: m.state.LastRevision}, nil
 }
 
-// split parts a shard where the span of the one that is named begins, which is then the
-// right side.
-func (m *register) split(text []byte) (Result, error) {
-	n, err := strconv.ParseUint(string(text), 10, 64)
-	if err != nil {
-		return Result{}, err
+// splitOp is the operation that splits the shard with descriptor d at a key.
+func splitOp(d *shard.Descriptor, key string, right shard.ID) string {
+	return fmt.Sprintf("split %s %d %d %d", key, right, d.Epoch.Version, d.Epoch.ConfVersion)
+}
+
+func (m *register) split(op string) Result {
+	var key string
+	s := shard.Split{Shard: m.g.Shard()}
+	if _, err := fmt.Sscanf(op, "split %s %d %d %d", &key, &s.Right, &s.Epoch.Version, &s.Epoch.ConfVersion); err != nil {
+		m.t.Errorf("%q: %v", op, err)
 	}
-	d := &m.state.Descriptor
-	s := shard.Split{Shard: d.ID, Epoch: d.Epoch, Key: registerSpan(shard.ID(n)).Start, Right: shard.ID(n)}
-	left, right, refusal := s.Apply(d)
-	if refusal != nil {
-		return Result{Err: refusal}, nil
+	s.Key = registerKey(m.base(), key)
+	left, right, err := s.Apply(&m.state.Descriptor)
+	if err != nil {
+		return Result{Err: err}
 	}
 	m.state.Descriptor = left
-	return Result{Born: &storage.ReplicaState{LastRevision: m.state.LastRevision, Descriptor: right}}, nil
+	return Result{Born: &storage.ReplicaState{LastRevision: m.state.LastRevision, Floor: m.state.Floor, Descriptor: right}}
+}
+
+// base is the shard that the test has made, of which this one is a part.
+func (m *register) base() shard.ID {
+	start := m.state.Descriptor.Span.Start
+	return shard.ID(start[1])<<16 | shard.ID(start[2])<<8 | shard.ID(start[3])
 }
 
 func (m *register) ApplyMembership(_ *storage.Batch, _ Position, change []byte) (bool, Result, error) {
@@ -203,7 +205,7 @@ func (m *register) Removed() {
 func (m *register) get(key string) string {
 	v := m.engine.NewView()
 	defer v.Close()
-	value, _, _, err := v.Get(registerKey(m.g.Shard(), key), shard.MaxRevision)
+	value, _, _, err := v.Get(registerKey(m.base(), key), shard.MaxRevision)
 	if err != nil {
 		m.t.Errorf("get %s: %v", key, err)
 	}
@@ -215,11 +217,7 @@ func (m *register) hash() uint64 {
 	v := m.engine.NewView()
 	defer v.Close()
 	h := fnv.New64a()
-	span := registerSpan(m.g.Shard())
-	if m.state != nil {
-		span = m.state.Descriptor.Span
-	}
-	o := storage.ScanOptions{Span: span, At: shard.MaxRevision, RowsMax: 1000, BytesMax: 1 << 20}
+	o := storage.ScanOptions{Span: m.state.Descriptor.Span, At: shard.MaxRevision, RowsMax: 1000, BytesMax: 1 << 20}
 	for {
 		rows, resume, err := v.Scan(o)
 		if err != nil {
