@@ -1,24 +1,26 @@
 package replica
 
-// estimate is how much a replica held when it was swept last, with what had been
-// written until then, and what a write has added since the sweep before that.
+import "github.com/kiloraft/kiloraft/storage"
+
+// estimate is how much a replica held when it was swept or measured last, with what had
+// been written until then, and what a write has added since the time before that.
 type estimate struct {
 	keys, bytes             uint64
 	versions, bytesWritten  uint64
 	keysPerVersion, perByte float64 // from 0, overwrites alone, to 1
 }
 
-// next is the estimate after another sweep; e may be nil.
-func (e *estimate) next(run *sweepRun) *estimate {
+// next is the estimate after a sweep or a measurement that began at state; e may be nil.
+func (e *estimate) next(keys, bytes uint64, state *storage.ReplicaState) *estimate {
 	if e == nil {
 		e = new(estimate)
 	}
-	return &estimate{keys: run.keys, bytes: run.bytes, versions: run.state.Versions, bytesWritten: run.state.Bytes,
-		keysPerVersion: share(e.keys, run.keys, e.versions, run.state.Versions),
-		perByte:        share(e.bytes, run.bytes, e.bytesWritten, run.state.Bytes)}
+	return &estimate{keys: keys, bytes: bytes, versions: state.Versions, bytesWritten: state.Bytes,
+		keysPerVersion: share(e.keys, keys, e.versions, state.Versions),
+		perByte:        share(e.bytes, bytes, e.bytesWritten, state.Bytes)}
 }
 
-// share is how much of what was written between two sweeps was added to the state.
+// share is how much of what was written between two of them was added to the state.
 func share(from, to, writtenFrom, writtenTo uint64) float64 {
 	if to <= from || writtenTo <= writtenFrom {
 		return 0
@@ -27,8 +29,8 @@ func share(from, to, writtenFrom, writtenTo uint64) float64 {
 }
 
 // Estimate is about how many keys the replica holds, and how many bytes of keys and
-// values. Until it was swept for the first time every write counts as a new key;
-// afterwards it is what the last sweep counted, and a share of what was written since.
+// values. Until it was swept or measured for the first time every write counts as a new
+// key; afterwards it is what the last of them counted, and a share of what was written since.
 func (r *Replica) Estimate() (keys, bytes uint64) {
 	s, ok := r.State()
 	e := r.sweep.estimate.Load()
