@@ -1,6 +1,11 @@
 package replica
 
-import "github.com/kiloraft/kiloraft/storage"
+import (
+	"bytes"
+
+	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/storage"
+)
 
 // estimate is how much a replica held when it was swept or measured last, with what had
 // been written until then, and what a write has added since the time before that.
@@ -44,4 +49,28 @@ func (r *Replica) Estimate() (keys, bytes uint64) {
 		return uint64(float64(now-then) * share)
 	}
 	return e.keys + grown(s.Versions, e.versions, e.keysPerVersion), e.bytes + grown(s.Bytes, e.bytesWritten, e.perByte)
+}
+
+// telling is how many bytes in the engine's tables tell how a shard's are divided. Of
+// less, as much may be in memory alone.
+const telling = 4 << 20
+
+// shareBelow is about how much of the replica's bytes lie below a key within its span,
+// from 0 to 1: as it was measured, if the key is where the last measurement found the
+// middle, else the share of the tables, and one half while they do not tell. It may read the
+// disk.
+func (r *Replica) shareBelow(key []byte) (float64, error) {
+	d := r.descriptor.Load()
+	if m := r.size.Load(); m != nil && m.version == d.Epoch.Version && bytes.Equal(m.at, key) {
+		return float64(m.below) / float64(m.bytes), nil
+	}
+	below, err := r.store.cfg.Engine.SpanBytes(shard.Span{Start: d.Span.Start, End: key})
+	if err != nil {
+		return 0, err
+	}
+	above, err := r.store.cfg.Engine.SpanBytes(shard.Span{Start: key, End: d.Span.End})
+	if err != nil || below+above < telling {
+		return 0.5, err
+	}
+	return float64(below) / float64(below+above), nil
 }

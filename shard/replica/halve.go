@@ -90,19 +90,20 @@ type halving struct {
 // newHalving leaves away what is outside of span: it was asked of the shard when
 // that was larger.
 func newHalving(sample []sampled, span shard.Span) *halving {
-	h := &halving{span: span}
-	for i := range sample {
-		s := sample[i]
+	h := &halving{span: span, starts: make([]*sampled, 0, len(sample))}
+	clipped := slices.Clone(sample)
+	for i := range clipped {
+		s := &clipped[i]
 		if !s.alone() {
 			s.start, s.end = later(s.start, span.Start), earlier(s.end, span.End)
 		}
 		if !span.Contains(s.start) || !s.alone() && bytes.Compare(s.start, s.end) >= 0 {
 			continue
 		}
-		h.total.add(&s)
-		h.starts = append(h.starts, &s)
+		h.total.add(s)
+		h.starts = append(h.starts, s)
 		if !s.alone() {
-			h.ends = append(h.ends, &s)
+			h.ends = append(h.ends, s)
 		}
 	}
 	slices.SortFunc(h.starts, func(a, b *sampled) int { return bytes.Compare(a.start, b.start) })
@@ -202,12 +203,12 @@ const (
 // hotKeys are those of a sample, taken over so many seconds, that are asked for most,
 // in that order.
 func hotKeys(sample []sampled, seconds float64) []HotKey {
-	points := make([]*sampled, 0, len(sample))
+	all := make([]*sampled, 0, len(sample))
 	for i := range sample {
-		points = append(points, &sample[i])
+		all = append(all, &sample[i])
 	}
-	slices.SortFunc(points, func(a, b *sampled) int { return bytes.Compare(a.start, b.start) })
-	keys := slices.DeleteFunc(keysOf(points), func(k keyLoad) bool { return k.requests < hotMin })
+	slices.SortFunc(all, func(a, b *sampled) int { return bytes.Compare(a.start, b.start) })
+	keys := slices.DeleteFunc(keysOf(all), func(k keyLoad) bool { return k.requests < hotMin })
 	slices.SortStableFunc(keys, func(a, b keyLoad) int { return cmp.Compare(b.weight, a.weight) })
 	hot := make([]HotKey, 0, HotKeysMax)
 	for _, k := range keys[:min(len(keys), HotKeysMax)] {
@@ -224,7 +225,8 @@ type keyLoad struct {
 }
 
 // keysOf counts requests for one key alone. The sample is in order of start.
-func keysOf(sample []*sampled) (keys []keyLoad) {
+func keysOf(sample []*sampled) []keyLoad {
+	keys := make([]keyLoad, 0, len(sample))
 	for _, s := range sample {
 		if !s.alone() {
 			continue

@@ -192,7 +192,7 @@ const marksMax = 64
 
 // add takes the next key; key is not kept.
 func (k *sketch) add(key []byte, bytesOf int) {
-	if n := len(k.marks); n == 0 || k.bytes >= k.marks[n-1].below+k.gap {
+	if n := len(k.marks); len(key) <= shard.StartKeyBytesMax && (n == 0 || k.bytes >= k.marks[n-1].below+k.gap) {
 		if n == marksMax {
 			k.thin()
 		}
@@ -238,8 +238,11 @@ func (k *sketch) middle() (below uint64, key []byte) {
 }
 
 func (k *sketch) refusal() string {
-	if k.bytes == 0 {
+	switch share := float64(k.largestBytes) / float64(k.bytes); {
+	case k.bytes == 0:
 		return "it is empty"
+	case k.largestBytes > k.bytes/3:
+		return fmt.Sprintf("one key has the bytes: %.0f %% of them are of %s", share*100, keyText(k.largest))
 	}
-	return fmt.Sprintf("one key has the bytes: %.0f %% of them are of %s", 100*float64(k.largestBytes)/float64(k.bytes), keyText(k.largest))
+	return "its keys are too long for a shard to start at"
 }

@@ -39,7 +39,7 @@ func TestWishBySize(t *testing.T) {
 	if w.Reason != SplitBySize || w.Refusal != "" || bytes.Compare(w.At, []byte("\x02c00450")) < 0 || bytes.Compare(w.At, []byte("\x02d00050")) > 0 {
 		t.Errorf("%+v", w)
 	}
-	if share := r.ShareBelow(w.At); share < 0.45 || share > 0.55 {
+	if share := shareBelow(t, r, string(w.At)); share < 0.45 || share > 0.55 {
 		t.Errorf("%.2f of the bytes are below %q", share, w.At)
 	}
 	g.follow()
@@ -231,8 +231,8 @@ func TestSketchFindsTheMiddle(t *testing.T) {
 		if share := float64(min(at, total-at)) / float64(total); share < shareMin && largest <= total/3 {
 			t.Fatalf("%.3f at %s", share, key)
 		}
-		if !strings.HasPrefix(k.refusal(), "one key has the bytes") {
-			t.Fatal(k.refusal())
+		if refusal := k.refusal(); strings.HasPrefix(refusal, "one key has the bytes") != (largest > total/3) {
+			t.Fatalf("the largest key has %d of %d bytes; %s", largest, total, refusal)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -102,8 +103,10 @@ func (w *watched) judge(limit float64) {
 	}
 }
 
-// sampled is what was drawn in all complete windows, and how long they were.
+// sampled is what was drawn in all complete windows, in order of start, and how long
+// they were.
 func (w *watched) sampled() (sample []sampled, seconds float64) {
+	sample = make([]sampled, 0, windowsKept*windowSample)
 	for i := range w.windows {
 		x := &w.windows[i]
 		seconds += x.time.Seconds()
@@ -111,6 +114,7 @@ func (w *watched) sampled() (sample []sampled, seconds float64) {
 			sample = append(sample, sampled{asked: a, weight: float64(x.requests) / float64(len(x.drawn)), late: i >= windowsKept-windowsLate})
 		}
 	}
+	slices.SortFunc(sample, func(a, b sampled) int { return bytes.Compare(a.start, b.start) }) // once for all who sort
 	return sample, seconds
 }
 
