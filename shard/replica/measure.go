@@ -158,10 +158,16 @@ func (z *sizes) parted() {
 	z.lookAtAll()
 }
 
-// finish keeps what was found out.
+// finish keeps what was found out, unless the shard was split meanwhile. A split divides
+// the estimate while the generation is odd, before the descriptor changes: here the
+// estimate is one of before that and is still the same in the end, or the split shows.
 func (run *measureRun) finish() {
 	r, k := run.r, &run.sketch
-	r.sweep.estimate.Store(r.sweep.estimate.Load().next(k.keys, k.bytes, &run.state))
+	e := r.sweep.estimate.Load()
+	if r.generation.Load()%2 == 1 || r.descriptor.Load().Epoch.Version != run.version ||
+		!r.sweep.estimate.CompareAndSwap(e, e.next(k.keys, k.bytes, &run.state)) {
+		return
+	}
 	m := &measured{version: run.version, bytes: k.bytes}
 	if at, key := k.middle(); float64(min(at, k.bytes-at)) >= shareMin*float64(k.bytes) && k.bytes > 0 {
 		m.at, m.below = key, at
@@ -169,6 +175,7 @@ func (run *measureRun) finish() {
 		m.refusal = k.refusal()
 	}
 	r.size.Store(m)
+	r.store.cfg.Logger.Info("a shard was measured", "shard", uint64(r.id), "keys", k.keys, "bytes", k.bytes, "split_at", keyText(m.at), "refusal", m.refusal)
 }
 
 // sketch remembers where the bytes of a shard lie, in few marks however many keys

@@ -149,21 +149,52 @@ func TestMeasuresOneShardAtATime(t *testing.T) {
 	}
 }
 
+// A split that comes between the last part of a measurement and its end has divided the
+// estimate: what was measured of the whole must not take its place.
+func TestSplitAtTheEndOfAMeasurement(t *testing.T) {
+	for _, published := range []bool{true, false} {
+		h := newHome(t)
+		r, g := h.shard(7, "\x02b", "\x02m")
+		h.fill(g, 1000, 94, "c")
+		h.store.SetSplitSize(64 << 10)
+		z := &h.store.upkeep.sizes
+		for z.run == nil || !z.run.end {
+			step := h.steps.queue[0]
+			h.steps.queue = h.steps.queue[1:]
+			step()
+		}
+		g.machine.(turn).change()
+		r.sweep.estimate.Store(&estimate{keys: 500, bytes: 50_500})
+		if published {
+			r.machine.State().Descriptor.Epoch.Version++
+			r.publishDescriptor()
+			r.settle()
+		}
+		h.steps.run()
+		if keys, _ := r.Estimate(); keys > 1500 || r.size.Load() != nil { // versions since the estimate count
+			t.Errorf("published %v: %d keys, %+v", published, keys, r.size.Load())
+		}
+		if e := r.sweep.estimate.Load(); e.keys != 500 {
+			t.Errorf("published %v: %+v", published, e)
+		}
+	}
+}
+
 // A measurement takes as long as its rate says, however large the shard, and ends with the store.
 func TestMeasureIsPaced(t *testing.T) {
 	h := newHome(t)
 	r, g := h.shard(7, "\x02b", "\x02m")
-	h.fill(g, 40, 1<<20, "c") // 40 MiB
+	h.fill(g, 20, 1<<20, "c")
 	h.store.SetSplitSize(1 << 20)
-	h.steps.pass(time.Second / 2)
+	h.steps.pass(time.Second / 5)
 	if r.size.Load() != nil {
-		t.Error("40 MiB are measured within half a second")
+		t.Error("20 MiB are measured within a fifth of a second")
 	}
 	h.steps.pass(time.Second)
-	if m := r.size.Load(); m == nil || m.bytes < 40<<20 {
+	if m := r.size.Load(); m == nil || m.bytes < 20<<20 {
 		t.Errorf("%+v", m)
 	}
-	h.fill(g, 10, 1<<20, "d")
+	h.fill(g, 5, 1<<20, "d")
 	h.steps.pass(time.Second) // it has begun
 	h.store.Close()
 	h.steps.run()

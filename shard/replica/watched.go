@@ -96,10 +96,15 @@ func (w *watched) turn(s *sampler, now time.Duration) {
 func (w *watched) judge(limit float64) {
 	sample, seconds := w.sampled()
 	w.load.Hot = hotKeys(sample, seconds)
+	before := w.at != nil || w.refusal != ""
 	w.at, w.refusal = nil, ""
 	if limit > 0 && len(w.windows) == windowsKept && w.slowest() >= limit {
 		at, refusal := halve(sample, w.r.descriptor.Load().Span)
 		w.at, w.refusal = bytes.Clone(at), refusal // the windows' memory is used again
+		if !before {
+			w.r.store.cfg.Logger.Info("a shard has too much load", "shard", uint64(w.r.id), "requests_per_second", int(w.load.requests()),
+				"split_at", keyText(w.at), "refusal", refusal)
+		}
 	}
 }
 
