@@ -77,7 +77,6 @@ func (b *both) sum() float64 { return b[0] + b[1] }
 
 // halving goes through a sample's keys in order, and knows what of it lies below.
 type halving struct {
-	span   shard.Span
 	starts []*sampled // in order of start
 	ends   []*sampled // those with an end, in order of it
 	total  both
@@ -90,7 +89,7 @@ type halving struct {
 // newHalving leaves away what is outside of span: it was asked of the shard when
 // that was larger.
 func newHalving(sample []sampled, span shard.Span) *halving {
-	h := &halving{span: span, starts: make([]*sampled, 0, len(sample))}
+	h := &halving{starts: make([]*sampled, 0, len(sample))}
 	clipped := slices.Clone(sample)
 	for i := range clipped {
 		s := &clipped[i]
@@ -111,11 +110,12 @@ func newHalving(sample []sampled, span shard.Span) *halving {
 	return h
 }
 
-// next goes to the next key that a request begins with, past the span's own start.
+// next goes to the next key that a request begins with. If the first one is the span's
+// own start, all of the load is at one side of it.
 func (h *halving) next() bool {
 	for h.begun < len(h.starts) {
 		s := h.starts[h.begun]
-		if !bytes.Equal(s.start, h.key) && bytes.Compare(s.start, h.span.Start) > 0 {
+		if !bytes.Equal(s.start, h.key) {
 			h.key = s.start
 			h.pass()
 			return true

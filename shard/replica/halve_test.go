@@ -66,7 +66,7 @@ func TestHalve(t *testing.T) {
 		{"a hot scan", slices.Concat(times(200, "\x02l", "\x02n"), each(200, 'b', 'x')), "", "", "its scans and batches lie across"},
 		{"keys in their order", slices.Concat(late(each(200, 'c', 'f'), false), late(each(200, 'f', 'i'), true)), "", "", "its load moves"},
 		{"keys in their order, beside others", slices.Concat(late(each(100, 'c', 'f'), false), late(each(100, 'f', 'i'), true), each(200, 'k', 'x')), "\x02k000", "\x02k000", ""},
-		{"what is outside does not count", slices.Concat(times(1000, "\x02a", ""), times(1000, "\x02z", ""), times(1000, "\x02a", "\x02b"), each(400, 'b', 'x')), "\x02l", "\x02n", ""},
+		{"what is outside does not count", slices.Concat(times(1000, "\x02a", ""), times(100, "\x02a", "\x02b"), each(400, 'b', 'x')), "\x02l", "\x02n", ""},
 		{"all at the start", times(200, "\x02b", ""), "", "", "one key has the load"},
 	} {
 		at, refusal := halve(c.sample, halvedSpan)
