@@ -138,12 +138,22 @@ func (r *Replica) beginCheck(done func(index uint64, err error)) {
 // checked takes the checks of a batch that is visible now, on the group's turn.
 func (r *Replica) checked(checks []machine.Check, applied uint64) {
 	for i := range checks {
-		if c := checks[i]; c.State != nil {
-			r.store.checks.open(r, c, applied)
-		} else {
+		switch c := checks[i]; {
+		case c.State == nil:
 			r.verify(&c)
+		case c.State.Descriptor.Epoch.Version != r.machine.State().Descriptor.Epoch.Version:
+			// A part of what the digest is of is another shard's by now, or nobody's here.
+			r.report(CheckReport{Index: c.At.Index, State: CheckNotCompared, Applied: applied, Reason: "the shard was split in the batch that has the check"})
+		default:
+			r.store.checks.open(r, c, applied)
 		}
 	}
+}
+
+func (r *Replica) report(c CheckReport) {
+	r.check.mu.Lock()
+	r.check.report = c
+	r.check.mu.Unlock()
 }
 
 // open takes a view for a digest and puts it in line. It takes constant time.
@@ -161,9 +171,7 @@ func (k *checker) open(r *Replica, c machine.Check, applied uint64) {
 	if !room {
 		report.State, report.Reason = CheckNotCompared, "the node computes too many digests"
 	}
-	r.check.mu.Lock()
-	r.check.report = report
-	r.check.mu.Unlock()
+	r.report(report)
 	if start {
 		k.store.cfg.Reads.Submit(k.step)
 	}
