@@ -44,7 +44,7 @@ func (c *cluster) leaveBehind(id shard.ID, far *testNode, valueBytes int) {
 
 // outgoing is a snapshot of shard 5 as a group would open it.
 func outgoing(m *raftpb.Message, large bool, view *storage.Snapshot) OutgoingSnapshot {
-	return OutgoingSnapshot{Header: appendMessage(nil, 5, m, messageBytes(5, m)), Large: large, Chunks: &exportSource{shard: 5, view: view}}
+	return OutgoingSnapshot{Header: appendMessage(nil, 5, m, messageBytes(5, m)), Large: large, Chunks: &exportSource{shard: 5, view: view, sent: new(atomic.Uint64)}}
 }
 
 // A follower that fell behind a truncated log gets a snapshot, small or large,

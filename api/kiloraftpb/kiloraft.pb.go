@@ -2030,24 +2030,27 @@ func (x *ListNodesResponse) GetNodes() []*NodeInfo {
 }
 
 type NodeInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	HttpAddress   string                 `protobuf:"bytes,3,opt,name=http_address,json=httpAddress,proto3" json:"http_address,omitempty"`
-	Live          bool                   `protobuf:"varint,4,opt,name=live,proto3" json:"live,omitempty"`
-	Shards        uint64                 `protobuf:"varint,5,opt,name=shards,proto3" json:"shards,omitempty"`
-	Leaders       uint64                 `protobuf:"varint,6,opt,name=leaders,proto3" json:"leaders,omitempty"`
-	Bytes         uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	LogBytes      uint64                 `protobuf:"varint,8,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	UptimeSeconds float64                `protobuf:"fixed64,10,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`
-	Version       string                 `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
-	Counters      map[string]float64     `protobuf:"bytes,12,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // cumulative; see metrics of the same names
-	State         string                 `protobuf:"bytes,13,opt,name=state,proto3" json:"state,omitempty"`                                                                                   // "serving", "draining" or "leaving", as the meta shard has it; empty: not known
-	SilentSeconds uint64                 `protobuf:"varint,14,opt,name=silent_seconds,json=silentSeconds,proto3" json:"silent_seconds,omitempty"`                                             // for how long it has not answered placement, of a node that is not live
-	Dead          bool                   `protobuf:"varint,15,opt,name=dead,proto3" json:"dead,omitempty"`                                                                                    // its replicas are rebuilt elsewhere
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address        string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	HttpAddress    string                 `protobuf:"bytes,3,opt,name=http_address,json=httpAddress,proto3" json:"http_address,omitempty"`
+	Live           bool                   `protobuf:"varint,4,opt,name=live,proto3" json:"live,omitempty"`
+	Shards         uint64                 `protobuf:"varint,5,opt,name=shards,proto3" json:"shards,omitempty"`
+	Leaders        uint64                 `protobuf:"varint,6,opt,name=leaders,proto3" json:"leaders,omitempty"`
+	Bytes          uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	LogBytes       uint64                 `protobuf:"varint,8,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	Incarnation    uint64                 `protobuf:"varint,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	UptimeSeconds  float64                `protobuf:"fixed64,10,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`
+	Version        string                 `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
+	Counters       map[string]float64     `protobuf:"bytes,12,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // cumulative; see metrics of the same names
+	State          string                 `protobuf:"bytes,13,opt,name=state,proto3" json:"state,omitempty"`                                                                                   // "serving", "draining" or "leaving", as the meta shard has it; empty: not known
+	SilentSeconds  uint64                 `protobuf:"varint,14,opt,name=silent_seconds,json=silentSeconds,proto3" json:"silent_seconds,omitempty"`                                             // for how long it has not answered placement, of a node that is not live
+	Dead           bool                   `protobuf:"varint,15,opt,name=dead,proto3" json:"dead,omitempty"`                                                                                    // its replicas are rebuilt elsewhere
+	DiskTotalBytes uint64                 `protobuf:"varint,16,opt,name=disk_total_bytes,json=diskTotalBytes,proto3" json:"disk_total_bytes,omitempty"`                                        // of the store's disk; 0: not known
+	DiskFreeBytes  uint64                 `protobuf:"varint,17,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	Gauges         map[string]float64     `protobuf:"bytes,18,rep,name=gauges,proto3" json:"gauges,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // of this moment; see metrics of the same names
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
@@ -2183,6 +2186,27 @@ func (x *NodeInfo) GetDead() bool {
 		return x.Dead
 	}
 	return false
+}
+
+func (x *NodeInfo) GetDiskTotalBytes() uint64 {
+	if x != nil {
+		return x.DiskTotalBytes
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetDiskFreeBytes() uint64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetGauges() map[string]float64 {
+	if x != nil {
+		return x.Gauges
+	}
+	return nil
 }
 
 type ListShardsRequest struct {
@@ -2374,27 +2398,34 @@ func (x *ShardInfo) GetReplicas() []*ReplicaInfo {
 }
 
 type ReplicaInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
-	Replica       uint64                 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
-	Node          uint64                 `protobuf:"varint,3,opt,name=node,proto3" json:"node,omitempty"`
-	Descriptor_   *Descriptor            `protobuf:"bytes,4,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // absent while not initialized
-	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
-	Leading       bool                   `protobuf:"varint,6,opt,name=leading,proto3" json:"leading,omitempty"`
-	LeaderNode    uint64                 `protobuf:"varint,7,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"`
-	First         uint64                 `protobuf:"varint,8,opt,name=first,proto3" json:"first,omitempty"`
-	Last          uint64                 `protobuf:"varint,9,opt,name=last,proto3" json:"last,omitempty"`
-	Commit        uint64                 `protobuf:"varint,10,opt,name=commit,proto3" json:"commit,omitempty"`
-	Applied       uint64                 `protobuf:"varint,11,opt,name=applied,proto3" json:"applied,omitempty"`
-	LogBytes      uint64                 `protobuf:"varint,12,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
-	Keys          uint64                 `protobuf:"varint,13,opt,name=keys,proto3" json:"keys,omitempty"`
-	Bytes         uint64                 `protobuf:"varint,14,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Revision      uint64                 `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`
-	Stopped       string                 `protobuf:"bytes,16,opt,name=stopped,proto3" json:"stopped,omitempty"`   // why it takes no further part
-	Progress      []*MemberProgress      `protobuf:"bytes,17,rep,name=progress,proto3" json:"progress,omitempty"` // of a leader
-	Check         *ReplicaCheck          `protobuf:"bytes,18,opt,name=check,proto3" json:"check,omitempty"`       // its part in the last check of the shard; absent if there was none
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Shard       uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Replica     uint64                 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	Node        uint64                 `protobuf:"varint,3,opt,name=node,proto3" json:"node,omitempty"`
+	Descriptor_ *Descriptor            `protobuf:"bytes,4,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // absent while not initialized
+	Term        uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
+	Leading     bool                   `protobuf:"varint,6,opt,name=leading,proto3" json:"leading,omitempty"`
+	LeaderNode  uint64                 `protobuf:"varint,7,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"`
+	First       uint64                 `protobuf:"varint,8,opt,name=first,proto3" json:"first,omitempty"`
+	Last        uint64                 `protobuf:"varint,9,opt,name=last,proto3" json:"last,omitempty"`
+	Commit      uint64                 `protobuf:"varint,10,opt,name=commit,proto3" json:"commit,omitempty"`
+	Applied     uint64                 `protobuf:"varint,11,opt,name=applied,proto3" json:"applied,omitempty"`
+	LogBytes    uint64                 `protobuf:"varint,12,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	Keys        uint64                 `protobuf:"varint,13,opt,name=keys,proto3" json:"keys,omitempty"`
+	Bytes       uint64                 `protobuf:"varint,14,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Revision    uint64                 `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`
+	Stopped     string                 `protobuf:"bytes,16,opt,name=stopped,proto3" json:"stopped,omitempty"`   // why it takes no further part
+	Progress    []*MemberProgress      `protobuf:"bytes,17,rep,name=progress,proto3" json:"progress,omitempty"` // of a leader
+	Check       *ReplicaCheck          `protobuf:"bytes,18,opt,name=check,proto3" json:"check,omitempty"`       // its part in the last check of the shard; absent if there was none
+	// Of a leader alone.
+	ReadsPerSecond        float64   `protobuf:"fixed64,19,opt,name=reads_per_second,json=readsPerSecond,proto3" json:"reads_per_second,omitempty"`
+	WritesPerSecond       float64   `protobuf:"fixed64,20,opt,name=writes_per_second,json=writesPerSecond,proto3" json:"writes_per_second,omitempty"`
+	BytesWrittenPerSecond float64   `protobuf:"fixed64,21,opt,name=bytes_written_per_second,json=bytesWrittenPerSecond,proto3" json:"bytes_written_per_second,omitempty"`
+	SplitKey              []byte    `protobuf:"bytes,22,opt,name=split_key,json=splitKey,proto3" json:"split_key,omitempty"`          // where it wishes to be split, keyspace prefix included; empty: nowhere
+	SplitReason           string    `protobuf:"bytes,23,opt,name=split_reason,json=splitReason,proto3" json:"split_reason,omitempty"` // "size" or "load"
+	HotKeys               []*HotKey `protobuf:"bytes,24,rep,name=hot_keys,json=hotKeys,proto3" json:"hot_keys,omitempty"`             // the busiest first
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *ReplicaInfo) Reset() {
@@ -2553,6 +2584,100 @@ func (x *ReplicaInfo) GetCheck() *ReplicaCheck {
 	return nil
 }
 
+func (x *ReplicaInfo) GetReadsPerSecond() float64 {
+	if x != nil {
+		return x.ReadsPerSecond
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetWritesPerSecond() float64 {
+	if x != nil {
+		return x.WritesPerSecond
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetBytesWrittenPerSecond() float64 {
+	if x != nil {
+		return x.BytesWrittenPerSecond
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetSplitKey() []byte {
+	if x != nil {
+		return x.SplitKey
+	}
+	return nil
+}
+
+func (x *ReplicaInfo) GetSplitReason() string {
+	if x != nil {
+		return x.SplitReason
+	}
+	return ""
+}
+
+func (x *ReplicaInfo) GetHotKeys() []*HotKey {
+	if x != nil {
+		return x.HotKeys
+	}
+	return nil
+}
+
+type HotKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	PerSecond     float64                `protobuf:"fixed64,2,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HotKey) Reset() {
+	*x = HotKey{}
+	mi := &file_api_kiloraft_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HotKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HotKey) ProtoMessage() {}
+
+func (x *HotKey) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HotKey.ProtoReflect.Descriptor instead.
+func (*HotKey) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *HotKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *HotKey) GetPerSecond() float64 {
+	if x != nil {
+		return x.PerSecond
+	}
+	return 0
+}
+
 // ReplicaCheck is a replica's part in comparing the content of a shard's replicas.
 type ReplicaCheck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2570,7 +2695,7 @@ type ReplicaCheck struct {
 
 func (x *ReplicaCheck) Reset() {
 	*x = ReplicaCheck{}
-	mi := &file_api_kiloraft_proto_msgTypes[37]
+	mi := &file_api_kiloraft_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +2707,7 @@ func (x *ReplicaCheck) String() string {
 func (*ReplicaCheck) ProtoMessage() {}
 
 func (x *ReplicaCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[37]
+	mi := &file_api_kiloraft_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +2720,7 @@ func (x *ReplicaCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaCheck.ProtoReflect.Descriptor instead.
 func (*ReplicaCheck) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{37}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReplicaCheck) GetIndex() uint64 {
@@ -2659,14 +2784,15 @@ type MemberProgress struct {
 	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
 	Match         uint64                 `protobuf:"varint,2,opt,name=match,proto3" json:"match,omitempty"`
 	Active        bool                   `protobuf:"varint,3,opt,name=active,proto3" json:"active,omitempty"`
-	Snapshot      bool                   `protobuf:"varint,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Snapshot      bool                   `protobuf:"varint,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"`                                // is being sent one, or waits for it
+	SnapshotBytes uint64                 `protobuf:"varint,5,opt,name=snapshot_bytes,json=snapshotBytes,proto3" json:"snapshot_bytes,omitempty"` // that were sent of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MemberProgress) Reset() {
 	*x = MemberProgress{}
-	mi := &file_api_kiloraft_proto_msgTypes[38]
+	mi := &file_api_kiloraft_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2678,7 +2804,7 @@ func (x *MemberProgress) String() string {
 func (*MemberProgress) ProtoMessage() {}
 
 func (x *MemberProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[38]
+	mi := &file_api_kiloraft_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2691,7 +2817,7 @@ func (x *MemberProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberProgress.ProtoReflect.Descriptor instead.
 func (*MemberProgress) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{38}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *MemberProgress) GetReplica() uint64 {
@@ -2722,6 +2848,13 @@ func (x *MemberProgress) GetSnapshot() bool {
 	return false
 }
 
+func (x *MemberProgress) GetSnapshotBytes() uint64 {
+	if x != nil {
+		return x.SnapshotBytes
+	}
+	return 0
+}
+
 type ListSettingsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2730,7 +2863,7 @@ type ListSettingsRequest struct {
 
 func (x *ListSettingsRequest) Reset() {
 	*x = ListSettingsRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[39]
+	mi := &file_api_kiloraft_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +2875,7 @@ func (x *ListSettingsRequest) String() string {
 func (*ListSettingsRequest) ProtoMessage() {}
 
 func (x *ListSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[39]
+	mi := &file_api_kiloraft_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2755,7 +2888,7 @@ func (x *ListSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSettingsRequest.ProtoReflect.Descriptor instead.
 func (*ListSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{39}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{40}
 }
 
 type ListSettingsResponse struct {
@@ -2767,7 +2900,7 @@ type ListSettingsResponse struct {
 
 func (x *ListSettingsResponse) Reset() {
 	*x = ListSettingsResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[40]
+	mi := &file_api_kiloraft_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +2912,7 @@ func (x *ListSettingsResponse) String() string {
 func (*ListSettingsResponse) ProtoMessage() {}
 
 func (x *ListSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[40]
+	mi := &file_api_kiloraft_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +2925,7 @@ func (x *ListSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSettingsResponse.ProtoReflect.Descriptor instead.
 func (*ListSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{40}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListSettingsResponse) GetSettings() []*Setting {
@@ -2821,7 +2954,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_api_kiloraft_proto_msgTypes[41]
+	mi := &file_api_kiloraft_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +2966,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[41]
+	mi := &file_api_kiloraft_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +2979,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{41}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Setting) GetName() string {
@@ -2922,7 +3055,7 @@ type SetSettingRequest struct {
 
 func (x *SetSettingRequest) Reset() {
 	*x = SetSettingRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[42]
+	mi := &file_api_kiloraft_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3067,7 @@ func (x *SetSettingRequest) String() string {
 func (*SetSettingRequest) ProtoMessage() {}
 
 func (x *SetSettingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[42]
+	mi := &file_api_kiloraft_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3080,7 @@ func (x *SetSettingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingRequest.ProtoReflect.Descriptor instead.
 func (*SetSettingRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{42}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetSettingRequest) GetName() string {
@@ -2973,7 +3106,7 @@ type SetSettingResponse struct {
 
 func (x *SetSettingResponse) Reset() {
 	*x = SetSettingResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[43]
+	mi := &file_api_kiloraft_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3118,7 @@ func (x *SetSettingResponse) String() string {
 func (*SetSettingResponse) ProtoMessage() {}
 
 func (x *SetSettingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[43]
+	mi := &file_api_kiloraft_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3131,7 @@ func (x *SetSettingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingResponse.ProtoReflect.Descriptor instead.
 func (*SetSettingResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{43}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SetSettingResponse) GetSetting() *Setting {
@@ -3017,7 +3150,7 @@ type CheckShardRequest struct {
 
 func (x *CheckShardRequest) Reset() {
 	*x = CheckShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[44]
+	mi := &file_api_kiloraft_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +3162,7 @@ func (x *CheckShardRequest) String() string {
 func (*CheckShardRequest) ProtoMessage() {}
 
 func (x *CheckShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[44]
+	mi := &file_api_kiloraft_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3042,7 +3175,7 @@ func (x *CheckShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckShardRequest.ProtoReflect.Descriptor instead.
 func (*CheckShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{44}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CheckShardRequest) GetShard() uint64 {
@@ -3061,7 +3194,7 @@ type CheckShardResponse struct {
 
 func (x *CheckShardResponse) Reset() {
 	*x = CheckShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[45]
+	mi := &file_api_kiloraft_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3073,7 +3206,7 @@ func (x *CheckShardResponse) String() string {
 func (*CheckShardResponse) ProtoMessage() {}
 
 func (x *CheckShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[45]
+	mi := &file_api_kiloraft_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3086,7 +3219,7 @@ func (x *CheckShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckShardResponse.ProtoReflect.Descriptor instead.
 func (*CheckShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{45}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CheckShardResponse) GetIndex() uint64 {
@@ -3105,7 +3238,7 @@ type InspectKeyRequest struct {
 
 func (x *InspectKeyRequest) Reset() {
 	*x = InspectKeyRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[46]
+	mi := &file_api_kiloraft_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3250,7 @@ func (x *InspectKeyRequest) String() string {
 func (*InspectKeyRequest) ProtoMessage() {}
 
 func (x *InspectKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[46]
+	mi := &file_api_kiloraft_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3263,7 @@ func (x *InspectKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectKeyRequest.ProtoReflect.Descriptor instead.
 func (*InspectKeyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{46}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *InspectKeyRequest) GetKey() []byte {
@@ -3157,7 +3290,7 @@ type InspectKeyResponse struct {
 
 func (x *InspectKeyResponse) Reset() {
 	*x = InspectKeyResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[47]
+	mi := &file_api_kiloraft_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3302,7 @@ func (x *InspectKeyResponse) String() string {
 func (*InspectKeyResponse) ProtoMessage() {}
 
 func (x *InspectKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[47]
+	mi := &file_api_kiloraft_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,7 +3315,7 @@ func (x *InspectKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectKeyResponse.ProtoReflect.Descriptor instead.
 func (*InspectKeyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{47}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *InspectKeyResponse) GetNode() uint64 {
@@ -3262,7 +3395,7 @@ type KeyVersion struct {
 
 func (x *KeyVersion) Reset() {
 	*x = KeyVersion{}
-	mi := &file_api_kiloraft_proto_msgTypes[48]
+	mi := &file_api_kiloraft_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3407,7 @@ func (x *KeyVersion) String() string {
 func (*KeyVersion) ProtoMessage() {}
 
 func (x *KeyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[48]
+	mi := &file_api_kiloraft_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3420,7 @@ func (x *KeyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
 func (*KeyVersion) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{48}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *KeyVersion) GetRevision() uint64 {
@@ -3332,17 +3465,20 @@ func (x *KeyVersion) GetTrace() bool {
 	return false
 }
 
+// Requests with dry_run are checked as in earnest and change nothing; the answer
+// has a forecast, and nothing else.
 type TransferLeaderRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	ToNode        uint64                 `protobuf:"varint,2,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TransferLeaderRequest) Reset() {
 	*x = TransferLeaderRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[49]
+	mi := &file_api_kiloraft_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3354,7 +3490,7 @@ func (x *TransferLeaderRequest) String() string {
 func (*TransferLeaderRequest) ProtoMessage() {}
 
 func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[49]
+	mi := &file_api_kiloraft_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3367,7 +3503,7 @@ func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{49}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TransferLeaderRequest) GetShard() uint64 {
@@ -3384,17 +3520,25 @@ func (x *TransferLeaderRequest) GetToNode() uint64 {
 	return 0
 }
 
+func (x *TransferLeaderRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type TransferLeaderResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	LeaderNode    uint64                 `protobuf:"varint,1,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"`
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Forecast      *Forecast              `protobuf:"bytes,3,opt,name=forecast,proto3" json:"forecast,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TransferLeaderResponse) Reset() {
 	*x = TransferLeaderResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[50]
+	mi := &file_api_kiloraft_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3550,7 @@ func (x *TransferLeaderResponse) String() string {
 func (*TransferLeaderResponse) ProtoMessage() {}
 
 func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[50]
+	mi := &file_api_kiloraft_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3563,7 @@ func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{50}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TransferLeaderResponse) GetLeaderNode() uint64 {
@@ -3436,6 +3580,150 @@ func (x *TransferLeaderResponse) GetTerm() uint64 {
 	return 0
 }
 
+func (x *TransferLeaderResponse) GetForecast() *Forecast {
+	if x != nil {
+		return x.Forecast
+	}
+	return nil
+}
+
+// Forecast is what a request would do, by what is known now.
+type Forecast struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*ForecastChange      `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	Waits         []string               `protobuf:"bytes,2,rep,name=waits,proto3" json:"waits,omitempty"` // what it would wait for, in words; empty: nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Forecast) Reset() {
+	*x = Forecast{}
+	mi := &file_api_kiloraft_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forecast) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forecast) ProtoMessage() {}
+
+func (x *Forecast) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forecast.ProtoReflect.Descriptor instead.
+func (*Forecast) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Forecast) GetChanges() []*ForecastChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *Forecast) GetWaits() []string {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+type ForecastChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // "add-replica", "remove-replica", "move", "transfer-leader" or "split"
+	Shard         uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	FromNode      uint64                 `protobuf:"varint,3,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"` // 0: none
+	ToNode        uint64                 `protobuf:"varint,4,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`       // 0: none
+	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`                       // to be copied, an estimate
+	Key           []byte                 `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`                            // of a split: where the right side begins, keyspace prefix included
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForecastChange) Reset() {
+	*x = ForecastChange{}
+	mi := &file_api_kiloraft_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForecastChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForecastChange) ProtoMessage() {}
+
+func (x *ForecastChange) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForecastChange.ProtoReflect.Descriptor instead.
+func (*ForecastChange) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ForecastChange) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ForecastChange) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ForecastChange) GetFromNode() uint64 {
+	if x != nil {
+		return x.FromNode
+	}
+	return 0
+}
+
+func (x *ForecastChange) GetToNode() uint64 {
+	if x != nil {
+		return x.ToNode
+	}
+	return 0
+}
+
+func (x *ForecastChange) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ForecastChange) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 type JoinRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -3448,7 +3736,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[51]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3460,7 +3748,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[51]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3473,7 +3761,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{51}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *JoinRequest) GetAddress() string {
@@ -3502,7 +3790,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3514,7 +3802,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3527,7 +3815,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *JoinResponse) GetClusterId() []byte {
@@ -3569,7 +3857,7 @@ type NodeReportRequest struct {
 
 func (x *NodeReportRequest) Reset() {
 	*x = NodeReportRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3869,7 @@ func (x *NodeReportRequest) String() string {
 func (*NodeReportRequest) ProtoMessage() {}
 
 func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3882,7 @@ func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportRequest.ProtoReflect.Descriptor instead.
 func (*NodeReportRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *NodeReportRequest) GetReplicas() bool {
@@ -3630,7 +3918,7 @@ type NodeReportResponse struct {
 
 func (x *NodeReportResponse) Reset() {
 	*x = NodeReportResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3930,7 @@ func (x *NodeReportResponse) String() string {
 func (*NodeReportResponse) ProtoMessage() {}
 
 func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3943,7 @@ func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportResponse.ProtoReflect.Descriptor instead.
 func (*NodeReportResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *NodeReportResponse) GetClusterId() []byte {
@@ -3702,7 +3990,7 @@ type PlacementReport struct {
 
 func (x *PlacementReport) Reset() {
 	*x = PlacementReport{}
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3714,7 +4002,7 @@ func (x *PlacementReport) String() string {
 func (*PlacementReport) ProtoMessage() {}
 
 func (x *PlacementReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3727,7 +4015,7 @@ func (x *PlacementReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementReport.ProtoReflect.Descriptor instead.
 func (*PlacementReport) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PlacementReport) GetTerm() uint64 {
@@ -3795,7 +4083,7 @@ type PlacementNode struct {
 
 func (x *PlacementNode) Reset() {
 	*x = PlacementNode{}
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3807,7 +4095,7 @@ func (x *PlacementNode) String() string {
 func (*PlacementNode) ProtoMessage() {}
 
 func (x *PlacementNode) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3820,7 +4108,7 @@ func (x *PlacementNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementNode.ProtoReflect.Descriptor instead.
 func (*PlacementNode) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PlacementNode) GetId() uint64 {
@@ -3889,7 +4177,7 @@ type PlacementNote struct {
 
 func (x *PlacementNote) Reset() {
 	*x = PlacementNote{}
-	mi := &file_api_kiloraft_proto_msgTypes[57]
+	mi := &file_api_kiloraft_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3901,7 +4189,7 @@ func (x *PlacementNote) String() string {
 func (*PlacementNote) ProtoMessage() {}
 
 func (x *PlacementNote) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[57]
+	mi := &file_api_kiloraft_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3914,7 +4202,7 @@ func (x *PlacementNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementNote.ProtoReflect.Descriptor instead.
 func (*PlacementNote) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{57}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PlacementNote) GetId() uint64 {
@@ -3938,13 +4226,14 @@ type ChangeReplicasRequest struct {
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	FromNode      uint64                 `protobuf:"varint,2,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
 	ToNode        uint64                 `protobuf:"varint,3,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChangeReplicasRequest) Reset() {
 	*x = ChangeReplicasRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[58]
+	mi := &file_api_kiloraft_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3956,7 +4245,7 @@ func (x *ChangeReplicasRequest) String() string {
 func (*ChangeReplicasRequest) ProtoMessage() {}
 
 func (x *ChangeReplicasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[58]
+	mi := &file_api_kiloraft_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3969,7 +4258,7 @@ func (x *ChangeReplicasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReplicasRequest.ProtoReflect.Descriptor instead.
 func (*ChangeReplicasRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{58}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ChangeReplicasRequest) GetShard() uint64 {
@@ -3993,17 +4282,25 @@ func (x *ChangeReplicasRequest) GetToNode() uint64 {
 	return 0
 }
 
+func (x *ChangeReplicasRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type DrainNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
 	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[59]
+	mi := &file_api_kiloraft_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4015,7 +4312,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[59]
+	mi := &file_api_kiloraft_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4028,7 +4325,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{59}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DrainNodeRequest) GetNode() uint64 {
@@ -4045,16 +4342,24 @@ func (x *DrainNodeRequest) GetUndo() bool {
 	return false
 }
 
+func (x *DrainNodeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type DecommissionNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DecommissionNodeRequest) Reset() {
 	*x = DecommissionNodeRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[60]
+	mi := &file_api_kiloraft_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4066,7 +4371,7 @@ func (x *DecommissionNodeRequest) String() string {
 func (*DecommissionNodeRequest) ProtoMessage() {}
 
 func (x *DecommissionNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[60]
+	mi := &file_api_kiloraft_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4079,7 +4384,7 @@ func (x *DecommissionNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionNodeRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionNodeRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{60}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DecommissionNodeRequest) GetNode() uint64 {
@@ -4087,6 +4392,13 @@ func (x *DecommissionNodeRequest) GetNode() uint64 {
 		return x.Node
 	}
 	return 0
+}
+
+func (x *DecommissionNodeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
 }
 
 type CancelOperationRequest struct {
@@ -4098,7 +4410,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[61]
+	mi := &file_api_kiloraft_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4110,7 +4422,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[61]
+	mi := &file_api_kiloraft_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4123,7 +4435,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{61}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -4136,13 +4448,14 @@ func (x *CancelOperationRequest) GetId() uint64 {
 type OperationResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	Forecast      *Forecast              `protobuf:"bytes,2,opt,name=forecast,proto3" json:"forecast,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OperationResponse) Reset() {
 	*x = OperationResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[62]
+	mi := &file_api_kiloraft_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4154,7 +4467,7 @@ func (x *OperationResponse) String() string {
 func (*OperationResponse) ProtoMessage() {}
 
 func (x *OperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[62]
+	mi := &file_api_kiloraft_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4167,12 +4480,19 @@ func (x *OperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResponse.ProtoReflect.Descriptor instead.
 func (*OperationResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{62}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *OperationResponse) GetOperation() *Operation {
 	if x != nil {
 		return x.Operation
+	}
+	return nil
+}
+
+func (x *OperationResponse) GetForecast() *Forecast {
+	if x != nil {
+		return x.Forecast
 	}
 	return nil
 }
@@ -4186,7 +4506,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[63]
+	mi := &file_api_kiloraft_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4198,7 +4518,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[63]
+	mi := &file_api_kiloraft_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4211,7 +4531,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{63}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListOperationsRequest) GetId() uint64 {
@@ -4230,7 +4550,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[64]
+	mi := &file_api_kiloraft_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4242,7 +4562,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[64]
+	mi := &file_api_kiloraft_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4255,7 +4575,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{64}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -4266,25 +4586,31 @@ func (x *ListOperationsResponse) GetOperations() []*Operation {
 }
 
 type Operation struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`    // "add-replica", "remove-replica", "move", "drain" or "decommission"
-	Shard         uint64                 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"` // of the first three
-	FromNode      uint64                 `protobuf:"varint,4,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
-	ToNode        uint64                 `protobuf:"varint,5,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
-	Node          uint64                 `protobuf:"varint,6,opt,name=node,proto3" json:"node,omitempty"`                             // of the last two
-	State         string                 `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`                            // "running", "done", "failed" or "cancelled"
-	Progress      string                 `protobuf:"bytes,8,opt,name=progress,proto3" json:"progress,omitempty"`                      // what it does or waits for, while it runs
-	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                          // why it failed
-	BeganUnix     uint64                 `protobuf:"varint,10,opt,name=began_unix,json=beganUnix,proto3" json:"began_unix,omitempty"` // seconds, by the clock of the node that was asked
-	EndedUnix     uint64                 `protobuf:"varint,11,opt,name=ended_unix,json=endedUnix,proto3" json:"ended_unix,omitempty"` // seconds; 0: it runs, or when it ended is not recorded
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Kind      string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`    // "add-replica", "remove-replica", "move", "drain" or "decommission"
+	Shard     uint64                 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"` // of the first three
+	FromNode  uint64                 `protobuf:"varint,4,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
+	ToNode    uint64                 `protobuf:"varint,5,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	Node      uint64                 `protobuf:"varint,6,opt,name=node,proto3" json:"node,omitempty"`                             // of the last two
+	State     string                 `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`                            // "running", "done", "failed" or "cancelled"
+	Progress  string                 `protobuf:"bytes,8,opt,name=progress,proto3" json:"progress,omitempty"`                      // what it does or waits for, while it runs
+	Reason    string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                          // why it failed
+	BeganUnix uint64                 `protobuf:"varint,10,opt,name=began_unix,json=beganUnix,proto3" json:"began_unix,omitempty"` // seconds, by the clock of the node that was asked
+	EndedUnix uint64                 `protobuf:"varint,11,opt,name=ended_unix,json=endedUnix,proto3" json:"ended_unix,omitempty"` // seconds; 0: it runs, or when it ended is not recorded
+	// How far it has come, while it runs: bytes of the new replica's data (the total is
+	// an estimate), or what is left on the node.
+	BytesDone     uint64 `protobuf:"varint,12,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	BytesTotal    uint64 `protobuf:"varint,13,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"` // 0: not known, or nothing is copied
+	ReplicasLeft  uint64 `protobuf:"varint,14,opt,name=replicas_left,json=replicasLeft,proto3" json:"replicas_left,omitempty"`
+	LeadersLeft   uint64 `protobuf:"varint,15,opt,name=leaders_left,json=leadersLeft,proto3" json:"leaders_left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_api_kiloraft_proto_msgTypes[65]
+	mi := &file_api_kiloraft_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4296,7 +4622,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[65]
+	mi := &file_api_kiloraft_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4309,7 +4635,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{65}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -4389,6 +4715,34 @@ func (x *Operation) GetEndedUnix() uint64 {
 	return 0
 }
 
+func (x *Operation) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *Operation) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *Operation) GetReplicasLeft() uint64 {
+	if x != nil {
+		return x.ReplicasLeft
+	}
+	return 0
+}
+
+func (x *Operation) GetLeadersLeft() uint64 {
+	if x != nil {
+		return x.LeadersLeft
+	}
+	return 0
+}
+
 type ExplainPlacementRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -4399,7 +4753,7 @@ type ExplainPlacementRequest struct {
 
 func (x *ExplainPlacementRequest) Reset() {
 	*x = ExplainPlacementRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[66]
+	mi := &file_api_kiloraft_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4411,7 +4765,7 @@ func (x *ExplainPlacementRequest) String() string {
 func (*ExplainPlacementRequest) ProtoMessage() {}
 
 func (x *ExplainPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[66]
+	mi := &file_api_kiloraft_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4424,7 +4778,7 @@ func (x *ExplainPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPlacementRequest.ProtoReflect.Descriptor instead.
 func (*ExplainPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{66}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ExplainPlacementRequest) GetShard() uint64 {
@@ -4450,7 +4804,7 @@ type ExplainPlacementResponse struct {
 
 func (x *ExplainPlacementResponse) Reset() {
 	*x = ExplainPlacementResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[67]
+	mi := &file_api_kiloraft_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4462,7 +4816,7 @@ func (x *ExplainPlacementResponse) String() string {
 func (*ExplainPlacementResponse) ProtoMessage() {}
 
 func (x *ExplainPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[67]
+	mi := &file_api_kiloraft_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4475,7 +4829,7 @@ func (x *ExplainPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPlacementResponse.ProtoReflect.Descriptor instead.
 func (*ExplainPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{67}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ExplainPlacementResponse) GetLines() []string {
@@ -4495,7 +4849,7 @@ type ChangeMembershipRequest struct {
 
 func (x *ChangeMembershipRequest) Reset() {
 	*x = ChangeMembershipRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[68]
+	mi := &file_api_kiloraft_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4507,7 +4861,7 @@ func (x *ChangeMembershipRequest) String() string {
 func (*ChangeMembershipRequest) ProtoMessage() {}
 
 func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[68]
+	mi := &file_api_kiloraft_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4520,7 +4874,7 @@ func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipRequest.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{68}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ChangeMembershipRequest) GetShard() uint64 {
@@ -4546,7 +4900,7 @@ type ChangeMembershipResponse struct {
 
 func (x *ChangeMembershipResponse) Reset() {
 	*x = ChangeMembershipResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[69]
+	mi := &file_api_kiloraft_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4558,7 +4912,7 @@ func (x *ChangeMembershipResponse) String() string {
 func (*ChangeMembershipResponse) ProtoMessage() {}
 
 func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[69]
+	mi := &file_api_kiloraft_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4571,7 +4925,7 @@ func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipResponse.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{69}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ChangeMembershipResponse) GetDescriptor_() *Descriptor {
@@ -4591,7 +4945,7 @@ type TransferShardRequest struct {
 
 func (x *TransferShardRequest) Reset() {
 	*x = TransferShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[70]
+	mi := &file_api_kiloraft_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4603,7 +4957,7 @@ func (x *TransferShardRequest) String() string {
 func (*TransferShardRequest) ProtoMessage() {}
 
 func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[70]
+	mi := &file_api_kiloraft_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4616,7 +4970,7 @@ func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardRequest.ProtoReflect.Descriptor instead.
 func (*TransferShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{70}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *TransferShardRequest) GetShard() uint64 {
@@ -4641,7 +4995,7 @@ type TransferShardResponse struct {
 
 func (x *TransferShardResponse) Reset() {
 	*x = TransferShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[71]
+	mi := &file_api_kiloraft_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4653,7 +5007,7 @@ func (x *TransferShardResponse) String() string {
 func (*TransferShardResponse) ProtoMessage() {}
 
 func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[71]
+	mi := &file_api_kiloraft_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4666,7 +5020,7 @@ func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardResponse.ProtoReflect.Descriptor instead.
 func (*TransferShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{71}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{74}
 }
 
 // ErrorDetail is attached to every status that carries one of Kiloraft's own
@@ -4680,7 +5034,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_api_kiloraft_proto_msgTypes[72]
+	mi := &file_api_kiloraft_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4692,7 +5046,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[72]
+	mi := &file_api_kiloraft_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4705,7 +5059,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{72}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ErrorDetail) GetError() []byte {
@@ -4862,7 +5216,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\bproblems\x18\f \x03(\tR\bproblems\"\x12\n" +
 	"\x10ListNodesRequest\"@\n" +
 	"\x11ListNodesResponse\x12+\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x15.kiloraft.v1.NodeInfoR\x05nodes\"\x82\x04\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x15.kiloraft.v1.NodeInfoR\x05nodes\"\xca\x05\n" +
 	"\bNodeInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12!\n" +
@@ -4879,8 +5233,14 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\bcounters\x18\f \x03(\v2#.kiloraft.v1.NodeInfo.CountersEntryR\bcounters\x12\x14\n" +
 	"\x05state\x18\r \x01(\tR\x05state\x12%\n" +
 	"\x0esilent_seconds\x18\x0e \x01(\x04R\rsilentSeconds\x12\x12\n" +
-	"\x04dead\x18\x0f \x01(\bR\x04dead\x1a;\n" +
+	"\x04dead\x18\x0f \x01(\bR\x04dead\x12(\n" +
+	"\x10disk_total_bytes\x18\x10 \x01(\x04R\x0ediskTotalBytes\x12&\n" +
+	"\x0fdisk_free_bytes\x18\x11 \x01(\x04R\rdiskFreeBytes\x129\n" +
+	"\x06gauges\x18\x12 \x03(\v2!.kiloraft.v1.NodeInfo.GaugesEntryR\x06gauges\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a9\n" +
+	"\vGaugesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"5\n" +
 	"\x11ListShardsRequest\x12\x0e\n" +
@@ -4898,7 +5258,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x04keys\x18\x04 \x01(\x04R\x04keys\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x124\n" +
-	"\breplicas\x18\a \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\"\x9c\x04\n" +
+	"\breplicas\x18\a \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\"\x9b\x06\n" +
 	"\vReplicaInfo\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x12\n" +
@@ -4921,7 +5281,17 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\brevision\x18\x0f \x01(\x04R\brevision\x12\x18\n" +
 	"\astopped\x18\x10 \x01(\tR\astopped\x127\n" +
 	"\bprogress\x18\x11 \x03(\v2\x1b.kiloraft.v1.MemberProgressR\bprogress\x12/\n" +
-	"\x05check\x18\x12 \x01(\v2\x19.kiloraft.v1.ReplicaCheckR\x05check\"\xdd\x01\n" +
+	"\x05check\x18\x12 \x01(\v2\x19.kiloraft.v1.ReplicaCheckR\x05check\x12(\n" +
+	"\x10reads_per_second\x18\x13 \x01(\x01R\x0ereadsPerSecond\x12*\n" +
+	"\x11writes_per_second\x18\x14 \x01(\x01R\x0fwritesPerSecond\x127\n" +
+	"\x18bytes_written_per_second\x18\x15 \x01(\x01R\x15bytesWrittenPerSecond\x12\x1b\n" +
+	"\tsplit_key\x18\x16 \x01(\fR\bsplitKey\x12!\n" +
+	"\fsplit_reason\x18\x17 \x01(\tR\vsplitReason\x12.\n" +
+	"\bhot_keys\x18\x18 \x03(\v2\x13.kiloraft.v1.HotKeyR\ahotKeys\"9\n" +
+	"\x06HotKey\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1d\n" +
+	"\n" +
+	"per_second\x18\x02 \x01(\x01R\tperSecond\"\xdd\x01\n" +
 	"\fReplicaCheck\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -4930,12 +5300,13 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x0eleaders_digest\x18\x05 \x01(\fR\rleadersDigest\x12\x1a\n" +
 	"\bversions\x18\x06 \x01(\x04R\bversions\x12\x14\n" +
 	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x18\n" +
-	"\adiffers\x18\b \x01(\bR\adiffers\"t\n" +
+	"\adiffers\x18\b \x01(\bR\adiffers\"\x9b\x01\n" +
 	"\x0eMemberProgress\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12\x16\n" +
 	"\x06active\x18\x03 \x01(\bR\x06active\x12\x1a\n" +
-	"\bsnapshot\x18\x04 \x01(\bR\bsnapshot\"\x15\n" +
+	"\bsnapshot\x18\x04 \x01(\bR\bsnapshot\x12%\n" +
+	"\x0esnapshot_bytes\x18\x05 \x01(\x04R\rsnapshotBytes\"\x15\n" +
 	"\x13ListSettingsRequest\"H\n" +
 	"\x14ListSettingsResponse\x120\n" +
 	"\bsettings\x18\x01 \x03(\v2\x14.kiloraft.v1.SettingR\bsettings\"\xc3\x01\n" +
@@ -4977,14 +5348,26 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x18\n" +
 	"\asession\x18\x04 \x01(\x06R\asession\x12\x1a\n" +
 	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05trace\x18\x06 \x01(\bR\x05trace\"F\n" +
+	"\x05trace\x18\x06 \x01(\bR\x05trace\"_\n" +
 	"\x15TransferLeaderRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x17\n" +
-	"\ato_node\x18\x02 \x01(\x04R\x06toNode\"M\n" +
+	"\ato_node\x18\x02 \x01(\x04R\x06toNode\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x80\x01\n" +
 	"\x16TransferLeaderResponse\x12\x1f\n" +
 	"\vleader_node\x18\x01 \x01(\x04R\n" +
 	"leaderNode\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\"=\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x121\n" +
+	"\bforecast\x18\x03 \x01(\v2\x15.kiloraft.v1.ForecastR\bforecast\"W\n" +
+	"\bForecast\x125\n" +
+	"\achanges\x18\x01 \x03(\v2\x1b.kiloraft.v1.ForecastChangeR\achanges\x12\x14\n" +
+	"\x05waits\x18\x02 \x03(\tR\x05waits\"\x98\x01\n" +
+	"\x0eForecastChange\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x1b\n" +
+	"\tfrom_node\x18\x03 \x01(\x04R\bfromNode\x12\x17\n" +
+	"\ato_node\x18\x04 \x01(\x04R\x06toNode\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x10\n" +
+	"\x03key\x18\x06 \x01(\fR\x03key\"=\n" +
 	"\vJoinRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\"\xa3\x01\n" +
@@ -5025,26 +5408,30 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\bhomeless\x18\b \x01(\x04R\bhomeless\"3\n" +
 	"\rPlacementNote\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"c\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"|\n" +
 	"\x15ChangeReplicasRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x1b\n" +
 	"\tfrom_node\x18\x02 \x01(\x04R\bfromNode\x12\x17\n" +
-	"\ato_node\x18\x03 \x01(\x04R\x06toNode\":\n" +
+	"\ato_node\x18\x03 \x01(\x04R\x06toNode\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"S\n" +
 	"\x10DrainNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x12\n" +
-	"\x04undo\x18\x02 \x01(\bR\x04undo\"-\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"F\n" +
 	"\x17DecommissionNodeRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\x04R\x04node\"(\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"(\n" +
 	"\x16CancelOperationRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"I\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"|\n" +
 	"\x11OperationResponse\x124\n" +
-	"\toperation\x18\x01 \x01(\v2\x16.kiloraft.v1.OperationR\toperation\"'\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.kiloraft.v1.OperationR\toperation\x121\n" +
+	"\bforecast\x18\x02 \x01(\v2\x15.kiloraft.v1.ForecastR\bforecast\"'\n" +
 	"\x15ListOperationsRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"P\n" +
 	"\x16ListOperationsResponse\x126\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x16.kiloraft.v1.OperationR\n" +
-	"operations\"\x97\x02\n" +
+	"operations\"\x9f\x03\n" +
 	"\tOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -5059,7 +5446,13 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"began_unix\x18\n" +
 	" \x01(\x04R\tbeganUnix\x12\x1d\n" +
 	"\n" +
-	"ended_unix\x18\v \x01(\x04R\tendedUnix\"C\n" +
+	"ended_unix\x18\v \x01(\x04R\tendedUnix\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\f \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\r \x01(\x04R\n" +
+	"bytesTotal\x12#\n" +
+	"\rreplicas_left\x18\x0e \x01(\x04R\freplicasLeft\x12!\n" +
+	"\fleaders_left\x18\x0f \x01(\x04R\vleadersLeft\"C\n" +
 	"\x17ExplainPlacementRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\x04R\x04node\"0\n" +
@@ -5129,7 +5522,7 @@ func file_api_kiloraft_proto_rawDescGZIP() []byte {
 	return file_api_kiloraft_proto_rawDescData
 }
 
-var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_api_kiloraft_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: kiloraft.v1.GetRequest
 	(*GetResponse)(nil),              // 1: kiloraft.v1.GetResponse
@@ -5168,43 +5561,47 @@ var file_api_kiloraft_proto_goTypes = []any{
 	(*ListShardsResponse)(nil),       // 34: kiloraft.v1.ListShardsResponse
 	(*ShardInfo)(nil),                // 35: kiloraft.v1.ShardInfo
 	(*ReplicaInfo)(nil),              // 36: kiloraft.v1.ReplicaInfo
-	(*ReplicaCheck)(nil),             // 37: kiloraft.v1.ReplicaCheck
-	(*MemberProgress)(nil),           // 38: kiloraft.v1.MemberProgress
-	(*ListSettingsRequest)(nil),      // 39: kiloraft.v1.ListSettingsRequest
-	(*ListSettingsResponse)(nil),     // 40: kiloraft.v1.ListSettingsResponse
-	(*Setting)(nil),                  // 41: kiloraft.v1.Setting
-	(*SetSettingRequest)(nil),        // 42: kiloraft.v1.SetSettingRequest
-	(*SetSettingResponse)(nil),       // 43: kiloraft.v1.SetSettingResponse
-	(*CheckShardRequest)(nil),        // 44: kiloraft.v1.CheckShardRequest
-	(*CheckShardResponse)(nil),       // 45: kiloraft.v1.CheckShardResponse
-	(*InspectKeyRequest)(nil),        // 46: kiloraft.v1.InspectKeyRequest
-	(*InspectKeyResponse)(nil),       // 47: kiloraft.v1.InspectKeyResponse
-	(*KeyVersion)(nil),               // 48: kiloraft.v1.KeyVersion
-	(*TransferLeaderRequest)(nil),    // 49: kiloraft.v1.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),   // 50: kiloraft.v1.TransferLeaderResponse
-	(*JoinRequest)(nil),              // 51: kiloraft.v1.JoinRequest
-	(*JoinResponse)(nil),             // 52: kiloraft.v1.JoinResponse
-	(*NodeReportRequest)(nil),        // 53: kiloraft.v1.NodeReportRequest
-	(*NodeReportResponse)(nil),       // 54: kiloraft.v1.NodeReportResponse
-	(*PlacementReport)(nil),          // 55: kiloraft.v1.PlacementReport
-	(*PlacementNode)(nil),            // 56: kiloraft.v1.PlacementNode
-	(*PlacementNote)(nil),            // 57: kiloraft.v1.PlacementNote
-	(*ChangeReplicasRequest)(nil),    // 58: kiloraft.v1.ChangeReplicasRequest
-	(*DrainNodeRequest)(nil),         // 59: kiloraft.v1.DrainNodeRequest
-	(*DecommissionNodeRequest)(nil),  // 60: kiloraft.v1.DecommissionNodeRequest
-	(*CancelOperationRequest)(nil),   // 61: kiloraft.v1.CancelOperationRequest
-	(*OperationResponse)(nil),        // 62: kiloraft.v1.OperationResponse
-	(*ListOperationsRequest)(nil),    // 63: kiloraft.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),   // 64: kiloraft.v1.ListOperationsResponse
-	(*Operation)(nil),                // 65: kiloraft.v1.Operation
-	(*ExplainPlacementRequest)(nil),  // 66: kiloraft.v1.ExplainPlacementRequest
-	(*ExplainPlacementResponse)(nil), // 67: kiloraft.v1.ExplainPlacementResponse
-	(*ChangeMembershipRequest)(nil),  // 68: kiloraft.v1.ChangeMembershipRequest
-	(*ChangeMembershipResponse)(nil), // 69: kiloraft.v1.ChangeMembershipResponse
-	(*TransferShardRequest)(nil),     // 70: kiloraft.v1.TransferShardRequest
-	(*TransferShardResponse)(nil),    // 71: kiloraft.v1.TransferShardResponse
-	(*ErrorDetail)(nil),              // 72: kiloraft.v1.ErrorDetail
-	nil,                              // 73: kiloraft.v1.NodeInfo.CountersEntry
+	(*HotKey)(nil),                   // 37: kiloraft.v1.HotKey
+	(*ReplicaCheck)(nil),             // 38: kiloraft.v1.ReplicaCheck
+	(*MemberProgress)(nil),           // 39: kiloraft.v1.MemberProgress
+	(*ListSettingsRequest)(nil),      // 40: kiloraft.v1.ListSettingsRequest
+	(*ListSettingsResponse)(nil),     // 41: kiloraft.v1.ListSettingsResponse
+	(*Setting)(nil),                  // 42: kiloraft.v1.Setting
+	(*SetSettingRequest)(nil),        // 43: kiloraft.v1.SetSettingRequest
+	(*SetSettingResponse)(nil),       // 44: kiloraft.v1.SetSettingResponse
+	(*CheckShardRequest)(nil),        // 45: kiloraft.v1.CheckShardRequest
+	(*CheckShardResponse)(nil),       // 46: kiloraft.v1.CheckShardResponse
+	(*InspectKeyRequest)(nil),        // 47: kiloraft.v1.InspectKeyRequest
+	(*InspectKeyResponse)(nil),       // 48: kiloraft.v1.InspectKeyResponse
+	(*KeyVersion)(nil),               // 49: kiloraft.v1.KeyVersion
+	(*TransferLeaderRequest)(nil),    // 50: kiloraft.v1.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),   // 51: kiloraft.v1.TransferLeaderResponse
+	(*Forecast)(nil),                 // 52: kiloraft.v1.Forecast
+	(*ForecastChange)(nil),           // 53: kiloraft.v1.ForecastChange
+	(*JoinRequest)(nil),              // 54: kiloraft.v1.JoinRequest
+	(*JoinResponse)(nil),             // 55: kiloraft.v1.JoinResponse
+	(*NodeReportRequest)(nil),        // 56: kiloraft.v1.NodeReportRequest
+	(*NodeReportResponse)(nil),       // 57: kiloraft.v1.NodeReportResponse
+	(*PlacementReport)(nil),          // 58: kiloraft.v1.PlacementReport
+	(*PlacementNode)(nil),            // 59: kiloraft.v1.PlacementNode
+	(*PlacementNote)(nil),            // 60: kiloraft.v1.PlacementNote
+	(*ChangeReplicasRequest)(nil),    // 61: kiloraft.v1.ChangeReplicasRequest
+	(*DrainNodeRequest)(nil),         // 62: kiloraft.v1.DrainNodeRequest
+	(*DecommissionNodeRequest)(nil),  // 63: kiloraft.v1.DecommissionNodeRequest
+	(*CancelOperationRequest)(nil),   // 64: kiloraft.v1.CancelOperationRequest
+	(*OperationResponse)(nil),        // 65: kiloraft.v1.OperationResponse
+	(*ListOperationsRequest)(nil),    // 66: kiloraft.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),   // 67: kiloraft.v1.ListOperationsResponse
+	(*Operation)(nil),                // 68: kiloraft.v1.Operation
+	(*ExplainPlacementRequest)(nil),  // 69: kiloraft.v1.ExplainPlacementRequest
+	(*ExplainPlacementResponse)(nil), // 70: kiloraft.v1.ExplainPlacementResponse
+	(*ChangeMembershipRequest)(nil),  // 71: kiloraft.v1.ChangeMembershipRequest
+	(*ChangeMembershipResponse)(nil), // 72: kiloraft.v1.ChangeMembershipResponse
+	(*TransferShardRequest)(nil),     // 73: kiloraft.v1.TransferShardRequest
+	(*TransferShardResponse)(nil),    // 74: kiloraft.v1.TransferShardResponse
+	(*ErrorDetail)(nil),              // 75: kiloraft.v1.ErrorDetail
+	nil,                              // 76: kiloraft.v1.NodeInfo.CountersEntry
+	nil,                              // 77: kiloraft.v1.NodeInfo.GaugesEntry
 }
 var file_api_kiloraft_proto_depIdxs = []int32{
 	16, // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
@@ -5223,88 +5620,93 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	27, // 13: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
 	32, // 14: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
 	32, // 15: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
-	73, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
-	35, // 17: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
-	26, // 18: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
-	36, // 19: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
-	26, // 20: kiloraft.v1.ReplicaInfo.descriptor:type_name -> kiloraft.v1.Descriptor
-	38, // 21: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
-	37, // 22: kiloraft.v1.ReplicaInfo.check:type_name -> kiloraft.v1.ReplicaCheck
-	41, // 23: kiloraft.v1.ListSettingsResponse.settings:type_name -> kiloraft.v1.Setting
-	41, // 24: kiloraft.v1.SetSettingResponse.setting:type_name -> kiloraft.v1.Setting
-	48, // 25: kiloraft.v1.InspectKeyResponse.versions:type_name -> kiloraft.v1.KeyVersion
-	26, // 26: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
-	24, // 27: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
-	32, // 28: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
-	36, // 29: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
-	55, // 30: kiloraft.v1.NodeReportResponse.placement:type_name -> kiloraft.v1.PlacementReport
-	56, // 31: kiloraft.v1.PlacementReport.nodes:type_name -> kiloraft.v1.PlacementNode
-	57, // 32: kiloraft.v1.PlacementReport.shards:type_name -> kiloraft.v1.PlacementNote
-	57, // 33: kiloraft.v1.PlacementReport.operations:type_name -> kiloraft.v1.PlacementNote
-	65, // 34: kiloraft.v1.OperationResponse.operation:type_name -> kiloraft.v1.Operation
-	65, // 35: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
-	26, // 36: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
-	0,  // 37: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
-	2,  // 38: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
-	4,  // 39: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
-	6,  // 40: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
-	8,  // 41: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
-	10, // 42: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
-	14, // 43: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
-	17, // 44: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
-	19, // 45: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
-	22, // 46: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
-	28, // 47: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
-	30, // 48: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
-	33, // 49: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
-	39, // 50: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
-	46, // 51: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
-	63, // 52: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
-	66, // 53: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
-	49, // 54: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
-	42, // 55: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
-	58, // 56: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
-	59, // 57: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
-	60, // 58: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
-	61, // 59: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
-	44, // 60: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
-	51, // 61: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
-	53, // 62: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
-	68, // 63: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
-	70, // 64: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
-	1,  // 65: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
-	3,  // 66: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
-	5,  // 67: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
-	7,  // 68: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
-	9,  // 69: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
-	13, // 70: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
-	15, // 71: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
-	18, // 72: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
-	20, // 73: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
-	23, // 74: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
-	29, // 75: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
-	31, // 76: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
-	34, // 77: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
-	40, // 78: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
-	47, // 79: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
-	64, // 80: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
-	67, // 81: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
-	50, // 82: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
-	43, // 83: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
-	62, // 84: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
-	62, // 85: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
-	62, // 86: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
-	62, // 87: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
-	45, // 88: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
-	52, // 89: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
-	54, // 90: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
-	69, // 91: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
-	71, // 92: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
-	65, // [65:93] is the sub-list for method output_type
-	37, // [37:65] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	76, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
+	77, // 17: kiloraft.v1.NodeInfo.gauges:type_name -> kiloraft.v1.NodeInfo.GaugesEntry
+	35, // 18: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
+	26, // 19: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
+	36, // 20: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
+	26, // 21: kiloraft.v1.ReplicaInfo.descriptor:type_name -> kiloraft.v1.Descriptor
+	39, // 22: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
+	38, // 23: kiloraft.v1.ReplicaInfo.check:type_name -> kiloraft.v1.ReplicaCheck
+	37, // 24: kiloraft.v1.ReplicaInfo.hot_keys:type_name -> kiloraft.v1.HotKey
+	42, // 25: kiloraft.v1.ListSettingsResponse.settings:type_name -> kiloraft.v1.Setting
+	42, // 26: kiloraft.v1.SetSettingResponse.setting:type_name -> kiloraft.v1.Setting
+	49, // 27: kiloraft.v1.InspectKeyResponse.versions:type_name -> kiloraft.v1.KeyVersion
+	52, // 28: kiloraft.v1.TransferLeaderResponse.forecast:type_name -> kiloraft.v1.Forecast
+	53, // 29: kiloraft.v1.Forecast.changes:type_name -> kiloraft.v1.ForecastChange
+	26, // 30: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
+	24, // 31: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
+	32, // 32: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
+	36, // 33: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
+	58, // 34: kiloraft.v1.NodeReportResponse.placement:type_name -> kiloraft.v1.PlacementReport
+	59, // 35: kiloraft.v1.PlacementReport.nodes:type_name -> kiloraft.v1.PlacementNode
+	60, // 36: kiloraft.v1.PlacementReport.shards:type_name -> kiloraft.v1.PlacementNote
+	60, // 37: kiloraft.v1.PlacementReport.operations:type_name -> kiloraft.v1.PlacementNote
+	68, // 38: kiloraft.v1.OperationResponse.operation:type_name -> kiloraft.v1.Operation
+	52, // 39: kiloraft.v1.OperationResponse.forecast:type_name -> kiloraft.v1.Forecast
+	68, // 40: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
+	26, // 41: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
+	0,  // 42: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
+	2,  // 43: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
+	4,  // 44: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
+	6,  // 45: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
+	8,  // 46: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
+	10, // 47: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
+	14, // 48: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
+	17, // 49: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
+	19, // 50: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
+	22, // 51: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
+	28, // 52: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
+	30, // 53: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
+	33, // 54: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
+	40, // 55: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
+	47, // 56: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
+	66, // 57: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
+	69, // 58: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
+	50, // 59: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
+	43, // 60: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
+	61, // 61: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
+	62, // 62: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
+	63, // 63: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
+	64, // 64: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
+	45, // 65: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
+	54, // 66: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
+	56, // 67: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
+	71, // 68: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
+	73, // 69: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
+	1,  // 70: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
+	3,  // 71: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
+	5,  // 72: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
+	7,  // 73: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
+	9,  // 74: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
+	13, // 75: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
+	15, // 76: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
+	18, // 77: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
+	20, // 78: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
+	23, // 79: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
+	29, // 80: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
+	31, // 81: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
+	34, // 82: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
+	41, // 83: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
+	48, // 84: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
+	67, // 85: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
+	70, // 86: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
+	51, // 87: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
+	44, // 88: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
+	65, // 89: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
+	65, // 90: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
+	65, // 91: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
+	65, // 92: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
+	46, // 93: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
+	55, // 94: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
+	57, // 95: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
+	72, // 96: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
+	74, // 97: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
+	70, // [70:98] is the sub-list for method output_type
+	42, // [42:70] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_api_kiloraft_proto_init() }
@@ -5335,7 +5737,7 @@ func file_api_kiloraft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kiloraft_proto_rawDesc), len(file_api_kiloraft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   74,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

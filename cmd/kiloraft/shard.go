@@ -252,6 +252,7 @@ func (a *app) printShard(s *kiloraftpb.ShardInfo) error {
 func (a *app) shardTransferCommand() *cobra.Command {
 	var which shardFlags
 	var to uint64
+	var dry *bool
 	cmd := &cobra.Command{
 		Use:   "transfer-leader [ID | --key KEY] --to NODE",
 		Short: "Hand a shard's leadership to another node",
@@ -268,15 +269,19 @@ func (a *app) shardTransferCommand() *cobra.Command {
 					return err
 				}
 				id := s.GetDescriptor_().GetId()
-				answer, err := c.transferLeader(ctx, id, to)
-				if err != nil {
+				answer, err := c.transferLeader(ctx, &kiloraftpb.TransferLeaderRequest{Shard: id, ToNode: to, DryRun: *dry})
+				switch {
+				case err != nil:
 					return fmt.Errorf("shard %d: %w", id, err)
+				case *dry:
+					return a.printForecast(answer.GetForecast())
 				}
 				return a.printTransfer(id, answer)
 			})
 		},
 	}
 	cmd.Flags().Uint64Var(&to, "to", 0, "the ID of the `NODE` that is to lead")
+	dry = dryRunFlag(cmd)
 	which.add(cmd)
 	return cmd
 }
