@@ -79,7 +79,7 @@ func (p *progress) left(text string, left uint64, unit string) {
 func (p *progress) say(s stage, now time.Time) {
 	line := s.text
 	if s.total > 0 {
-		line += ": " + s.amount() + p.pace(s, now)
+		line += "; " + s.amount() + p.pace(s, now)
 	}
 	if line == p.said && s.total == 0 {
 		line += ", still"
@@ -139,7 +139,8 @@ func newBar(w io.Writer, s *stage) *progressbar.ProgressBar {
 		most = -1
 	}
 	options := []progressbar.Option{progressbar.OptionSetWriter(w), progressbar.OptionSetWidth(barWidth), progressbar.OptionClearOnFinish(),
-		progressbar.OptionSetPredictTime(true), progressbar.OptionSetRenderBlankState(true), progressbar.OptionThrottle(0)}
+		progressbar.OptionSetPredictTime(true), progressbar.OptionSetRenderBlankState(true), progressbar.OptionThrottle(0),
+		progressbar.OptionSetSpinnerChangeInterval(0)} // it would turn by itself, and on after it was cleared
 	if s.unit == "bytes" {
 		options = append(options, progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true))
 	} else {

@@ -265,7 +265,7 @@ func (a *app) watchTop(ctx context.Context, c *cluster, f *topFlags, out *os.Fil
 			return nil // interrupted: nothing has failed
 		}
 		width, height, sizeErr := term.GetSize(int(out.Fd()))
-		if sizeErr != nil {
+		if sizeErr != nil || width == 0 || height == 0 {
 			width, height = 100, 40
 		}
 		head := fmt.Sprintf("%s   by %s, every %s, Ctrl-C ends", time.Now().Format(time.TimeOnly), f.by, duration(f.interval))
@@ -301,7 +301,7 @@ func frame(head, body string, width, height int, colored bool) string {
 		if colored && (strings.HasPrefix(line, "NODE ") || strings.HasPrefix(line, "SHARD ") || strings.HasPrefix(line, "HOT KEY ")) {
 			line = "\x1b[1m" + line + "\x1b[0m"
 		}
-		b.WriteString(line + "\x1b[K\r\n")
+		b.WriteString(line + "\x1b[K\n")
 	}
 	return b.String() + "\x1b[J"
 }
