@@ -18,10 +18,10 @@ func (n *Node) Gauges() []Gauge {
 }
 
 func (n *Node) gauges(disk storage.Stats, host raftgroup.HostStats, peers transport.Stats) []Gauge {
-	total, free := n.cfg.Engine.DiskSpace()
+	capacity, available := n.cfg.Engine.Space()
 	all := []Gauge{
-		{"disk_total_bytes", "Size of the disk that holds the store; 0: not known.", float64(total)},
-		{"disk_free_bytes", "Bytes of that disk that are free.", float64(free)},
+		{"capacity_bytes", "Size of the disk that holds the store; 0: not known.", float64(capacity)},
+		{"available_bytes", "Bytes of that disk that are free.", float64(available)},
 		{"memtable_bytes", "Bytes in memtables.", float64(disk.MemtableBytes)},
 		{"block_cache_bytes", "Bytes in the block cache.", float64(disk.CacheBytes)},
 		{"l0_sublevels", "Sublevels of level 0: how far compaction is behind.", float64(disk.L0Sublevels)},

@@ -74,11 +74,10 @@ func (n *Node) info() *pb.NodeInfo {
 	replicas := n.store.Stats()
 	draws, drawn := n.draws.Drawn()
 	granted, grantRounds := n.grants.Granted()
-	total, free := n.cfg.Engine.DiskSpace()
 	info := &pb.NodeInfo{
 		Id: uint64(id.Node), Address: n.cfg.Advertise, HttpAddress: n.cfg.HTTPAddress, Live: true,
 		Bytes: uint64(max(0, disk.DiskBytes)), Incarnation: id.Incarnation, Version: n.cfg.Version,
-		UptimeSeconds: (n.cfg.Env.Now() - n.started).Seconds(), DiskTotalBytes: total, DiskFreeBytes: free, Gauges: map[string]float64{},
+		UptimeSeconds: (n.cfg.Env.Now() - n.started).Seconds(), Gauges: map[string]float64{},
 		Counters: map[string]float64{
 			"wal_syncs_total":        float64(disk.WALSyncs),
 			"wal_sync_seconds_total": disk.WALSyncTime.Seconds(),
@@ -118,6 +117,7 @@ func (n *Node) info() *pb.NodeInfo {
 			"removal_questions_total": float64(host.Questions),
 		},
 	}
+	info.CapacityBytes, info.AvailableBytes = n.cfg.Engine.Space()
 	for _, g := range n.gauges(disk, host, peers) {
 		info.Gauges[g.Name] = g.Value
 	}

@@ -30,8 +30,10 @@ type Node struct {
 
 const (
 	nodePrefix = string(rune(shard.SystemKeyspace)) + "node/"
-	nodeFormat = 1 // without Ended
-	nodeEnded  = 2
+	// The format of a record is nodeFormat, and what it has beside that is added: a
+	// version that knows of nothing else reads all records without.
+	nodeFormat = 1
+	nodeEnded  = nodeFormat + 2
 	// nodeStringBytesMax bounds each string of a record.
 	nodeStringBytesMax = 1 << 10
 )

@@ -46,14 +46,14 @@ func syncTime(m *pebble.Metrics) time.Duration {
 	return time.Duration(read.GetHistogram().GetSampleSum())
 }
 
-// DiskSpace is the size of the disk that holds the store, and what of it is free to
-// this process, in bytes; both 0 if that is not known, as of one in memory.
-func (e *Engine) DiskSpace() (total, free uint64) {
+// Space is how many bytes the disk of the store has, and how many of them are free; both 0
+// where that cannot be known. It asks the file system.
+func (e *Engine) Space() (capacity, available uint64) {
 	usage, err := e.fs.GetDiskUsage(e.cfg.Dir)
 	if err != nil {
 		return 0, 0
 	}
-	return usage.TotalBytes, usage.AvailBytes
+	return usage.TotalBytes, min(usage.AvailBytes, usage.TotalBytes)
 }
 
 // SpanBytes estimates the bytes on disk under span. What is in memtables only

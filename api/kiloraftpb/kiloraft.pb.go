@@ -2046,9 +2046,9 @@ type NodeInfo struct {
 	State          string                 `protobuf:"bytes,13,opt,name=state,proto3" json:"state,omitempty"`                                                                                   // "serving", "draining" or "leaving", as the meta shard has it; empty: not known
 	SilentSeconds  uint64                 `protobuf:"varint,14,opt,name=silent_seconds,json=silentSeconds,proto3" json:"silent_seconds,omitempty"`                                             // for how long it has not answered placement, of a node that is not live
 	Dead           bool                   `protobuf:"varint,15,opt,name=dead,proto3" json:"dead,omitempty"`                                                                                    // its replicas are rebuilt elsewhere
-	DiskTotalBytes uint64                 `protobuf:"varint,16,opt,name=disk_total_bytes,json=diskTotalBytes,proto3" json:"disk_total_bytes,omitempty"`                                        // of the store's disk; 0: not known
-	DiskFreeBytes  uint64                 `protobuf:"varint,17,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
-	Gauges         map[string]float64     `protobuf:"bytes,18,rep,name=gauges,proto3" json:"gauges,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // of this moment; see metrics of the same names
+	CapacityBytes  uint64                 `protobuf:"varint,16,opt,name=capacity_bytes,json=capacityBytes,proto3" json:"capacity_bytes,omitempty"`                                             // of its disk; 0: not known
+	AvailableBytes uint64                 `protobuf:"varint,17,opt,name=available_bytes,json=availableBytes,proto3" json:"available_bytes,omitempty"`
+	Gauges         map[string]float64     `protobuf:"bytes,19,rep,name=gauges,proto3" json:"gauges,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // of this moment; see metrics of the same names
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2188,16 +2188,16 @@ func (x *NodeInfo) GetDead() bool {
 	return false
 }
 
-func (x *NodeInfo) GetDiskTotalBytes() uint64 {
+func (x *NodeInfo) GetCapacityBytes() uint64 {
 	if x != nil {
-		return x.DiskTotalBytes
+		return x.CapacityBytes
 	}
 	return 0
 }
 
-func (x *NodeInfo) GetDiskFreeBytes() uint64 {
+func (x *NodeInfo) GetAvailableBytes() uint64 {
 	if x != nil {
-		return x.DiskFreeBytes
+		return x.AvailableBytes
 	}
 	return 0
 }
@@ -2417,15 +2417,19 @@ type ReplicaInfo struct {
 	Stopped     string                 `protobuf:"bytes,16,opt,name=stopped,proto3" json:"stopped,omitempty"`   // why it takes no further part
 	Progress    []*MemberProgress      `protobuf:"bytes,17,rep,name=progress,proto3" json:"progress,omitempty"` // of a leader
 	Check       *ReplicaCheck          `protobuf:"bytes,18,opt,name=check,proto3" json:"check,omitempty"`       // its part in the last check of the shard; absent if there was none
-	// Of a leader alone.
-	ReadsPerSecond        float64   `protobuf:"fixed64,19,opt,name=reads_per_second,json=readsPerSecond,proto3" json:"reads_per_second,omitempty"`
-	WritesPerSecond       float64   `protobuf:"fixed64,20,opt,name=writes_per_second,json=writesPerSecond,proto3" json:"writes_per_second,omitempty"`
-	BytesWrittenPerSecond float64   `protobuf:"fixed64,21,opt,name=bytes_written_per_second,json=bytesWrittenPerSecond,proto3" json:"bytes_written_per_second,omitempty"`
-	SplitKey              []byte    `protobuf:"bytes,22,opt,name=split_key,json=splitKey,proto3" json:"split_key,omitempty"`          // where it wishes to be split, keyspace prefix included; empty: nowhere
-	SplitReason           string    `protobuf:"bytes,23,opt,name=split_reason,json=splitReason,proto3" json:"split_reason,omitempty"` // "size" or "load"
-	HotKeys               []*HotKey `protobuf:"bytes,24,rep,name=hot_keys,json=hotKeys,proto3" json:"hot_keys,omitempty"`             // the busiest first
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// Of a leader: what is asked of it, with a weight that falls with time. A batch and a page
+	// of a scan are one write and one read; bytes are those of the writes' commands.
+	ReadsPerSecond        float64 `protobuf:"fixed64,19,opt,name=reads_per_second,json=readsPerSecond,proto3" json:"reads_per_second,omitempty"`
+	WritesPerSecond       float64 `protobuf:"fixed64,20,opt,name=writes_per_second,json=writesPerSecond,proto3" json:"writes_per_second,omitempty"`
+	BytesWrittenPerSecond float64 `protobuf:"fixed64,21,opt,name=bytes_written_per_second,json=bytesWrittenPerSecond,proto3" json:"bytes_written_per_second,omitempty"`
+	// Of a leader that has more than split.size or split.load: the full key where its shard
+	// is to be split, why, and if there is no key that would help, why not.
+	SplitKey      []byte    `protobuf:"bytes,22,opt,name=split_key,json=splitKey,proto3" json:"split_key,omitempty"`
+	SplitReason   string    `protobuf:"bytes,23,opt,name=split_reason,json=splitReason,proto3" json:"split_reason,omitempty"` // "size" or "load"; empty: it need not be split
+	SplitRefusal  string    `protobuf:"bytes,24,opt,name=split_refusal,json=splitRefusal,proto3" json:"split_refusal,omitempty"`
+	HotKeys       []*HotKey `protobuf:"bytes,25,rep,name=hot_keys,json=hotKeys,proto3" json:"hot_keys,omitempty"` // of a leader: the keys asked for most, the busiest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaInfo) Reset() {
@@ -2619,6 +2623,13 @@ func (x *ReplicaInfo) GetSplitReason() string {
 	return ""
 }
 
+func (x *ReplicaInfo) GetSplitRefusal() string {
+	if x != nil {
+		return x.SplitRefusal
+	}
+	return ""
+}
+
 func (x *ReplicaInfo) GetHotKeys() []*HotKey {
 	if x != nil {
 		return x.HotKeys
@@ -2626,9 +2637,10 @@ func (x *ReplicaInfo) GetHotKeys() []*HotKey {
 	return nil
 }
 
+// HotKey is a key with about how often it is asked for alone.
 type HotKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // full, with its keyspace; of a very long one the beginning
 	PerSecond     float64                `protobuf:"fixed64,2,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3642,12 +3654,11 @@ func (x *Forecast) GetWaits() []string {
 
 type ForecastChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // "add-replica", "remove-replica", "move", "transfer-leader" or "split"
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // "add-replica", "remove-replica", "move" or "transfer-leader"
 	Shard         uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
 	FromNode      uint64                 `protobuf:"varint,3,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"` // 0: none
 	ToNode        uint64                 `protobuf:"varint,4,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`       // 0: none
 	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`                       // to be copied, an estimate
-	Key           []byte                 `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`                            // of a split: where the right side begins, keyspace prefix included
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3715,13 +3726,6 @@ func (x *ForecastChange) GetBytes() uint64 {
 		return x.Bytes
 	}
 	return 0
-}
-
-func (x *ForecastChange) GetKey() []byte {
-	if x != nil {
-		return x.Key
-	}
-	return nil
 }
 
 type JoinRequest struct {
@@ -4600,10 +4604,10 @@ type Operation struct {
 	EndedUnix uint64                 `protobuf:"varint,11,opt,name=ended_unix,json=endedUnix,proto3" json:"ended_unix,omitempty"` // seconds; 0: it runs, or when it ended is not recorded
 	// How far it has come, while it runs: bytes of the new replica's data (the total is
 	// an estimate), or what is left on the node.
-	BytesDone     uint64 `protobuf:"varint,12,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
-	BytesTotal    uint64 `protobuf:"varint,13,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"` // 0: not known, or nothing is copied
-	ReplicasLeft  uint64 `protobuf:"varint,14,opt,name=replicas_left,json=replicasLeft,proto3" json:"replicas_left,omitempty"`
-	LeadersLeft   uint64 `protobuf:"varint,15,opt,name=leaders_left,json=leadersLeft,proto3" json:"leaders_left,omitempty"`
+	BytesDone     uint64 `protobuf:"varint,13,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	BytesTotal    uint64 `protobuf:"varint,14,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"` // 0: not known, or nothing is copied
+	ReplicasLeft  uint64 `protobuf:"varint,15,opt,name=replicas_left,json=replicasLeft,proto3" json:"replicas_left,omitempty"`
+	LeadersLeft   uint64 `protobuf:"varint,16,opt,name=leaders_left,json=leadersLeft,proto3" json:"leaders_left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4935,6 +4939,292 @@ func (x *ChangeMembershipResponse) GetDescriptor_() *Descriptor {
 	return nil
 }
 
+// SplitShardRequest: shard 0 is each key's own shard. With dry_run nothing is done, and
+// the answer is what would be.
+type SplitShardRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Keys          [][]byte               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitShardRequest) Reset() {
+	*x = SplitShardRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitShardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitShardRequest) ProtoMessage() {}
+
+func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
+func (*SplitShardRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *SplitShardRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *SplitShardRequest) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *SplitShardRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SplitShardResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Splits        []*ShardSplit          `protobuf:"bytes,1,rep,name=splits,proto3" json:"splits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitShardResponse) Reset() {
+	*x = SplitShardResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitShardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitShardResponse) ProtoMessage() {}
+
+func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
+func (*SplitShardResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *SplitShardResponse) GetSplits() []*ShardSplit {
+	if x != nil {
+		return x.Splits
+	}
+	return nil
+}
+
+type ShardSplit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Left          *Descriptor            `protobuf:"bytes,2,opt,name=left,proto3" json:"left,omitempty"`
+	Right         *Descriptor            `protobuf:"bytes,3,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardSplit) Reset() {
+	*x = ShardSplit{}
+	mi := &file_api_kiloraft_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardSplit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardSplit) ProtoMessage() {}
+
+func (x *ShardSplit) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardSplit.ProtoReflect.Descriptor instead.
+func (*ShardSplit) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *ShardSplit) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ShardSplit) GetLeft() *Descriptor {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *ShardSplit) GetRight() *Descriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+type PeerSplitShardRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Epoch         *Epoch                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	Right         uint64                 `protobuf:"varint,4,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerSplitShardRequest) Reset() {
+	*x = PeerSplitShardRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerSplitShardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerSplitShardRequest) ProtoMessage() {}
+
+func (x *PeerSplitShardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerSplitShardRequest.ProtoReflect.Descriptor instead.
+func (*PeerSplitShardRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *PeerSplitShardRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *PeerSplitShardRequest) GetEpoch() *Epoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *PeerSplitShardRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *PeerSplitShardRequest) GetRight() uint64 {
+	if x != nil {
+		return x.Right
+	}
+	return 0
+}
+
+type PeerSplitShardResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Left          *Descriptor            `protobuf:"bytes,1,opt,name=left,proto3" json:"left,omitempty"`
+	Right         *Descriptor            `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerSplitShardResponse) Reset() {
+	*x = PeerSplitShardResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerSplitShardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerSplitShardResponse) ProtoMessage() {}
+
+func (x *PeerSplitShardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerSplitShardResponse.ProtoReflect.Descriptor instead.
+func (*PeerSplitShardResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *PeerSplitShardResponse) GetLeft() *Descriptor {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *PeerSplitShardResponse) GetRight() *Descriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
 type TransferShardRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -4945,7 +5235,7 @@ type TransferShardRequest struct {
 
 func (x *TransferShardRequest) Reset() {
 	*x = TransferShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[73]
+	mi := &file_api_kiloraft_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4957,7 +5247,7 @@ func (x *TransferShardRequest) String() string {
 func (*TransferShardRequest) ProtoMessage() {}
 
 func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[73]
+	mi := &file_api_kiloraft_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4970,7 +5260,7 @@ func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardRequest.ProtoReflect.Descriptor instead.
 func (*TransferShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{73}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *TransferShardRequest) GetShard() uint64 {
@@ -4995,7 +5285,7 @@ type TransferShardResponse struct {
 
 func (x *TransferShardResponse) Reset() {
 	*x = TransferShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[74]
+	mi := &file_api_kiloraft_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5007,7 +5297,7 @@ func (x *TransferShardResponse) String() string {
 func (*TransferShardResponse) ProtoMessage() {}
 
 func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[74]
+	mi := &file_api_kiloraft_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5020,7 +5310,7 @@ func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardResponse.ProtoReflect.Descriptor instead.
 func (*TransferShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{74}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{79}
 }
 
 // ErrorDetail is attached to every status that carries one of Kiloraft's own
@@ -5034,7 +5324,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_api_kiloraft_proto_msgTypes[75]
+	mi := &file_api_kiloraft_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5046,7 +5336,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[75]
+	mi := &file_api_kiloraft_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5059,7 +5349,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{75}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ErrorDetail) GetError() []byte {
@@ -5216,7 +5506,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\bproblems\x18\f \x03(\tR\bproblems\"\x12\n" +
 	"\x10ListNodesRequest\"@\n" +
 	"\x11ListNodesResponse\x12+\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x15.kiloraft.v1.NodeInfoR\x05nodes\"\xca\x05\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x15.kiloraft.v1.NodeInfoR\x05nodes\"\xc8\x05\n" +
 	"\bNodeInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12!\n" +
@@ -5233,10 +5523,10 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\bcounters\x18\f \x03(\v2#.kiloraft.v1.NodeInfo.CountersEntryR\bcounters\x12\x14\n" +
 	"\x05state\x18\r \x01(\tR\x05state\x12%\n" +
 	"\x0esilent_seconds\x18\x0e \x01(\x04R\rsilentSeconds\x12\x12\n" +
-	"\x04dead\x18\x0f \x01(\bR\x04dead\x12(\n" +
-	"\x10disk_total_bytes\x18\x10 \x01(\x04R\x0ediskTotalBytes\x12&\n" +
-	"\x0fdisk_free_bytes\x18\x11 \x01(\x04R\rdiskFreeBytes\x129\n" +
-	"\x06gauges\x18\x12 \x03(\v2!.kiloraft.v1.NodeInfo.GaugesEntryR\x06gauges\x1a;\n" +
+	"\x04dead\x18\x0f \x01(\bR\x04dead\x12%\n" +
+	"\x0ecapacity_bytes\x18\x10 \x01(\x04R\rcapacityBytes\x12'\n" +
+	"\x0favailable_bytes\x18\x11 \x01(\x04R\x0eavailableBytes\x129\n" +
+	"\x06gauges\x18\x13 \x03(\v2!.kiloraft.v1.NodeInfo.GaugesEntryR\x06gauges\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a9\n" +
@@ -5258,7 +5548,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x04keys\x18\x04 \x01(\x04R\x04keys\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x124\n" +
-	"\breplicas\x18\a \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\"\x9b\x06\n" +
+	"\breplicas\x18\a \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\"\xc0\x06\n" +
 	"\vReplicaInfo\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x12\n" +
@@ -5286,8 +5576,9 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x11writes_per_second\x18\x14 \x01(\x01R\x0fwritesPerSecond\x127\n" +
 	"\x18bytes_written_per_second\x18\x15 \x01(\x01R\x15bytesWrittenPerSecond\x12\x1b\n" +
 	"\tsplit_key\x18\x16 \x01(\fR\bsplitKey\x12!\n" +
-	"\fsplit_reason\x18\x17 \x01(\tR\vsplitReason\x12.\n" +
-	"\bhot_keys\x18\x18 \x03(\v2\x13.kiloraft.v1.HotKeyR\ahotKeys\"9\n" +
+	"\fsplit_reason\x18\x17 \x01(\tR\vsplitReason\x12#\n" +
+	"\rsplit_refusal\x18\x18 \x01(\tR\fsplitRefusal\x12.\n" +
+	"\bhot_keys\x18\x19 \x03(\v2\x13.kiloraft.v1.HotKeyR\ahotKeys\"9\n" +
 	"\x06HotKey\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1d\n" +
 	"\n" +
@@ -5360,14 +5651,13 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\bforecast\x18\x03 \x01(\v2\x15.kiloraft.v1.ForecastR\bforecast\"W\n" +
 	"\bForecast\x125\n" +
 	"\achanges\x18\x01 \x03(\v2\x1b.kiloraft.v1.ForecastChangeR\achanges\x12\x14\n" +
-	"\x05waits\x18\x02 \x03(\tR\x05waits\"\x98\x01\n" +
+	"\x05waits\x18\x02 \x03(\tR\x05waits\"\x86\x01\n" +
 	"\x0eForecastChange\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x1b\n" +
 	"\tfrom_node\x18\x03 \x01(\x04R\bfromNode\x12\x17\n" +
 	"\ato_node\x18\x04 \x01(\x04R\x06toNode\x12\x14\n" +
-	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x10\n" +
-	"\x03key\x18\x06 \x01(\fR\x03key\"=\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\"=\n" +
 	"\vJoinRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\"\xa3\x01\n" +
@@ -5448,11 +5738,11 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\n" +
 	"ended_unix\x18\v \x01(\x04R\tendedUnix\x12\x1d\n" +
 	"\n" +
-	"bytes_done\x18\f \x01(\x04R\tbytesDone\x12\x1f\n" +
-	"\vbytes_total\x18\r \x01(\x04R\n" +
+	"bytes_done\x18\r \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\x0e \x01(\x04R\n" +
 	"bytesTotal\x12#\n" +
-	"\rreplicas_left\x18\x0e \x01(\x04R\freplicasLeft\x12!\n" +
-	"\fleaders_left\x18\x0f \x01(\x04R\vleadersLeft\"C\n" +
+	"\rreplicas_left\x18\x0f \x01(\x04R\freplicasLeft\x12!\n" +
+	"\fleaders_left\x18\x10 \x01(\x04R\vleadersLeft\"C\n" +
 	"\x17ExplainPlacementRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\x04R\x04node\"0\n" +
@@ -5464,7 +5754,26 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x18ChangeMembershipResponse\x127\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x17.kiloraft.v1.DescriptorR\n" +
-	"descriptor\"K\n" +
+	"descriptor\"V\n" +
+	"\x11SplitShardRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\fR\x04keys\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"E\n" +
+	"\x12SplitShardResponse\x12/\n" +
+	"\x06splits\x18\x01 \x03(\v2\x17.kiloraft.v1.ShardSplitR\x06splits\"z\n" +
+	"\n" +
+	"ShardSplit\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12+\n" +
+	"\x04left\x18\x02 \x01(\v2\x17.kiloraft.v1.DescriptorR\x04left\x12-\n" +
+	"\x05right\x18\x03 \x01(\v2\x17.kiloraft.v1.DescriptorR\x05right\"\x7f\n" +
+	"\x15PeerSplitShardRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12(\n" +
+	"\x05epoch\x18\x02 \x01(\v2\x12.kiloraft.v1.EpochR\x05epoch\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12\x14\n" +
+	"\x05right\x18\x04 \x01(\x04R\x05right\"t\n" +
+	"\x16PeerSplitShardResponse\x12+\n" +
+	"\x04left\x18\x01 \x01(\v2\x17.kiloraft.v1.DescriptorR\x04left\x12-\n" +
+	"\x05right\x18\x02 \x01(\v2\x17.kiloraft.v1.DescriptorR\x05right\"K\n" +
 	"\x14TransferShardRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x1d\n" +
 	"\n" +
@@ -5492,7 +5801,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\n" +
 	"InspectKey\x12\x1e.kiloraft.v1.InspectKeyRequest\x1a\x1f.kiloraft.v1.InspectKeyResponse\x12Y\n" +
 	"\x0eListOperations\x12\".kiloraft.v1.ListOperationsRequest\x1a#.kiloraft.v1.ListOperationsResponse\x12_\n" +
-	"\x10ExplainPlacement\x12$.kiloraft.v1.ExplainPlacementRequest\x1a%.kiloraft.v1.ExplainPlacementResponse2\xd4\x04\n" +
+	"\x10ExplainPlacement\x12$.kiloraft.v1.ExplainPlacementRequest\x1a%.kiloraft.v1.ExplainPlacementResponse2\xa3\x05\n" +
 	"\x05Admin\x12Y\n" +
 	"\x0eTransferLeader\x12\".kiloraft.v1.TransferLeaderRequest\x1a#.kiloraft.v1.TransferLeaderResponse\x12M\n" +
 	"\n" +
@@ -5502,12 +5811,16 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x10DecommissionNode\x12$.kiloraft.v1.DecommissionNodeRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12V\n" +
 	"\x0fCancelOperation\x12#.kiloraft.v1.CancelOperationRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12M\n" +
 	"\n" +
-	"CheckShard\x12\x1e.kiloraft.v1.CheckShardRequest\x1a\x1f.kiloraft.v1.CheckShardResponse2\xcb\x02\n" +
+	"CheckShard\x12\x1e.kiloraft.v1.CheckShardRequest\x1a\x1f.kiloraft.v1.CheckShardResponse\x12M\n" +
+	"\n" +
+	"SplitShard\x12\x1e.kiloraft.v1.SplitShardRequest\x1a\x1f.kiloraft.v1.SplitShardResponse2\xa2\x03\n" +
 	"\x04Peer\x12;\n" +
 	"\x04Join\x12\x18.kiloraft.v1.JoinRequest\x1a\x19.kiloraft.v1.JoinResponse\x12M\n" +
 	"\n" +
 	"NodeReport\x12\x1e.kiloraft.v1.NodeReportRequest\x1a\x1f.kiloraft.v1.NodeReportResponse\x12_\n" +
-	"\x10ChangeMembership\x12$.kiloraft.v1.ChangeMembershipRequest\x1a%.kiloraft.v1.ChangeMembershipResponse\x12V\n" +
+	"\x10ChangeMembership\x12$.kiloraft.v1.ChangeMembershipRequest\x1a%.kiloraft.v1.ChangeMembershipResponse\x12U\n" +
+	"\n" +
+	"SplitShard\x12\".kiloraft.v1.PeerSplitShardRequest\x1a#.kiloraft.v1.PeerSplitShardResponse\x12V\n" +
 	"\rTransferShard\x12!.kiloraft.v1.TransferShardRequest\x1a\".kiloraft.v1.TransferShardResponseB-Z+github.com/kiloraft/kiloraft/api/kiloraftpbb\x06proto3"
 
 var (
@@ -5522,7 +5835,7 @@ func file_api_kiloraft_proto_rawDescGZIP() []byte {
 	return file_api_kiloraft_proto_rawDescData
 }
 
-var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
+var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 var file_api_kiloraft_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: kiloraft.v1.GetRequest
 	(*GetResponse)(nil),              // 1: kiloraft.v1.GetResponse
@@ -5597,11 +5910,16 @@ var file_api_kiloraft_proto_goTypes = []any{
 	(*ExplainPlacementResponse)(nil), // 70: kiloraft.v1.ExplainPlacementResponse
 	(*ChangeMembershipRequest)(nil),  // 71: kiloraft.v1.ChangeMembershipRequest
 	(*ChangeMembershipResponse)(nil), // 72: kiloraft.v1.ChangeMembershipResponse
-	(*TransferShardRequest)(nil),     // 73: kiloraft.v1.TransferShardRequest
-	(*TransferShardResponse)(nil),    // 74: kiloraft.v1.TransferShardResponse
-	(*ErrorDetail)(nil),              // 75: kiloraft.v1.ErrorDetail
-	nil,                              // 76: kiloraft.v1.NodeInfo.CountersEntry
-	nil,                              // 77: kiloraft.v1.NodeInfo.GaugesEntry
+	(*SplitShardRequest)(nil),        // 73: kiloraft.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),       // 74: kiloraft.v1.SplitShardResponse
+	(*ShardSplit)(nil),               // 75: kiloraft.v1.ShardSplit
+	(*PeerSplitShardRequest)(nil),    // 76: kiloraft.v1.PeerSplitShardRequest
+	(*PeerSplitShardResponse)(nil),   // 77: kiloraft.v1.PeerSplitShardResponse
+	(*TransferShardRequest)(nil),     // 78: kiloraft.v1.TransferShardRequest
+	(*TransferShardResponse)(nil),    // 79: kiloraft.v1.TransferShardResponse
+	(*ErrorDetail)(nil),              // 80: kiloraft.v1.ErrorDetail
+	nil,                              // 81: kiloraft.v1.NodeInfo.CountersEntry
+	nil,                              // 82: kiloraft.v1.NodeInfo.GaugesEntry
 }
 var file_api_kiloraft_proto_depIdxs = []int32{
 	16, // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
@@ -5620,8 +5938,8 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	27, // 13: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
 	32, // 14: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
 	32, // 15: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
-	76, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
-	77, // 17: kiloraft.v1.NodeInfo.gauges:type_name -> kiloraft.v1.NodeInfo.GaugesEntry
+	81, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
+	82, // 17: kiloraft.v1.NodeInfo.gauges:type_name -> kiloraft.v1.NodeInfo.GaugesEntry
 	35, // 18: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
 	26, // 19: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
 	36, // 20: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
@@ -5646,67 +5964,77 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	52, // 39: kiloraft.v1.OperationResponse.forecast:type_name -> kiloraft.v1.Forecast
 	68, // 40: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
 	26, // 41: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
-	0,  // 42: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
-	2,  // 43: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
-	4,  // 44: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
-	6,  // 45: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
-	8,  // 46: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
-	10, // 47: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
-	14, // 48: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
-	17, // 49: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
-	19, // 50: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
-	22, // 51: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
-	28, // 52: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
-	30, // 53: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
-	33, // 54: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
-	40, // 55: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
-	47, // 56: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
-	66, // 57: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
-	69, // 58: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
-	50, // 59: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
-	43, // 60: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
-	61, // 61: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
-	62, // 62: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
-	63, // 63: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
-	64, // 64: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
-	45, // 65: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
-	54, // 66: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
-	56, // 67: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
-	71, // 68: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
-	73, // 69: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
-	1,  // 70: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
-	3,  // 71: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
-	5,  // 72: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
-	7,  // 73: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
-	9,  // 74: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
-	13, // 75: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
-	15, // 76: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
-	18, // 77: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
-	20, // 78: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
-	23, // 79: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
-	29, // 80: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
-	31, // 81: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
-	34, // 82: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
-	41, // 83: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
-	48, // 84: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
-	67, // 85: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
-	70, // 86: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
-	51, // 87: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
-	44, // 88: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
-	65, // 89: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
-	65, // 90: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
-	65, // 91: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
-	65, // 92: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
-	46, // 93: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
-	55, // 94: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
-	57, // 95: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
-	72, // 96: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
-	74, // 97: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
-	70, // [70:98] is the sub-list for method output_type
-	42, // [42:70] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	75, // 42: kiloraft.v1.SplitShardResponse.splits:type_name -> kiloraft.v1.ShardSplit
+	26, // 43: kiloraft.v1.ShardSplit.left:type_name -> kiloraft.v1.Descriptor
+	26, // 44: kiloraft.v1.ShardSplit.right:type_name -> kiloraft.v1.Descriptor
+	25, // 45: kiloraft.v1.PeerSplitShardRequest.epoch:type_name -> kiloraft.v1.Epoch
+	26, // 46: kiloraft.v1.PeerSplitShardResponse.left:type_name -> kiloraft.v1.Descriptor
+	26, // 47: kiloraft.v1.PeerSplitShardResponse.right:type_name -> kiloraft.v1.Descriptor
+	0,  // 48: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
+	2,  // 49: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
+	4,  // 50: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
+	6,  // 51: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
+	8,  // 52: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
+	10, // 53: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
+	14, // 54: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
+	17, // 55: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
+	19, // 56: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
+	22, // 57: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
+	28, // 58: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
+	30, // 59: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
+	33, // 60: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
+	40, // 61: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
+	47, // 62: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
+	66, // 63: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
+	69, // 64: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
+	50, // 65: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
+	43, // 66: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
+	61, // 67: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
+	62, // 68: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
+	63, // 69: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
+	64, // 70: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
+	45, // 71: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
+	73, // 72: kiloraft.v1.Admin.SplitShard:input_type -> kiloraft.v1.SplitShardRequest
+	54, // 73: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
+	56, // 74: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
+	71, // 75: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
+	76, // 76: kiloraft.v1.Peer.SplitShard:input_type -> kiloraft.v1.PeerSplitShardRequest
+	78, // 77: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
+	1,  // 78: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
+	3,  // 79: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
+	5,  // 80: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
+	7,  // 81: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
+	9,  // 82: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
+	13, // 83: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
+	15, // 84: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
+	18, // 85: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
+	20, // 86: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
+	23, // 87: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
+	29, // 88: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
+	31, // 89: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
+	34, // 90: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
+	41, // 91: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
+	48, // 92: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
+	67, // 93: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
+	70, // 94: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
+	51, // 95: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
+	44, // 96: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
+	65, // 97: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
+	65, // 98: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
+	65, // 99: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
+	65, // 100: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
+	46, // 101: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
+	74, // 102: kiloraft.v1.Admin.SplitShard:output_type -> kiloraft.v1.SplitShardResponse
+	55, // 103: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
+	57, // 104: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
+	72, // 105: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
+	77, // 106: kiloraft.v1.Peer.SplitShard:output_type -> kiloraft.v1.PeerSplitShardResponse
+	79, // 107: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
+	78, // [78:108] is the sub-list for method output_type
+	48, // [48:78] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_api_kiloraft_proto_init() }
@@ -5737,7 +6065,7 @@ func file_api_kiloraft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kiloraft_proto_rawDesc), len(file_api_kiloraft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   78,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -267,7 +267,7 @@ func silentNodes(f *facts) (found []finding) {
 
 func fullDisks(f *facts) []finding {
 	return f.live(func(n *kiloraftpb.NodeInfo) (finding, bool) {
-		total, free := n.GetDiskTotalBytes(), n.GetDiskFreeBytes()
+		total, free := n.GetCapacityBytes(), n.GetAvailableBytes()
 		if total == 0 || free*100 >= total*diskWarnPercent {
 			return finding{}, false
 		}

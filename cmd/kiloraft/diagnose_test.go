@@ -25,7 +25,7 @@ func soundSight() sight {
 	s := sight{status: &kiloraftpb.StatusResponse{Healthy: true, Nodes: 3, NodesLive: 3, Shards: 2}, shards: []*kiloraftpb.ShardInfo{soundShard(1, 1, 2, 3), soundShard(2, 2, 3, 1)}}
 	for id := range uint64(3) {
 		s.status.NodeInfos = append(s.status.NodeInfos, &kiloraftpb.NodeInfo{Id: id + 1, Address: fmt.Sprintf("n%d:1", id+1), Live: true, State: "serving", Shards: 2, Leaders: 1,
-			Incarnation: 2, UptimeSeconds: 9000, Version: "0.1.0", DiskTotalBytes: 100 << 30, DiskFreeBytes: 60 << 30,
+			Incarnation: 2, UptimeSeconds: 9000, Version: "0.1.0", CapacityBytes: 100 << 30, AvailableBytes: 60 << 30,
 			Counters: map[string]float64{"wal_syncs_total": 1000, "wal_sync_seconds_total": 1}, Gauges: map[string]float64{"l0_sublevels": 1, "snapshots_queued": 0}})
 	}
 	return s
@@ -94,9 +94,9 @@ func TestDiagnose(t *testing.T) {
 			f.operations = []*kiloraftpb.Operation{{Id: 4, Kind: "move", State: "failed", Reason: "node 4 is dead", EndedUnix: f.unix - 60}, {Id: 5, Kind: "move", State: "failed", EndedUnix: f.unix - 9999}, {Id: 6, Kind: "move", State: "done", EndedUnix: f.unix}}
 		}, []string{"note operation 4|node 4 is dead|since 1m 0s"}},
 		{"nobody drives placement", func(f *facts) { f.explained = []string{"placement is not at work: the meta shard has no leader"} }, []string{"warning placement|not at work"}},
-		{"a disk that fills", func(f *facts) { node(f, 2).DiskFreeBytes = 19 << 30 }, []string{"warning node 2|19.0 GiB of its disk of 100 GiB are free|snapshots that would fill it are refused|add a node"}},
-		{"a disk that is nearly full", func(f *facts) { node(f, 2).DiskFreeBytes = 4 << 30 }, []string{"critical node 2|free space now"}},
-		{"a disk of which nothing is known", func(f *facts) { node(f, 2).DiskTotalBytes, node(f, 2).DiskFreeBytes = 0, 0 }, nil},
+		{"a disk that fills", func(f *facts) { node(f, 2).AvailableBytes = 19 << 30 }, []string{"warning node 2|19.0 GiB of its disk of 100 GiB are free|snapshots that would fill it are refused|add a node"}},
+		{"a disk that is nearly full", func(f *facts) { node(f, 2).AvailableBytes = 4 << 30 }, []string{"critical node 2|free space now"}},
+		{"a disk of which nothing is known", func(f *facts) { node(f, 2).CapacityBytes, node(f, 2).AvailableBytes = 0, 0 }, nil},
 		{"a certificate that expires", func(f *facts) { node(f, 1).Gauges["certificate_expiry_seconds"] = float64(f.unix) + 10*86400 }, []string{"warning node 1|expires in 10d 0h|cert create-node"}},
 		{"a certificate that expires soon", func(f *facts) { node(f, 1).Gauges["certificate_expiry_seconds"] = float64(f.unix) + 86400 }, []string{"critical node 1|expires in 1d 0h"}},
 		{"a certificate that has expired", func(f *facts) { node(f, 1).Gauges["certificate_expiry_seconds"] = float64(f.unix) - 1 }, []string{"critical node 1|has expired"}},
@@ -123,7 +123,7 @@ func TestDiagnose(t *testing.T) {
 		{"two nodes", func(f *facts) {
 			f.now.status.NodeInfos, f.now.status.Nodes = f.now.status.NodeInfos[:2], 2
 		}, []string{"note cluster|two nodes"}},
-		{"the worst first", func(f *facts) { f.plaintext = true; pause(f); node(f, 2).DiskFreeBytes = 1 }, []string{"critical node 2", "warning placement", "note cluster"}},
+		{"the worst first", func(f *facts) { f.plaintext = true; pause(f); node(f, 2).AvailableBytes = 1 }, []string{"critical node 2", "warning placement", "note cluster"}},
 	} {
 		f := soundFacts()
 		c.change(f)
@@ -170,7 +170,7 @@ func TestDoctor(t *testing.T) {
 	if r.code != exitDone || !strings.HasPrefix(r.stdout, "nothing is wrong   3 of 3 nodes live, 2 shards\n\nnote      cluster: it speaks plaintext") || r.stderr != "" {
 		t.Errorf("%+v", r)
 	}
-	s.status.NodeInfos[1].DiskFreeBytes = 1 << 30
+	s.status.NodeInfos[1].AvailableBytes = 1 << 30
 	f.operations = func(*kiloraftpb.ListOperationsRequest) (*kiloraftpb.ListOperationsResponse, error) {
 		return nil, errors.New("the meta shard is away")
 	}

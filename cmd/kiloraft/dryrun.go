@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kiloraft/kiloraft/api/kiloraftpb"
-	"github.com/kiloraft/kiloraft/shard"
 )
 
 // dryRunFlag adds --dry-run to a command.
@@ -24,19 +23,17 @@ type forecastRecord struct {
 }
 
 type changeRecord struct {
-	Kind  string `json:"kind"` // add-replica, remove-replica, move, transfer-leader or split
+	Kind  string `json:"kind"` // add-replica, remove-replica, move or transfer-leader
 	Shard uint64 `json:"shard"`
 	From  uint64 `json:"from_node"` // 0: none
 	To    uint64 `json:"to_node"`
 	Bytes uint64 `json:"bytes"`
-	Key   string `json:"key,omitempty"` // of a split
 }
 
 func forecastOf(f *kiloraftpb.Forecast) forecastRecord {
 	r := forecastRecord{DryRun: true, Changes: []changeRecord{}, Waits: append([]string{}, f.GetWaits()...)}
 	for _, c := range f.GetChanges() {
-		r.Changes = append(r.Changes, changeRecord{Kind: c.GetKind(), Shard: c.GetShard(), From: c.GetFromNode(), To: c.GetToNode(), Bytes: c.GetBytes(),
-			Key: shard.FormatKey(c.GetKey())})
+		r.Changes = append(r.Changes, changeRecord{Kind: c.GetKind(), Shard: c.GetShard(), From: c.GetFromNode(), To: c.GetToNode(), Bytes: c.GetBytes()})
 		r.Bytes += c.GetBytes()
 	}
 	return r
@@ -44,11 +41,8 @@ func forecastOf(f *kiloraftpb.Forecast) forecastRecord {
 
 // what is the change in words.
 func (c *changeRecord) what() string {
-	switch c.Kind {
-	case "transfer-leader":
+	if c.Kind == "transfer-leader" {
 		return fmt.Sprintf("hand the lead of shard %d from node %d to node %d", c.Shard, c.From, c.To)
-	case "split":
-		return fmt.Sprintf("split shard %d at %s", c.Shard, c.Key)
 	}
 	return replicaChange(c.Kind, c.Shard, c.From, c.To)
 }

@@ -141,9 +141,11 @@ func newBar(w io.Writer, s *stage) *progressbar.ProgressBar {
 	options := []progressbar.Option{progressbar.OptionSetWriter(w), progressbar.OptionSetWidth(barWidth), progressbar.OptionClearOnFinish(),
 		progressbar.OptionSetPredictTime(true), progressbar.OptionSetRenderBlankState(true), progressbar.OptionThrottle(0),
 		progressbar.OptionSetSpinnerChangeInterval(0)} // it would turn by itself, and on after it was cleared
-	if s.unit == "bytes" {
+	switch {
+	case s.total == 0:
+	case s.unit == "bytes":
 		options = append(options, progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true))
-	} else {
+	default:
 		options = append(options, progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString(s.unit))
 	}
 	return progressbar.NewOptions64(most, options...)
