@@ -228,14 +228,14 @@ func TestNodeStates(t *testing.T) {
 func TestAStartAndANodesState(t *testing.T) {
 	for was, want := range map[shard.NodeState]shard.NodeState{shard.Serving: shard.Serving, shard.Draining: shard.Serving, shard.Leaving: shard.Leaving, shard.Removed: shard.Removed} {
 		h := newHouse(t)
-		old := router.Node{ID: 2, Incarnation: 3, StartNonce: 7, State: was, Operation: 9, Since: 10}
+		old := router.Node{ID: 2, Incarnation: 3, StartNonce: 7, State: was, Operation: 9, Since: 10, Ended: 11}
 		h.kv.Put(router.NodeKey(2), router.AppendNode(nil, &old))
 		err := h.register(router.Node{ID: 2, Incarnation: 4, StartNonce: 8})
 		got, decodeErr := router.DecodeNode(h.kv.Get(router.NodeKey(2)))
 		if errors.Is(err, ErrRemoved) != (was == shard.Removed) || err != nil && was != shard.Removed || decodeErr != nil || got.State != want {
 			t.Errorf("%v: %+v, %v", was, got, err)
 		}
-		if (was == shard.Leaving || was == shard.Serving) && (got.Operation != 9 || got.Since != 10) {
+		if (was == shard.Leaving || was == shard.Serving) && (got.Operation != 9 || got.Since != 10 || got.Ended != 11) {
 			t.Errorf("%+v", got)
 		}
 		if was == shard.Draining && got.Operation != 0 {
