@@ -145,12 +145,17 @@ func (f *shardFlags) find(ctx context.Context, c *cluster, cmd *cobra.Command, a
 	if err != nil {
 		return nil, err
 	}
+	return c.shard(ctx, q, what)
+}
+
+// shard asks for one shard; none is the error if there is no such one.
+func (c *cluster) shard(ctx context.Context, q *kiloraftpb.ListShardsRequest, none string) (*kiloraftpb.ShardInfo, error) {
 	answer, err := c.shards(ctx, q)
 	if err != nil {
 		return nil, err
 	}
 	if len(answer.GetShards()) == 0 {
-		return nil, errors.New(what)
+		return nil, errors.New(none)
 	}
 	return answer.GetShards()[0], nil
 }
@@ -162,14 +167,7 @@ func (f *shardFlags) request(cmd *cobra.Command, args []string) (q *kiloraftpb.L
 	case byKey && len(args) > 0:
 		return nil, "", usagef("give ID or --key, not both")
 	case byKey:
-		key, err := keyArgument(f.key)
-		if err != nil {
-			return nil, "", err
-		}
-		if len(key) == 0 {
-			return nil, "", usagef("--key: a key has at least 1 byte")
-		}
-		return &kiloraftpb.ListShardsRequest{Key: key}, fmt.Sprintf("no shard is known to hold key %q; try again", f.key), nil
+		return shardOfKey(f.key)
 	case len(args) == 0:
 		return nil, "", usagef("ID or --key is missing")
 	}
@@ -178,6 +176,15 @@ func (f *shardFlags) request(cmd *cobra.Command, args []string) (q *kiloraftpb.L
 		return nil, "", usagef("%q is not a shard ID: a number from `kiloraft shard list`", args[0])
 	}
 	return &kiloraftpb.ListShardsRequest{Id: id}, fmt.Sprintf("there is no shard %d", id), nil
+}
+
+// shardOfKey is the question which shard holds a key, and the error if none does.
+func shardOfKey(text string) (q *kiloraftpb.ListShardsRequest, none string, err error) {
+	key, err := keyArgument(text)
+	if err == nil && len(key) == 0 {
+		err = usagef("--key: a key has at least 1 byte")
+	}
+	return &kiloraftpb.ListShardsRequest{Key: key}, fmt.Sprintf("no shard is known to hold key %q; try again", text), err
 }
 
 // replicaDetail is what a replica says of itself.
