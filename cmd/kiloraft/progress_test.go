@@ -55,7 +55,7 @@ func TestProgressAsABar(t *testing.T) {
 		t.Errorf("the bar has come to its end by itself: %q", drawn)
 	}
 	p.clear()
-	if rest := strings.TrimPrefix(out.String(), drawn); strings.Trim(rest, "\r ") != "" {
+	if rest := strings.TrimPrefix(out.String(), drawn); rest == "" || strings.Trim(rest, "\r ") != "" {
 		t.Errorf("what is left on the screen: %q", rest)
 	}
 }
