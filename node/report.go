@@ -77,9 +77,10 @@ func (n *Node) info() *pb.NodeInfo {
 	info := &pb.NodeInfo{
 		Id: uint64(id.Node), Address: n.cfg.Advertise, HttpAddress: n.cfg.HTTPAddress, Live: true,
 		Bytes: uint64(max(0, disk.DiskBytes)), Incarnation: id.Incarnation, Version: n.cfg.Version,
-		UptimeSeconds: (n.cfg.Env.Now() - n.started).Seconds(),
+		UptimeSeconds: (n.cfg.Env.Now() - n.started).Seconds(), Gauges: map[string]float64{},
 		Counters: map[string]float64{
 			"wal_syncs_total":        float64(disk.WALSyncs),
+			"wal_sync_seconds_total": disk.WALSyncTime.Seconds(),
 			"commits_total":          float64(disk.Commits),
 			"ingests_total":          float64(disk.Ingests),
 			"rounds_total":           float64(host.Rounds),
@@ -116,6 +117,10 @@ func (n *Node) info() *pb.NodeInfo {
 			"removal_questions_total": float64(host.Questions),
 		},
 	}
+	info.CapacityBytes, info.AvailableBytes = n.cfg.Engine.Space()
+	for _, g := range n.gauges(disk, host, peers) {
+		info.Gauges[g.Name] = g.Value
+	}
 	if n.cfg.CPUSeconds != nil {
 		info.Counters["process_cpu_seconds_total"] = n.cfg.CPUSeconds()
 	}
@@ -143,7 +148,8 @@ func describeReplica(r *replica.Replica, s *raftgroup.Status) *pb.ReplicaInfo {
 		describeLoad(info, r)
 	}
 	for _, p := range s.Progress {
-		info.Progress = append(info.Progress, &pb.MemberProgress{Replica: uint64(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot})
+		info.Progress = append(info.Progress, &pb.MemberProgress{Replica: uint64(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot,
+			SnapshotBytes: p.SnapshotBytes})
 	}
 	return info
 }

@@ -3,6 +3,7 @@ package router
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -22,11 +23,17 @@ type Node struct {
 	// its decommissioning that was cancelled last, if there was one.
 	Operation uint64
 	Since     uint64
+	// Ended is when the operation ended, by the clock of whoever ended it; 0: it has
+	// not, or a version ended it that did not record that.
+	Ended uint64
 }
 
 const (
 	nodePrefix = string(rune(shard.SystemKeyspace)) + "node/"
+	// The format of a record is nodeFormat, and what it has beside that is added: a
+	// version that knows of nothing else reads all records without.
 	nodeFormat = 1
+	nodeEnded  = nodeFormat + 2
 	// nodeStringBytesMax bounds each string of a record.
 	nodeStringBytesMax = 1 << 10
 )
@@ -39,9 +46,14 @@ func NodeKey(id shard.NodeID) []byte {
 // NodeSpan holds the records of all nodes, in order of their IDs.
 func NodeSpan() shard.Span { return prefixSpan(nodePrefix) }
 
-// AppendNode appends the encoding of n to b.
+// AppendNode appends the encoding of n to b. One without Ended is written as every
+// version reads it.
 func AppendNode(b []byte, n *Node) []byte {
-	b = append(b, nodeFormat)
+	format := byte(nodeFormat)
+	if n.Ended != 0 {
+		format = nodeEnded
+	}
+	b = append(b, format)
 	b = binary.AppendUvarint(b, uint64(n.ID))
 	b = appendString(b, n.Address)
 	b = appendString(b, n.HTTPAddress)
@@ -50,14 +62,18 @@ func AppendNode(b []byte, n *Node) []byte {
 	b = appendString(b, n.Version)
 	b = append(b, byte(n.State))
 	b = binary.AppendUvarint(b, n.Operation)
-	return binary.AppendUvarint(b, n.Since)
+	b = binary.AppendUvarint(b, n.Since)
+	if n.Ended != 0 {
+		b = binary.AppendUvarint(b, n.Ended)
+	}
+	return b
 }
 
 // DecodeNode reads what AppendNode wrote. The result shares no memory with b.
 func DecodeNode(b []byte) (Node, error) {
 	r := reader{b: b}
 	var n Node
-	r.format("node record", nodeFormat)
+	format := r.format("node record", nodeFormat, nodeEnded)
 	n.ID = shard.NodeID(r.uvarint())
 	n.Address = r.string()
 	n.HTTPAddress = r.string()
@@ -67,6 +83,11 @@ func DecodeNode(b []byte) (Node, error) {
 	n.State = shard.NodeState(r.byte())
 	n.Operation = r.uvarint()
 	n.Since = r.uvarint()
+	if format == nodeEnded {
+		if n.Ended = r.uvarint(); r.err == nil && n.Ended == 0 {
+			r.fail("an end that is none")
+		}
+	}
 	if r.err == nil && !n.State.Valid() {
 		r.fail("a node in state %d", n.State)
 	}
@@ -105,16 +126,19 @@ func (r *reader) done() error {
 	return r.err
 }
 
-func (r *reader) format(what string, want byte) {
+// format reads the format byte, which has to be one of those known.
+func (r *reader) format(what string, known ...byte) byte {
 	if len(r.b) == 0 {
 		r.fail("an empty %s", what)
-		return
+		return 0
 	}
-	if r.b[0] != want {
-		r.fail("%s of format %d, this version reads %d", what, r.b[0], want)
-		return
+	format := r.b[0]
+	if !slices.Contains(known, format) {
+		r.fail("%s of format %d, this version reads %d", what, format, known)
+		return 0
 	}
 	r.b = r.b[1:]
+	return format
 }
 
 func (r *reader) uvarint() uint64 {

@@ -11,7 +11,7 @@ import (
 
 // ExplainPlacement puts what the driver of placement says beside what the nodes report.
 func (s *clusterService) ExplainPlacement(ctx context.Context, q *pb.ExplainPlacementRequest) (*pb.ExplainPlacementResponse, error) {
-	v, err := s.look(ctx, true)
+	v, err := s.look(ctx, everything)
 	if err != nil {
 		return nil, api.Status(err)
 	}
