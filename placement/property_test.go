@@ -65,7 +65,9 @@ func drawShard(t *rapid.T, id shard.ID, nodes int) *Shard {
 		s.Task = &Task{From: shard.NodeID(node.Draw(t, "from")), To: shard.NodeID(node.Draw(t, "to")), Auto: rapid.Bool().Draw(t, "auto")}
 	}
 	if rapid.IntRange(0, 5).Draw(t, "busy") == 0 {
-		s.InFlight = &Step{Kind: TransferLeader, Shard: id, Epoch: d.Epoch, Leader: s.Leader, Node: leads[0], Replica: d.Replicas[0].ID}
+		st := s.step(TransferLeader)
+		st.Node, st.Replica = leads[0], d.Replicas[0].ID
+		s.InFlight = &st
 	}
 	return s
 }
