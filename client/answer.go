@@ -179,9 +179,7 @@ func (o *op) kindIgnoresTerm() bool { return !o.write() }
 // wrongShard takes in what the server knows. If that does not lead anywhere
 // else the route itself is doubted, and the directory asked.
 func (c *Core) wrongShard(o *op, e *shard.WrongShardError) {
-	for _, d := range e.Descriptors {
-		c.insert(d)
-	}
+	c.insertAll(e)
 	r, ok := c.lookup(o)
 	if ok && (r.Descriptor.ID != o.target.Shard || r.Descriptor.Epoch.Version != o.target.Version) {
 		c.again(o)

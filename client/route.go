@@ -130,6 +130,31 @@ func (c *Core) insert(d shard.Descriptor) {
 	c.follow(before)
 }
 
+// insertAll takes in what a node knows of the surroundings of a key, and follows it once
+// all of it is known: the two sides of a split come together, and what waits for one may
+// have been meant for the other.
+func (c *Core) insertAll(e *shard.WrongShardError) {
+	var news []*router.Route
+	for i, d := range e.Descriptors {
+		before, known := c.routes.Shard(d.ID)
+		changed := c.routes.Insert(d)
+		if l := e.Leader(i); l.Node != 0 {
+			c.learn(l.Node, l.Address)
+			changed = c.routes.SetLeader(d.ID, router.Leader{Replica: l.Replica, Node: l.Node}, l.Term) || changed
+		}
+		if !changed {
+			continue
+		}
+		if !known {
+			before, _ = c.routes.Shard(d.ID)
+		}
+		news = append(news, before)
+	}
+	for _, before := range news {
+		c.follow(before)
+	}
+}
+
 // follow sends those on their way again whom news of a route concern: what is
 // still queued at the old leader's node, and what rests because the old route
 // did not serve. It looks at every such op, which is bearable because news are

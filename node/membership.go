@@ -25,6 +25,17 @@ func (n *Node) ChangeMembership(m shard.MembershipChange, done func(shard.Descri
 	})
 }
 
+// SplitShard splits a shard at its replica here, which must lead. done gets both
+// descriptors, or a NotLeaderError that says who leads, or why the split was refused.
+func (n *Node) SplitShard(s shard.Split, done func(left, right shard.Descriptor, err error)) {
+	r, err := n.leading(s.Shard)
+	if err != nil {
+		done(shard.Descriptor{}, shard.Descriptor{}, err)
+		return
+	}
+	r.Split(s, done)
+}
+
 // TransferShard asks the shard's replica here, which must lead, to hand over to
 // another. done is called when it no longer leads, or with why it still does.
 func (n *Node) TransferShard(id shard.ID, to shard.ReplicaID, done func(error)) {

@@ -71,6 +71,7 @@ type Transport interface {
 type Peers interface {
 	Report(address string, q ReportQuery, timeout time.Duration, done func(*pb.NodeReportResponse, error))
 	ChangeMembership(address string, m shard.MembershipChange, timeout time.Duration, done func(shard.Descriptor, error))
+	SplitShard(address string, s shard.Split, timeout time.Duration, done func(left, right shard.Descriptor, err error))
 	TransferShard(address string, id shard.ID, to shard.ReplicaID, timeout time.Duration, done func(error))
 }
 
@@ -116,7 +117,7 @@ func New(cfg Config) (*Node, error) {
 	n.chores.settings = newSettings(n.store, cfg.Transport, n.driver, n.chores.catalog.ListSettings, n.later, cfg.Logger)
 	host, err := raftgroup.NewHost(raftgroup.Config{
 		Node: cfg.Identity.Node, Incarnation: cfg.Identity.Incarnation, Env: cfg.Env, Engine: cfg.Engine, Transport: cfg.Transport,
-		Logger: cfg.Logger, NewMachine: n.newMachine, ReserveSpan: n.store.ReserveSpan, Note: n.draws.Note, Nodes: n.addresses.Nodes,
+		Logger: cfg.Logger, NewMachine: n.newMachine, ReserveSpan: n.store.ReserveSpan, Covers: n.store.Covers, Note: n.draws.Note, Nodes: n.addresses.Nodes,
 		Workers: cfg.Raft.Workers, Tick: cfg.Raft.Tick, ElectionTicks: cfg.Raft.ElectionTicks,
 		HeartbeatTicks: cfg.Raft.HeartbeatTicks, LogBytesMax: cfg.Raft.LogBytesMax,
 	})

@@ -51,13 +51,15 @@ func (g *Group) apply(r *round, b *storage.Batch, w *applyWork) error {
 		if e.Index != g.applied.Index+1 {
 			panic(fmt.Sprintf("raftgroup: shard %d applies entry %d after %d", g.shard, e.Index, g.applied.Index))
 		}
-		whole, mark := len(r.finished), b.Mark()
+		whole, born, mark := len(r.finished), len(w.births), b.Mark()
 		if err = g.applyEntry(r, b, w, e); err != nil {
 			// The batch is committed for the entries and groups before this one. The
 			// part of it that was staged must not be: the applied position stays
 			// before it, so that a restart would evaluate it on its own outcome.
 			b.RollBack(mark)
 			r.finished = r.finished[:whole]
+			g.h.abandonBirths(w.births[born:])
+			w.births = w.births[:born]
 			err = fmt.Errorf("apply entry %d of term %d: %w", e.Index, e.Term, err)
 			break
 		}
@@ -103,6 +105,11 @@ func (g *Group) applyEntry(r *round, b *storage.Batch, w *applyWork, e *raftpb.E
 		if err != nil {
 			return err
 		}
+		if res.Born != nil {
+			if err := g.stageBirth(b, w, res.Born); err != nil {
+				return err
+			}
+		}
 		if mine != nil {
 			r.finished = append(r.finished, finished{p: mine.proposals[i], res: res})
 		}
@@ -121,6 +128,7 @@ func (r *round) applied(w *applyWork) {
 		}
 	}
 	_ = g.rn.Step(w.msg.Responses[0])
+	g.bear(w.births)
 	if w.moved {
 		g.machine.Published()
 	}

@@ -21,7 +21,7 @@ import (
 //	          flagRemoved: shard, replica that was removed, lowest replica that may follow it
 //	          flagAsk: shard, replica that asks whether it was removed
 //	shard, from replica, to replica   uvarints
-//	start key length and bytes, if flagged; reserved for appends that probe
+//	start key length and bytes, if flagged: of appends that probe
 //	type      byte, raftpb's number
 //	fields    byte: which of the optional fields follow; reject
 //	term, log term, index, commit, reject hint   uvarints
@@ -92,11 +92,14 @@ func uvarintBytes(v uint64) int {
 	return n
 }
 
-// messageBytes is the encoded size of m without its length.
-func messageBytes(id shard.ID, m *raftpb.Message) int {
+// messageBytes is the encoded size of m without its length; startKey nil: none.
+func messageBytes(id shard.ID, startKey []byte, m *raftpb.Message) int {
 	n := 1 + uvarintBytes(uint64(id)) + uvarintBytes(m.From) + uvarintBytes(m.To) +
 		2 + uvarintBytes(m.Term) + uvarintBytes(m.LogTerm) + uvarintBytes(m.Index) +
 		uvarintBytes(m.Commit) + uvarintBytes(m.RejectHint)
+	if len(startKey) > 0 {
+		n += uvarintBytes(uint64(len(startKey))) + len(startKey)
+	}
 	if len(m.Context) > 0 {
 		n += uvarintBytes(uint64(len(m.Context))) + len(m.Context)
 	}
@@ -125,12 +128,20 @@ func confLists(cs *raftpb.ConfState) [4]*[]uint64 {
 }
 
 // appendMessage appends m, whose messageBytes are size, with its length.
-func appendMessage(b []byte, id shard.ID, m *raftpb.Message, size int) []byte {
+func appendMessage(b []byte, id shard.ID, startKey []byte, m *raftpb.Message, size int) []byte {
 	b = binary.AppendUvarint(b, uint64(size))
-	b = append(b, 0)
+	var flags byte
+	if len(startKey) > 0 {
+		flags = flagStartKey
+	}
+	b = append(b, flags)
 	b = binary.AppendUvarint(b, uint64(id))
 	b = binary.AppendUvarint(b, m.From)
 	b = binary.AppendUvarint(b, m.To)
+	if len(startKey) > 0 {
+		b = binary.AppendUvarint(b, uint64(len(startKey)))
+		b = append(b, startKey...)
+	}
 	var fields byte
 	if m.Reject {
 		fields |= fieldReject

@@ -35,9 +35,10 @@ func sampleMessages() []raftpb.Message {
 
 func TestMessagesTravelUnchanged(t *testing.T) {
 	var frame []byte
+	startKeys := [][]byte{nil, []byte("\x02start")}
 	for i, m := range sampleMessages() {
-		size, before := messageBytes(shard.ID(300+i), &m), len(frame)
-		frame = appendMessage(frame, shard.ID(300+i), &m, size)
+		size, before := messageBytes(shard.ID(300+i), startKeys[i%2], &m), len(frame)
+		frame = appendMessage(frame, shard.ID(300+i), startKeys[i%2], &m, size)
 		if got := len(frame) - before - uvarintBytes(uint64(size)); got != size {
 			t.Errorf("%v: %d bytes, announced %d", m.Type, got, size)
 		}
@@ -47,7 +48,7 @@ func TestMessagesTravelUnchanged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.shard != shard.ID(300+i) || uint64(e.from) != want.From || uint64(e.to) != want.To || !reflect.DeepEqual(e.msg, want) {
+		if e.shard != shard.ID(300+i) || uint64(e.from) != want.From || uint64(e.to) != want.To || !reflect.DeepEqual(e.msg, want) || !bytes.Equal(e.startKey, startKeys[i%2]) {
 			t.Errorf("message %d came as %+v, want %+v", i, e, want)
 		}
 		frame = rest
@@ -59,7 +60,7 @@ func TestMessagesTravelUnchanged(t *testing.T) {
 
 func TestDecodedMessageDoesNotAliasFrame(t *testing.T) {
 	m := sampleMessages()[2]
-	frame := appendMessage(nil, 5, &m, messageBytes(5, &m))
+	frame := appendMessage(nil, 5, nil, &m, messageBytes(5, nil, &m))
 	e, _, err := nextMessage(frame)
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +74,7 @@ func TestDecodedMessageDoesNotAliasFrame(t *testing.T) {
 // Every cut and every type that must not travel is refused.
 func TestMalformedMessagesAreRefused(t *testing.T) {
 	for _, m := range sampleMessages() {
-		frame := appendMessage(nil, 5, &m, messageBytes(5, &m))
+		frame := appendMessage(nil, 5, nil, &m, messageBytes(5, nil, &m))
 		for cut := range len(frame) {
 			if _, _, err := nextMessage(frame[:cut]); !errors.Is(err, shard.ErrMalformed) {
 				t.Errorf("%v cut to %d of %d bytes: %v", m.Type, cut, len(frame), err)
@@ -83,7 +84,7 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 	for _, typ := range []raftpb.MessageType{raftpb.MsgHup, raftpb.MsgProp, raftpb.MsgReadIndex, raftpb.MsgReadIndexResp,
 		raftpb.MsgStorageAppend, raftpb.MsgStorageAppendResp, raftpb.MsgStorageApply, raftpb.MsgTransferLeader, 99} {
 		m := raftpb.Message{Type: typ, From: 1, To: 2, Term: 3}
-		if _, _, err := nextMessage(appendMessage(nil, 5, &m, messageBytes(5, &m))); !errors.Is(err, shard.ErrMalformed) {
+		if _, _, err := nextMessage(appendMessage(nil, 5, nil, &m, messageBytes(5, nil, &m))); !errors.Is(err, shard.ErrMalformed) {
 			t.Errorf("%v: %v", typ, err)
 		}
 	}
@@ -98,7 +99,7 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 		"snapshot elsewhere": {Type: raftpb.MsgApp, From: 1, To: 2, Term: 5, Snapshot: &raftpb.Snapshot{}},
 		"no snapshot":        {Type: raftpb.MsgSnap, From: 1, To: 2, Term: 5},
 	} {
-		if _, _, err := nextMessage(appendMessage(nil, 5, &m, messageBytes(5, &m))); !errors.Is(err, shard.ErrMalformed) {
+		if _, _, err := nextMessage(appendMessage(nil, 5, nil, &m, messageBytes(5, nil, &m))); !errors.Is(err, shard.ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -107,7 +108,7 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 // Notices and questions about removals share frames with messages.
 func TestRemovalsTravel(t *testing.T) {
 	m := sampleMessages()[0]
-	frame := appendMessage(nil, 5, &m, messageBytes(5, &m))
+	frame := appendMessage(nil, 5, nil, &m, messageBytes(5, nil, &m))
 	frame = appendRemoved(frame, 1<<40, 300, 301)
 	frame = appendAsk(frame, 6, 7)
 	var got []envelope
@@ -147,7 +148,7 @@ func TestRemovalsTravel(t *testing.T) {
 
 func FuzzMessage(f *testing.F) {
 	for _, m := range sampleMessages() {
-		f.Add(appendMessage(nil, 5, &m, messageBytes(5, &m)))
+		f.Add(appendMessage(nil, 5, nil, &m, messageBytes(5, nil, &m)))
 	}
 	f.Add(appendNote(nil, []byte("note")))
 	f.Add(appendRemoved(nil, 300, 7, 1<<40))
@@ -173,7 +174,7 @@ func FuzzMessage(f *testing.F) {
 		case e.ask:
 			again = appendAsk(nil, e.shard, e.from)
 		default:
-			again = appendMessage(nil, e.shard, &e.msg, messageBytes(e.shard, &e.msg))
+			again = appendMessage(nil, e.shard, e.startKey, &e.msg, messageBytes(e.shard, e.startKey, &e.msg))
 		}
 		if e.next != 0 || e.ask {
 			if len(again) > removalBytesMax {
@@ -181,7 +182,7 @@ func FuzzMessage(f *testing.F) {
 			}
 		}
 		e2, _, err := nextMessage(again)
-		e.startKey, e.bytes, e2.bytes = nil, 0, 0
+		e.bytes, e2.bytes = 0, 0
 		if err != nil || !reflect.DeepEqual(e, e2) {
 			t.Fatalf("%+v became %+v, error %v", e, e2, err)
 		}

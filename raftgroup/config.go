@@ -75,6 +75,9 @@ func (c *Config) setDefaults() {
 	if c.ReserveSpan == nil {
 		c.ReserveSpan = func(*storage.ReplicaState) (func(), error) { return func() {}, nil }
 	}
+	if c.Covers == nil {
+		c.Covers = func(shard.ID, []byte) bool { return false }
+	}
 	if c.Nodes == nil {
 		c.Nodes = func() []shard.NodeID { return nil }
 	}

@@ -62,6 +62,7 @@ type Group struct {
 	uncovered bool
 	cover     *syncRecord
 
+	probing    bool        // if it leads, it does not know all followers' logs
 	waiting    []*Proposal // not proposed yet
 	commitSeen uint64      // commit index of the last Ready
 	pending    []pendingEntry
@@ -78,7 +79,7 @@ type Group struct {
 }
 
 func newGroup(h *Host, id shard.ID, replica shard.ReplicaID, initialized bool) (*Group, error) {
-	g := &Group{h: h, w: h.workers[uint64(id)%uint64(len(h.workers))], shard: id, replica: replica, initialized: initialized}
+	g := &Group{h: h, w: h.workers[uint64(id)%uint64(len(h.workers))], shard: id, replica: replica, initialized: initialized, probing: true}
 	g.status.Store(&Status{Shard: id, Replica: replica})
 	g.nodes.Store(&[]peerNode{})
 	// Until create puts it into the run queue nobody else does: the machine is known

@@ -34,6 +34,10 @@ type Config struct {
 	// It is called outside the group's turn and must not block. nil: every span is free.
 	ReserveSpan func(state *storage.ReplicaState) (release func(), err error)
 
+	// Covers tells whether a replica of another shard than id covers key on this node. It
+	// must not block. nil: none does.
+	Covers func(id shard.ID, key []byte) bool
+
 	// Nodes lists the nodes of the cluster as far as this one knows: whom to ask
 	// whether a replica was removed. It must not block. nil: only peers are asked.
 	Nodes func() []shard.NodeID
@@ -55,8 +59,7 @@ type Config struct {
 // Host drives all groups of a node. It is the Receiver of the node's transport.
 // Safe for concurrent use.
 //
-// Lock order: createMu, mu, then a worker's running, a mailbox's mu, a
-// worker's mu. No lock is held while a Machine, a callback or the Transport is
+// Lock order: a worker's running, createMu, mu, then a mailbox's mu, a worker's mu. No lock is held while a Machine, a callback or the Transport is
 // called, except running, which a worker holds for its whole round.
 type Host struct {
 	cfg       Config
@@ -69,8 +72,10 @@ type Host struct {
 	ingest  env.Queue // installs large snapshots
 	clock   env.Queue // runs the tick step
 
-	// createMu serializes the creation of groups.
+	// createMu serializes the creation of groups and their removal. claims are the shards
+	// that splits are about to create here: see split.go.
 	createMu sync.Mutex
+	claims   map[shard.ID]bool
 	// installing is held for reading while a large snapshot is ingested, so
 	// that Close can wait for it.
 	installing sync.RWMutex
@@ -102,7 +107,7 @@ func NewHost(cfg Config) (*Host, error) {
 		return nil, &shard.InvalidError{Field: "host config", Reason: "needs more election ticks than heartbeat ticks"}
 	}
 	h := &Host{cfg: cfg, env: cfg.Env, engine: cfg.Engine, transport: cfg.Transport, log: cfg.Logger,
-		groups: make(map[shard.ID]*Group)}
+		groups: make(map[shard.ID]*Group), claims: make(map[shard.ID]bool)}
 	h.sorted.Store(&[]*Group{})
 	for i := range cfg.Workers {
 		h.workers = append(h.workers, newWorker(h, i, h.env.NewQueue(fmt.Sprintf("raft/%d", i))))
@@ -142,16 +147,16 @@ func (h *Host) Close() {
 		h.timer.Stop()
 	}
 	h.mu.Unlock()
+	for _, w := range h.workers {
+		w.running.Lock()
+		w.stopped = true
+	}
 	// No group is created and no snapshot installed from here on: both check
 	// closed under these.
 	h.createMu.Lock()
 	defer h.createMu.Unlock()
 	h.installing.Lock()
 	defer h.installing.Unlock()
-	for _, w := range h.workers {
-		w.running.Lock()
-		w.stopped = true
-	}
 	for _, g := range h.Groups() {
 		g.shutDown()
 	}
@@ -172,11 +177,15 @@ func (h *Host) Group(id shard.ID) (*Group, bool) {
 func (h *Host) Groups() []*Group { return slices.Clone(*h.sorted.Load()) }
 
 // create makes the group of a replica and schedules its first turn. ErrRemoved: a
-// tombstone forbids the replica.
+// tombstone forbids the replica. ErrUnavailable: a split is about to make it.
 func (h *Host) create(id shard.ID, replica shard.ReplicaID, initialized bool) (*Group, error) {
 	h.createMu.Lock()
 	defer h.createMu.Unlock()
-	if h.closed.Load() {
+	return h.createLocked(id, replica, initialized)
+}
+
+func (h *Host) createLocked(id shard.ID, replica shard.ReplicaID, initialized bool) (*Group, error) {
+	if h.closed.Load() || h.claims[id] {
 		return nil, shard.ErrUnavailable
 	}
 	if g, ok := h.Group(id); ok {

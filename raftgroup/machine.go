@@ -19,6 +19,10 @@ type Result struct {
 	Data     []byte
 	Detail   any   // more, opaque to the group
 	Err      error // a deterministic refusal, alike on every replica
+
+	// Born is the state in which a shard begins that splits off this one, whose
+	// descriptor ends where that one's span begins; nil: none does. See split.go.
+	Born *storage.ReplicaState
 }
 
 // Member is a replica as the group sees it.

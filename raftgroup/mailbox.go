@@ -21,6 +21,8 @@ type mailbox struct {
 	// removed is the lowest replica ID that may follow this replica, once there is
 	// proof of its removal. It is stored under mu, and only grows.
 	removed atomic.Uint64
+	// born: a split has written this replica's state; campaign: it is to lead.
+	born, campaign bool
 	mail
 }
 
@@ -46,7 +48,9 @@ type localResponse struct {
 type incoming struct {
 	node  shard.NodeID
 	bytes int64 // in the host's budget
-	msg   raftpb.Message
+	// startKey of an append that probes: where the sender's shard starts.
+	startKey []byte
+	msg      raftpb.Message
 }
 
 // control is a rare request. Exactly one of its functions is called: run on a
@@ -109,7 +113,7 @@ func (b *mailbox) takeInstalled() *installedSnapshot {
 func (b *mailbox) release(gone bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.mail.empty() || b.removed.Load() != 0 && !gone {
+	if !b.mail.empty() || b.born || b.removed.Load() != 0 && !gone {
 		return false
 	}
 	b.queued = false

@@ -199,7 +199,7 @@ func TestUninitializedReplica(t *testing.T) {
 	n := c.node(2)
 	deliver := func(m raftpb.Message) {
 		m.From, m.To = 1, 2
-		if err := n.host.Receive(1, appendMessage(nil, 7, &m, messageBytes(7, &m))); err != nil {
+		if err := n.host.Receive(1, appendMessage(nil, 7, nil, &m, messageBytes(7, nil, &m))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -230,7 +230,7 @@ func TestUninitializedReplica(t *testing.T) {
 	// It must not vote for another in the same term.
 	deliver(raftpb.Message{Type: raftpb.MsgVote, Term: 4, Index: 12, LogTerm: 3})
 	m := raftpb.Message{Type: raftpb.MsgVote, From: 3, To: 2, Term: 4, Index: 12, LogTerm: 3}
-	if err := n.host.Receive(1, appendMessage(nil, 7, &m, messageBytes(7, &m))); err != nil {
+	if err := n.host.Receive(1, appendMessage(nil, 7, nil, &m, messageBytes(7, nil, &m))); err != nil {
 		t.Fatal(err)
 	}
 	c.until("it answers", func() bool { return len(votes) >= 2 })
@@ -244,7 +244,7 @@ func TestUninitializedReplica(t *testing.T) {
 	dropped := n.host.Stats().MessagesDropped
 	for _, to := range []uint64{1, 3} {
 		m := raftpb.Message{Type: raftpb.MsgHeartbeat, From: 4, To: to, Term: 9}
-		if err := n.host.Receive(1, appendMessage(nil, 7, &m, messageBytes(7, &m))); err != nil {
+		if err := n.host.Receive(1, appendMessage(nil, 7, nil, &m, messageBytes(7, nil, &m))); err != nil {
 			t.Fatal(err)
 		}
 	}

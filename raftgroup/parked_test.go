@@ -44,7 +44,7 @@ func TestMailTakenWithLargeSnapshotWaits(t *testing.T) {
 	}
 	m := raftpb.Message{Type: raftpb.MsgApp, From: uint64(l.id), To: uint64(far.id), Term: l.machine(5).leadership.Term,
 		Index: at.Applied, LogTerm: at.AppliedTerm, Entries: entries}
-	if err := far.host.Receive(l.id, appendMessage(nil, 5, &m, messageBytes(5, &m))); err != nil {
+	if err := far.host.Receive(l.id, appendMessage(nil, 5, nil, &m, messageBytes(5, nil, &m))); err != nil {
 		t.Fatal(err)
 	}
 	c.until("the snapshot is installed", func() bool { return far.machine(5).installs > 0 && !g.receiving.Load() })

@@ -149,7 +149,11 @@ func (g *Group) markUncovered(r *round) {
 // send hands a message to the transport and tells whether it was taken.
 func (g *Group) send(m *raftpb.Message) bool {
 	node := g.nodeOf(shard.ReplicaID(m.To))
-	if node == 0 || !g.h.sendTo(node, g.shard, m) {
+	var key []byte
+	if m.Type == raftpb.MsgApp {
+		key = g.probeKey()
+	}
+	if node == 0 || !g.h.sendTo(node, g.shard, key, m) {
 		g.h.stats.messagesDropped.Add(1)
 		return false
 	}

@@ -53,7 +53,7 @@ func (h *Host) receive(from shard.NodeID, e *envelope) bool {
 		return false
 	}
 	g := h.addressee(from, e)
-	if g == nil || !g.pushMessage(incoming{node: from, bytes: e.bytes, msg: e.msg}) {
+	if g == nil || !g.pushMessage(incoming{node: from, bytes: e.bytes, startKey: e.startKey, msg: e.msg}) {
 		h.incomingBytes.Add(-e.bytes)
 		return false
 	}
@@ -77,6 +77,8 @@ func (h *Host) addressee(from shard.NodeID, e *envelope) *Group {
 		var err error
 		if g, err = h.create(e.shard, e.to, false); errors.Is(err, ErrRemoved) {
 			return nil // delayed for long, or from one who missed much
+		} else if errors.Is(err, shard.ErrUnavailable) {
+			return nil
 		} else if err != nil {
 			h.log.Warn("a replica could not be created", "shard", uint64(e.shard), "replica", uint64(e.to), "error", err)
 			return nil

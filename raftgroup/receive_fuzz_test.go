@@ -16,7 +16,7 @@ import (
 func FuzzReceive(f *testing.F) {
 	for _, m := range sampleMessages() {
 		for _, id := range []shard.ID{5, 6} {
-			f.Add(uint8(2), appendMessage(nil, id, &m, messageBytes(id, &m)))
+			f.Add(uint8(2), appendMessage(nil, id, nil, &m, messageBytes(id, nil, &m)))
 		}
 	}
 	f.Add(uint8(3), appendRemoved(nil, 5, 1, 9))

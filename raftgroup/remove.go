@@ -120,24 +120,38 @@ func (g *Group) removed() shard.ReplicaID {
 // is committed, and no snapshot is being installed.
 func (g *Group) remove(next shard.ReplicaID) {
 	h := g.h
-	g.gone.Store(true) // responses that still wait for a sync are not sent
 	h.log.Info("a replica was removed", "shard", uint64(g.shard), "replica", uint64(g.replica), "next", uint64(next))
 	if g.dead == nil { // else it was told so before
 		g.stop(ErrRemoved, &shard.WrongShardError{Shard: g.shard})
 		g.machine.Stopped(ErrRemoved)
 	}
+	if h.erase(g, next) {
+		g.machine.Removed()
+		h.stats.replicasRemoved.Add(1)
+	}
+}
+
+// erase puts the tombstone in the place of a stopped replica, and forgets its group. false:
+// not now, because a split is about to write a state for the replica, or not before the
+// next start.
+func (h *Host) erase(g *Group, next shard.ReplicaID) bool {
+	h.createMu.Lock()
+	defer h.createMu.Unlock()
+	if h.claims[g.shard] {
+		return false // the next turn is in another round
+	}
+	g.gone.Store(true) // responses that still wait for a sync are not sent
 	b := h.engine.NewBatch()
 	if err := h.engine.StageRemoval(b, g.shard, next); err != nil {
 		b.Close()
 		h.log.Error("a removed replica's data cannot be deleted", "shard", uint64(g.shard), "replica", uint64(g.replica), "error", err)
-		return // it stays stopped, and is tried again after the next start
+		return false // it stays stopped, and is tried again after the next start
 	}
 	if h.engine.Commit(b) != nil {
-		return // the engine has failed and said so
+		return false // the engine has failed and said so
 	}
-	g.machine.Removed()
 	h.forget(g)
-	h.stats.replicasRemoved.Add(1)
+	return true
 }
 
 // forget makes room for a later replica of the group's shard. The tombstone is visible

@@ -100,7 +100,7 @@ func (n *testNode) sync() { n.commitSync(n.engine.NewBatch()) }
 // deliver hands a node a message as if another one had sent it.
 func (n *testNode) deliver(from shard.NodeID, id shard.ID, m raftpb.Message) {
 	n.c.t.Helper()
-	if err := n.host.Receive(from, appendMessage(nil, id, &m, messageBytes(id, &m))); err != nil {
+	if err := n.host.Receive(from, appendMessage(nil, id, nil, &m, messageBytes(id, nil, &m))); err != nil {
 		n.c.t.Fatal(err)
 	}
 }

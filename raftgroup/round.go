@@ -26,6 +26,7 @@ type applyWork struct {
 	msg     raftpb.Message
 	changes []raftpb.ConfChangeV2 // accepted, in order
 	removed []Member              // by these changes
+	births  []birth               // of shards that split off
 	told    func(error)           // who proposed a membership change that was applied
 	outcome error
 	first   int // of this group's proposals in round.finished

@@ -12,10 +12,11 @@ import (
 // frameEncoder appends one message to a transport's frame. It is reused, with
 // its method value, so that sending allocates nothing.
 type frameEncoder struct {
-	shard shard.ID
-	msg   *raftpb.Message
-	size  int
-	run   func([]byte) []byte
+	shard    shard.ID
+	startKey []byte
+	msg      *raftpb.Message
+	size     int
+	run      func([]byte) []byte
 }
 
 var frameEncoders = sync.Pool{New: func() any {
@@ -25,7 +26,7 @@ var frameEncoders = sync.Pool{New: func() any {
 }}
 
 func (e *frameEncoder) encode(frame []byte) []byte {
-	return appendMessage(frame, e.shard, e.msg, e.size)
+	return appendMessage(frame, e.shard, e.startKey, e.msg, e.size)
 }
 
 // Note sends a few bytes to another node's host, in the frame that leaves next for
@@ -43,11 +44,11 @@ func (h *Host) Note(to shard.NodeID, note []byte) bool {
 const lengthBytesMax = 5
 
 // sendTo is safe for concurrent use. The transport encodes during the call.
-func (h *Host) sendTo(node shard.NodeID, id shard.ID, m *raftpb.Message) bool {
+func (h *Host) sendTo(node shard.NodeID, id shard.ID, startKey []byte, m *raftpb.Message) bool {
 	e := frameEncoders.Get().(*frameEncoder)
-	e.shard, e.msg, e.size = id, m, messageBytes(id, m)
+	e.shard, e.startKey, e.msg, e.size = id, startKey, m, messageBytes(id, startKey, m)
 	ok := h.transport.Send(node, e.size+lengthBytesMax, e.run)
-	e.msg = nil
+	e.startKey, e.msg = nil, nil
 	frameEncoders.Put(e)
 	return ok
 }

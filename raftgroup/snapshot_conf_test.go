@@ -49,7 +49,7 @@ func (n *testNode) receive(from shard.NodeID, id shard.ID, m raftpb.Message, chu
 	for _, chunk := range chunks {
 		size += len(chunk)
 	}
-	sink, err := n.host.ReceiveSnapshot(from, appendMessage(nil, id, &m, messageBytes(id, &m)), size > 256<<10)
+	sink, err := n.host.ReceiveSnapshot(from, appendMessage(nil, id, nil, &m, messageBytes(id, nil, &m)), size > 256<<10)
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ func TestReceivedSnapshotsAreBounded(t *testing.T) {
 		term := c.waitLeader(id).machine(id).leadership.Term
 		m := raftpb.Message{Type: raftpb.MsgSnap, From: 1, To: 2, Term: term, Snapshot: &raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{
 			Index: 11, Term: term, ConfState: raftpb.ConfState{Voters: []uint64{1}, Learners: []uint64{2}}}}}
-		sink, err := c.node(2).host.ReceiveSnapshot(1, appendMessage(nil, id, &m, messageBytes(id, &m)), large)
+		sink, err := c.node(2).host.ReceiveSnapshot(1, appendMessage(nil, id, nil, &m, messageBytes(id, nil, &m)), large)
 		if err == nil {
 			sinks = append(sinks, sink)
 		}
@@ -136,7 +136,7 @@ func TestSnapshotLargerThanAnnounced(t *testing.T) {
 	c, far := behindBy10KiBValues(t, 132)
 	l := c.waitLeader(5)
 	m, chunks := l.snapshotNow(5, shard.ReplicaID(far.id), l.machine(5).leadership.Term)
-	sink, err := far.host.ReceiveSnapshot(l.id, appendMessage(nil, 5, &m, messageBytes(5, &m)), false)
+	sink, err := far.host.ReceiveSnapshot(l.id, appendMessage(nil, 5, nil, &m, messageBytes(5, nil, &m)), false)
 	for i := 0; err == nil && i < len(chunks); i++ {
 		err = sink.Add(chunks[i])
 	}

@@ -134,7 +134,7 @@ func (o *outgoingSnapshot) look(view *storage.Snapshot) (OutgoingSnapshot, error
 		Index: state.Applied, Term: state.AppliedTerm, ConfState: confState(state.Descriptor.Replicas)}}
 	o.index.Store(state.Applied)
 	return OutgoingSnapshot{
-		Header: appendMessage(nil, g.shard, &m, messageBytes(g.shard, &m)),
+		Header: appendMessage(nil, g.shard, nil, &m, messageBytes(g.shard, nil, &m)),
 		Large:  !small,
 		Chunks: &exportSource{shard: g.shard, view: view},
 	}, nil

@@ -44,7 +44,7 @@ func (c *cluster) leaveBehind(id shard.ID, far *testNode, valueBytes int) {
 
 // outgoing is a snapshot of shard 5 as a group would open it.
 func outgoing(m *raftpb.Message, large bool, view *storage.Snapshot) OutgoingSnapshot {
-	return OutgoingSnapshot{Header: appendMessage(nil, 5, m, messageBytes(5, m)), Large: large, Chunks: &exportSource{shard: 5, view: view}}
+	return OutgoingSnapshot{Header: appendMessage(nil, 5, nil, m, messageBytes(5, nil, m)), Large: large, Chunks: &exportSource{shard: 5, view: view}}
 }
 
 // A follower that fell behind a truncated log gets a snapshot, small or large,
@@ -322,7 +322,7 @@ func TestParkedGroup(t *testing.T) {
 	c.until("the group is parked", func() bool { return g.parked })
 	applies := far.machine(5).applies
 	m := raftpb.Message{Type: raftpb.MsgHeartbeat, From: uint64(l.id), To: uint64(far.id), Term: l.machine(5).leadership.Term}
-	frame := appendMessage(nil, 5, &m, messageBytes(5, &m))
+	frame := appendMessage(nil, 5, nil, &m, messageBytes(5, nil, &m))
 	for range incomingPerGroupMax + 100 {
 		if err := far.host.Receive(l.id, frame); err != nil {
 			t.Fatal(err)
@@ -549,7 +549,7 @@ func TestWaitingSnapshotHoldsNothingBack(t *testing.T) {
 		}
 		m := e.msg
 		c.env.AfterFunc(time.Second, c.env.NewQueue(""), func() {
-			if err := c.node(to).host.Receive(from, appendMessage(nil, 5, &m, messageBytes(5, &m))); err != nil {
+			if err := c.node(to).host.Receive(from, appendMessage(nil, 5, nil, &m, messageBytes(5, nil, &m))); err != nil {
 				t.Error(err)
 			}
 		})

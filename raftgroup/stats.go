@@ -15,6 +15,7 @@ type HostStats struct {
 	// Replicas removed from this node; replicas of others that were told of their
 	// removal; questions whether own ones were removed.
 	ReplicasRemoved, Notices, Questions uint64
+	Births                              uint64 // of replicas that splits have made
 	ProposalBytes, IncomingBytes        int64
 }
 
@@ -23,7 +24,7 @@ type hostCounters struct {
 	messages, messagesDropped, readIndexes, reads, readies    atomic.Uint64
 	snapshotsSent, snapshotsUnsent                            atomic.Uint64
 	snapshotsTaken, snapshotsGivenUp                          atomic.Uint64
-	replicasRemoved, notices, questions                       atomic.Uint64
+	replicasRemoved, notices, questions, births               atomic.Uint64
 }
 
 // Stats of the host. Operations per entry is Operations/Entries, groups per
@@ -39,6 +40,7 @@ func (h *Host) Stats() HostStats {
 		SnapshotsTaken: c.snapshotsTaken.Load(), SnapshotsGivenUp: c.snapshotsGivenUp.Load(),
 		SnapshotsOut: h.snapshotsOut.Load(), SnapshotsIn: h.snapshotsIn.Load(),
 		ReplicasRemoved: c.replicasRemoved.Load(), Notices: c.notices.Load(), Questions: c.questions.Load(),
+		Births:        c.births.Load(),
 		ProposalBytes: h.proposalBytes.Load(), IncomingBytes: h.incomingBytes.Load(),
 	}
 }

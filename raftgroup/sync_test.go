@@ -96,7 +96,7 @@ func TestRepeatedVoteWaitsForTheFirst(t *testing.T) {
 	}
 	ask := func() {
 		m := raftpb.Message{Type: raftpb.MsgVote, From: 1, To: 2, Term: 4, Index: 12, LogTerm: 3}
-		if err := n.host.Receive(1, appendMessage(nil, 7, &m, messageBytes(7, &m))); err != nil {
+		if err := n.host.Receive(1, appendMessage(nil, 7, nil, &m, messageBytes(7, nil, &m))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -138,7 +138,7 @@ func TestUnsyncedTermIsCovered(t *testing.T) {
 	}
 	deliver := func(m raftpb.Message) {
 		m.From, m.To = 1, 2
-		if err := n.host.Receive(1, appendMessage(nil, 5, &m, messageBytes(shard.ID(5), &m))); err != nil {
+		if err := n.host.Receive(1, appendMessage(nil, 5, nil, &m, messageBytes(shard.ID(5), nil, &m))); err != nil {
 			t.Fatal(err)
 		}
 	}

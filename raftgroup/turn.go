@@ -39,6 +39,11 @@ func (g *Group) turn(r *round) {
 		g.remove(next)
 		return
 	}
+	if born, campaign := g.box.takeBorn(); born {
+		if g.beBorn(campaign); g.dead != nil {
+			return
+		}
+	}
 	if g.in.empty() {
 		g.box.take(&g.in)
 	}
@@ -92,6 +97,9 @@ func (g *Group) stepMessages(in *mail) {
 			continue
 		}
 		g.heardLeader(&m.msg)
+		if g.awaitsBirth(m) {
+			continue
+		}
 		// Refusals concern senders that are no members here.
 		_ = g.rn.Step(m.msg)
 	}
@@ -109,6 +117,7 @@ func (g *Group) stepTicks(ticks int) {
 	g.expireReadIndex()
 	g.expirePending()
 	g.expireTransfer()
+	g.lookForProbes()
 	g.finishJoint()
 	g.followSnapshots()
 	g.ask()

@@ -20,10 +20,9 @@ const (
 	directoryFormat = 1
 )
 
-// StartKeyBytesMax is the length of the longest full key at which a shard may
-// start: its directory key must be a legal key itself, and one byte more a legal
-// bound of a scan. Whoever chooses split keys keeps to it.
-const StartKeyBytesMax = shard.KeyBytesMax + 1 - len(directoryPrefix)
+// The directory key of the longest start key must be a legal key itself, and one byte
+// more a legal bound of a scan.
+var _ [shard.KeyBytesMax + 1 - len(directoryPrefix) - shard.StartKeyBytesMax]struct{}
 
 // DirectoryKey is the key of the record of the shard that starts at a full key.
 func DirectoryKey(start []byte) []byte {
@@ -37,12 +36,12 @@ func DirectorySpan() shard.Span { return prefixSpan(directoryPrefix) }
 // DirectoryBefore is the span whose last record is that of the shard which
 // covers the keys just below the full key end, or, with inclusive, end itself.
 //
-// Start keys have at most StartKeyBytesMax bytes, so one that is at or below a
-// longer key is at or below the key's first StartKeyBytesMax bytes.
+// Start keys have at most shard.StartKeyBytesMax bytes, so one that is at or below a
+// longer key is at or below the key's first shard.StartKeyBytesMax bytes.
 func DirectoryBefore(end []byte, inclusive bool) shard.Span {
 	s := DirectorySpan()
-	if len(end) > StartKeyBytesMax {
-		end, inclusive = end[:StartKeyBytesMax], true
+	if len(end) > shard.StartKeyBytesMax {
+		end, inclusive = end[:shard.StartKeyBytesMax], true
 	}
 	s.End = DirectoryKey(end)
 	if inclusive {
@@ -55,7 +54,7 @@ func DirectoryBefore(end []byte, inclusive bool) shard.Span {
 // above it.
 func DirectoryFrom(start []byte) shard.Span {
 	s := DirectorySpan()
-	s.Start = DirectoryKey(start[:min(len(start), StartKeyBytesMax)])
+	s.Start = DirectoryKey(start[:min(len(start), shard.StartKeyBytesMax)])
 	return s
 }
 

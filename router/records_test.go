@@ -152,14 +152,14 @@ func TestDirectorySpans(t *testing.T) {
 	anyKey := rapid.Custom(func(t *rapid.T) []byte {
 		k := userKey(rapid.StringMatching(`[a-c]{0,3}`).Draw(t, "head"))
 		if rapid.Bool().Draw(t, "long") {
-			k = append(k, pad...)[:StartKeyBytesMax-1+rapid.IntRange(0, 4).Draw(t, "length")]
+			k = append(k, pad...)[:shard.StartKeyBytesMax-1+rapid.IntRange(0, 4).Draw(t, "length")]
 			k[len(k)-1] = "abx"[rapid.IntRange(0, 2).Draw(t, "last")]
 		}
 		return k
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		start, key := anyKey.Draw(t, "start"), anyKey.Draw(t, "key")
-		start = start[:min(len(start), StartKeyBytesMax)]
+		start = start[:min(len(start), shard.StartKeyBytesMax)]
 		record := DirectoryKey(start)
 		if err := shard.CheckKey(record); err != nil {
 			t.Fatalf("the record of a shard that starts at %d bytes: %v", len(start), err)

@@ -79,10 +79,12 @@ var gateTable = map[string]access{
 	pb.Admin_TransferLeader_FullMethodName:   admins,
 	pb.Admin_SetSetting_FullMethodName:       admins,
 	pb.Admin_CheckShard_FullMethodName:       admins,
+	pb.Admin_SplitShard_FullMethodName:       admins,
 
 	pb.Peer_Join_FullMethodName:             nodes,
 	pb.Peer_NodeReport_FullMethodName:       nodes,
 	pb.Peer_ChangeMembership_FullMethodName: nodes,
+	pb.Peer_SplitShard_FullMethodName:       nodes,
 	pb.Peer_TransferShard_FullMethodName:    nodes,
 	api.PeerMessagesMethod:                  nodes,
 	api.PeerSnapshotMethod:                  nodes,

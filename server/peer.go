@@ -90,6 +90,20 @@ func (s *peerService) ChangeMembership(ctx context.Context, q *pb.ChangeMembersh
 	return &pb.ChangeMembershipResponse{Descriptor_: api.FromDescriptor(&d)}, nil
 }
 
+func (s *peerService) SplitShard(ctx context.Context, q *pb.PeerSplitShardRequest) (*pb.PeerSplitShardResponse, error) {
+	split := shard.Split{Shard: shard.ID(q.Shard), Key: q.Key, Right: shard.ID(q.Right),
+		Epoch: shard.Epoch{Version: q.Epoch.GetVersion(), ConfVersion: q.Epoch.GetConfVersion()}}
+	r, err := await(ctx, func(done func(*pb.PeerSplitShardResponse, error)) {
+		s.node.SplitShard(split, func(left, right shard.Descriptor, err error) {
+			done(&pb.PeerSplitShardResponse{Left: api.FromDescriptor(&left), Right: api.FromDescriptor(&right)}, err)
+		})
+	})
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	return r, nil
+}
+
 func (s *peerService) TransferShard(ctx context.Context, q *pb.TransferShardRequest) (*pb.TransferShardResponse, error) {
 	_, err := await(ctx, func(done func(struct{}, error)) {
 		s.node.TransferShard(shard.ID(q.Shard), shard.ReplicaID(q.ToReplica), func(err error) { done(struct{}{}, err) })

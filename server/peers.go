@@ -91,6 +91,22 @@ func (p *peerClient) ChangeMembership(address string, m shard.MembershipChange, 
 	})
 }
 
+func (p *peerClient) SplitShard(address string, s shard.Split, timeout time.Duration, done func(left, right shard.Descriptor, err error)) {
+	ask(p, address, timeout, func(ctx context.Context, c pb.PeerClient) (*pb.PeerSplitShardResponse, error) {
+		return c.SplitShard(ctx, &pb.PeerSplitShardRequest{Shard: uint64(s.Shard), Key: s.Key, Right: uint64(s.Right),
+			Epoch: &pb.Epoch{Version: s.Epoch.Version, ConfVersion: s.Epoch.ConfVersion}})
+	}, func(r *pb.PeerSplitShardResponse, err error) {
+		var left, right shard.Descriptor
+		if err == nil {
+			left, err = api.ToDescriptor(r.Left)
+		}
+		if err == nil {
+			right, err = api.ToDescriptor(r.Right)
+		}
+		done(left, right, err)
+	})
+}
+
 func (p *peerClient) TransferShard(address string, id shard.ID, to shard.ReplicaID, timeout time.Duration, done func(error)) {
 	ask(p, address, timeout, func(ctx context.Context, c pb.PeerClient) (*pb.TransferShardResponse, error) {
 		return c.TransferShard(ctx, &pb.TransferShardRequest{Shard: uint64(id), ToReplica: uint64(to)})

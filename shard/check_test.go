@@ -49,6 +49,7 @@ func TestCommandCheck(t *testing.T) {
 		{"floor from outside", Command{Kind: KindFloor, Revision: 5}, "command"},
 		{"digest from outside", Command{Kind: KindDigest}, "command"},
 		{"verify from outside", Command{Kind: KindVerify, Digested: 5}, "command"},
+		{"split from outside", Command{Kind: KindSplit, Key: UserKey([]byte("m")), Right: 5}, "command"},
 		{"batch", batch(put(1)), ""},
 		{"batch of gets", batch(BatchOp{Kind: KindGet, Key: user(1)}), ""},
 		{"empty batch", batch(), "batch"},

@@ -25,20 +25,23 @@ const (
 	// place in the log; KindVerify, later, has each compare its own with the leader's.
 	KindDigest Kind = 12
 	KindVerify Kind = 13 // Digested, Applied, Value: the digest
+	// KindSplit parts the shard in two at Key: ConfVersion, Right, RightKeys, RightBytes.
+	// See Split.
+	KindSplit Kind = 14
 )
 
 // Write tells whether commands of this kind go through the log.
 func (k Kind) Write() bool {
 	switch k {
-	case KindPut, KindDelete, KindIncrement, KindCompareAndPut, KindBatch, KindDeleteRange, KindRaise, KindFloor, KindDigest, KindVerify:
+	case KindPut, KindDelete, KindIncrement, KindCompareAndPut, KindBatch, KindDeleteRange, KindRaise, KindFloor, KindDigest, KindVerify, KindSplit:
 		return true
 	}
 	return false
 }
 
 // Upkeep tells whether commands of this kind are proposed by a shard's leader for the
-// shard itself: they are about no keys, and write none.
-func (k Kind) Upkeep() bool { return k >= KindRaise && k <= KindVerify }
+// shard itself: they write no keys.
+func (k Kind) Upkeep() bool { return k >= KindRaise && k <= KindSplit }
 
 // Spans tells whether commands of this kind are about [Start, End) instead of keys.
 func (k Kind) Spans() bool { return k == KindScan || k == KindDeleteRange }
@@ -86,6 +89,12 @@ type Command struct {
 	// Of KindVerify: the index of the KindDigest, and what was applied in the view that
 	// the leader's digest is of, which matters for keys without versions.
 	Digested, Applied uint64
+
+	// Of KindSplit: with the operation's epoch version, the exact epoch that it is for;
+	// the new shard, and about how many keys and bytes of keys and values it gets.
+	ConfVersion           uint64
+	Right                 ID
+	RightKeys, RightBytes uint64
 
 	// Of KindBatch: if all Compares hold, Then is carried out, else Else.
 	Compares   []Compare
@@ -152,6 +161,9 @@ func AppendCommand(b []byte, c *Command) []byte {
 	case KindVerify:
 		b = appendUvarints(b, c.Digested, c.Applied)
 		b = append(b, c.Value...)
+	case KindSplit:
+		b = appendUvarints(b, c.ConfVersion, uint64(c.Right), c.RightKeys, c.RightBytes)
+		b = append(b, c.Key...)
 	}
 	return b
 }
@@ -211,6 +223,12 @@ func DecodeCommand(b []byte, c *Command) error {
 		c.Digested = r.uvarint()
 		c.Applied = r.uvarint()
 		c.Value = r.rest()
+	case KindSplit:
+		c.ConfVersion = r.uvarint()
+		c.Right = ID(r.uvarint())
+		c.RightKeys = r.uvarint()
+		c.RightBytes = r.uvarint()
+		c.Key = r.rest()
 	default:
 		r.fail("command kind %d", c.Kind)
 	}

@@ -108,7 +108,7 @@ func (c *Command) Anchor() []byte {
 // none outside s; one about a span, whether it lies in s.
 func (c *Command) Within(s Span) bool {
 	switch c.Kind {
-	case KindRaise, KindFloor, KindDraw, KindDigest, KindVerify:
+	case KindRaise, KindFloor, KindDraw, KindDigest, KindVerify, KindSplit:
 		return true
 	case KindScan, KindDeleteRange:
 		return bytes.Compare(c.Start, c.End) < 0 && s.Covers(Span{Start: c.Start, End: c.End})

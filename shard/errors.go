@@ -90,9 +90,22 @@ func (e *NotLeaderError) Error() string {
 // that is not current, or a key outside the span. Nothing was done. Descriptors
 // are what the node knows of the key's surroundings, perhaps nothing: accept
 // the newer ones and route again; without any, ask the directory.
+//
+// Leaders are what the node knows of the leaders of the shards in Descriptors, each in
+// the place of its descriptor: whoever routes again need not look for them. It may be
+// shorter, or nil; zero fields are unknown.
 type WrongShardError struct {
 	Shard       ID
 	Descriptors []Descriptor
+	Leaders     []LeaderHint
+}
+
+// Leader is what is known of the leader of the shard in Descriptors[i].
+func (e *WrongShardError) Leader(i int) LeaderHint {
+	if i < len(e.Leaders) {
+		return e.Leaders[i]
+	}
+	return LeaderHint{}
 }
 
 func (e *WrongShardError) Error() string {
@@ -190,8 +203,7 @@ func AppendError(b []byte, err error) []byte {
 		return appendBytes(b, []byte(invalid.Reason))
 	case errors.As(err, &notLeader):
 		b = append(b, byte(codeNotLeader))
-		b = appendUvarints(b, uint64(notLeader.Shard), uint64(notLeader.Leader.Replica), uint64(notLeader.Leader.Node), notLeader.Leader.Term)
-		return appendBytes(b, []byte(notLeader.Leader.Address))
+		return appendLeader(appendUvarints(b, uint64(notLeader.Shard)), notLeader.Leader)
 	case errors.As(err, &wrongShard):
 		b = append(b, byte(codeWrongShard))
 		// More than the reader accepts would make the whole frame malformed.
@@ -199,6 +211,7 @@ func AppendError(b []byte, err error) []byte {
 		b = appendUvarints(b, uint64(wrongShard.Shard), uint64(len(known)))
 		for i := range known {
 			b = appendBytes(b, AppendDescriptor(nil, &known[i]))
+			b = appendLeader(b, wrongShard.Leader(i))
 		}
 		return b
 	case errors.As(err, &notReady):
@@ -215,6 +228,15 @@ func AppendError(b []byte, err error) []byte {
 		internal = &InternalError{Reason: err.Error()}
 	}
 	return appendBytes(append(b, byte(codeInternal)), []byte(internal.Reason))
+}
+
+func appendLeader(b []byte, l LeaderHint) []byte {
+	b = appendUvarints(b, uint64(l.Replica), uint64(l.Node), l.Term)
+	return appendBytes(b, []byte(l.Address))
+}
+
+func (r *reader) leader() LeaderHint {
+	return LeaderHint{Replica: ReplicaID(r.uvarint()), Node: NodeID(r.uvarint()), Term: r.uvarint(), Address: string(r.bytes())}
 }
 
 // DecodeError reads what AppendError wrote. The first result is the error that
@@ -236,8 +258,7 @@ func (r *reader) error() error {
 	case codeInvalid:
 		return &InvalidError{Field: string(r.bytes()), Reason: string(r.bytes())}
 	case codeNotLeader:
-		return &NotLeaderError{Shard: ID(r.uvarint()), Leader: LeaderHint{Replica: ReplicaID(r.uvarint()),
-			Node: NodeID(r.uvarint()), Term: r.uvarint(), Address: string(r.bytes())}}
+		return &NotLeaderError{Shard: ID(r.uvarint()), Leader: r.leader()}
 	case codeWrongShard:
 		e := &WrongShardError{Shard: ID(r.uvarint())}
 		n := r.uvarint()
@@ -252,6 +273,7 @@ func (r *reader) error() error {
 				return nil
 			}
 			e.Descriptors = append(e.Descriptors, d)
+			e.Leaders = append(e.Leaders, r.leader())
 		}
 		return e
 	case codeDenied:

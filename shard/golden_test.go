@@ -80,6 +80,7 @@ func sampleCommands() []struct {
 		{"floor", Command{Kind: KindFloor, Revision: 12345}},
 		{"digest", Command{Kind: KindDigest}},
 		{"verify", Command{Kind: KindVerify, Digested: 300, Applied: 301, Value: []byte("digest")}},
+		{"split", Command{Kind: KindSplit, ConfVersion: 300, Right: 301, RightKeys: 7, RightBytes: 1000, Key: []byte("\x02m")}},
 	}
 }
 
@@ -103,7 +104,7 @@ func sampleErrors() []struct {
 		{"not leader, no hint", &NotLeaderError{Shard: 42}},
 		{"not leader", &NotLeaderError{Shard: 42, Leader: LeaderHint{Replica: 4, Node: 12, Term: 77, Address: "127.0.0.1:7400"}}},
 		{"wrong shard, nothing known", &WrongShardError{Shard: 42}},
-		{"wrong shard", &WrongShardError{Shard: 42, Descriptors: []Descriptor{d, d}}},
+		{"wrong shard", &WrongShardError{Shard: 42, Descriptors: []Descriptor{d, d}, Leaders: []LeaderHint{{}, {Replica: 4, Node: 12, Term: 77, Address: "127.0.0.1:7400"}}}},
 		{"busy", ErrBusy},
 		{"dropped", ErrDropped},
 		{"undetermined", ErrUndetermined},

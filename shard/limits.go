@@ -15,6 +15,10 @@ const (
 	RangeStepsMax   = 50_000  // versions and tombstones that one piece may pass
 	DrawMax         = 1 << 20 // revisions of one draw
 
+	// StartKeyBytesMax is the length of the longest full key at which a shard may start:
+	// its record in the directory has it in its own key.
+	StartKeyBytesMax = KeyBytesMax - 4
+
 	// FrameBytesMax bounds a frame on any stream. One command of the largest
 	// size always fits.
 	FrameBytesMax = RequestBytesMax + 64<<10

@@ -18,7 +18,7 @@ func drawRevision(t *rapid.T, name string) Revision {
 // drawCommand sets the fields that its kind carries, and no others.
 func drawCommand(t *rapid.T) Command {
 	c := Command{
-		Kind:  Kind(rapid.IntRange(int(KindPut), int(KindVerify)).Draw(t, "kind")),
+		Kind:  Kind(rapid.IntRange(int(KindPut), int(KindSplit)).Draw(t, "kind")),
 		Retry: rapid.Bool().Draw(t, "retry"),
 		Op:    OpID{Session(rapid.Uint64().Draw(t, "session")), rapid.Uint64().Draw(t, "sequence")},
 		Birth: drawRevision(t, "birth"),
@@ -48,6 +48,9 @@ func drawCommand(t *rapid.T) Command {
 		c.Revision = drawRevision(t, "revision")
 	case KindVerify:
 		c.Digested, c.Applied, c.Value = rapid.Uint64().Draw(t, "digested"), rapid.Uint64().Draw(t, "applied"), drawBytes(t, "value")
+	case KindSplit:
+		c.Key, c.ConfVersion, c.Right = drawBytes(t, "key"), rapid.Uint64().Draw(t, "conf version"), ID(rapid.Uint64().Draw(t, "right"))
+		c.RightKeys, c.RightBytes = rapid.Uint64().Draw(t, "keys"), rapid.Uint64().Draw(t, "bytes")
 	case KindBatch:
 		drawBatch(t, &c)
 	}

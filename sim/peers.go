@@ -65,6 +65,13 @@ func (p *peerCalls) ChangeMembership(address string, m shard.MembershipChange, t
 	}, func(err error) { done(shard.Descriptor{}, err) })
 }
 
+// SplitShard implements node.Peers.
+func (p *peerCalls) SplitShard(address string, s shard.Split, timeout time.Duration, done func(left, right shard.Descriptor, err error)) {
+	(*Node)(p).ask(address, timeout, func(at *Node, answer func(func())) {
+		at.node.SplitShard(s, func(left, right shard.Descriptor, err error) { answer(func() { done(left, right, err) }) })
+	}, func(err error) { done(shard.Descriptor{}, shard.Descriptor{}, err) })
+}
+
 // TransferShard implements node.Peers.
 func (p *peerCalls) TransferShard(address string, id shard.ID, to shard.ReplicaID, timeout time.Duration, done func(error)) {
 	(*Node)(p).ask(address, timeout, func(at *Node, answer func(func())) {

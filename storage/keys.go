@@ -53,6 +53,7 @@ const (
 	voteRecord      recordKind = 0x02 // term and vote
 	commitRecord    recordKind = 0x03
 	tombstoneRecord recordKind = 0x04
+	birthRecord     recordKind = 0x05 // whose state a split wrote
 	logRecords      recordKind = 0x10
 	afterLogRecords recordKind = 0x11
 )

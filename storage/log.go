@@ -44,7 +44,7 @@ func (e *Engine) OpenLog(id shard.ID, replica shard.ReplicaID) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.hs, err = e.readHardState(id, replica, state.Applied); err != nil {
+	if l.hs, err = e.readHardState(id, replica, state.Applied, state.AppliedTerm); err != nil {
 		return nil, err
 	}
 	// What is not known to be recorded is written again with the next hard state.

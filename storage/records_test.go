@@ -52,6 +52,7 @@ func goldenRecords() []struct {
 		{"address", addressKey(300), appendAddress(nil, "node.example:7400")},
 		{"state", recordKey(300, stateRecord), appendReplicaState(nil, goldenState())},
 		{"vote", recordKey(300, voteRecord), appendVote(nil, voteState{Replica: 4, Term: 500, Vote: 3})},
+		{"birth", recordKey(300, birthRecord), appendBirth(nil, 4)},
 		{"commit", recordKey(300, commitRecord), appendCommit(nil, commitState{Replica: 4, Commit: 1000})},
 		{"tombstone", recordKey(300, tombstoneRecord), appendTombstone(nil, Tombstone{NextReplica: 5})},
 		{"anchor", logKey(300, 10), appendAnchor(nil, 1)},

@@ -27,7 +27,7 @@ func (e *Engine) StageRecovery(b *Batch, old shard.ReplicaID, replica shard.Repl
 	if _, listed := d.Replica(replica); !listed || replica <= old || replica >= d.NextReplica {
 		panic(fmt.Sprintf("storage: replica %d of shard %d is recovered as %d of %+v", old, d.ID, replica, d))
 	}
-	hs, err := e.readHardState(d.ID, old, state.Applied)
+	hs, err := e.readHardState(d.ID, old, state.Applied, state.AppliedTerm)
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,7 @@ func (e *Engine) StageRemoval(b *Batch, id shard.ID, next shard.ReplicaID) error
 	b.delete(recordKey(id, stateRecord))
 	b.delete(recordKey(id, voteRecord))
 	b.delete(recordKey(id, commitRecord))
+	b.delete(recordKey(id, birthRecord))
 	b.deleteRange(recordKey(id, logRecords), recordKey(id, afterLogRecords))
 	if initialized {
 		lower, upper := spanBounds(state.Descriptor.Span)

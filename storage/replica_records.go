@@ -83,7 +83,7 @@ func collectReplicas(it *pebble.Iterator) ([]ReplicaRecord, error) {
 	var current ReplicaRecord
 	finish := func() error {
 		if current.Initialized && current.Replica == 0 {
-			return malformed("shard %d has a replicated state but no term and vote", current.Shard)
+			return malformed("shard %d has a replicated state and nothing that says whose it is", current.Shard)
 		}
 		if current.Replica != 0 {
 			found = append(found, current)
@@ -114,6 +114,16 @@ func collectReplicas(it *pebble.Iterator) ([]ReplicaRecord, error) {
 				return nil, fmt.Errorf("term and vote of shard %d: %w", id, err)
 			}
 			current.Replica = vote.Replica
+		case birthRecord:
+			value, err := it.ValueAndErr()
+			if err != nil {
+				return nil, err
+			}
+			born, err := decodeBirth(value)
+			if err != nil {
+				return nil, fmt.Errorf("birth of shard %d: %w", id, err)
+			}
+			current.Replica = max(current.Replica, born)
 		case logRecords:
 			ok = it.SeekGE(recordKey(id, afterLogRecords))
 			continue
@@ -245,8 +255,8 @@ func decodeTombstone(b []byte) (Tombstone, error) {
 }
 
 // readHardState is the hard state of a replica: what it wrote itself, with the
-// commit raised to what its state has applied.
-func (e *Engine) readHardState(id shard.ID, replica shard.ReplicaID, applied uint64) (raftpb.HardState, error) {
+// commit and the term raised to those of what its state has applied.
+func (e *Engine) readHardState(id shard.ID, replica shard.ReplicaID, applied, appliedTerm uint64) (raftpb.HardState, error) {
 	hs := raftpb.HardState{Commit: applied}
 	vote, found, err := readRecord(e.db, recordKey(id, voteRecord), decodeVote)
 	if err != nil {
@@ -259,6 +269,9 @@ func (e *Engine) readHardState(id shard.ID, replica shard.ReplicaID, applied uin
 		if vote.Replica == replica {
 			hs.Term, hs.Vote = vote.Term, uint64(vote.Vote)
 		}
+	}
+	if appliedTerm > hs.Term {
+		hs.Term = appliedTerm // born by a split, and has never voted
 	}
 	commit, found, err := readRecord(e.db, recordKey(id, commitRecord), decodeCommit)
 	if err != nil {

@@ -4581,6 +4581,292 @@ func (x *ChangeMembershipResponse) GetDescriptor_() *Descriptor {
 	return nil
 }
 
+// SplitShardRequest: shard 0 is each key's own shard. With dry_run nothing is done, and
+// the answer is what would be.
+type SplitShardRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Keys          [][]byte               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitShardRequest) Reset() {
+	*x = SplitShardRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitShardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitShardRequest) ProtoMessage() {}
+
+func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
+func (*SplitShardRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *SplitShardRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *SplitShardRequest) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *SplitShardRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SplitShardResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Splits        []*ShardSplit          `protobuf:"bytes,1,rep,name=splits,proto3" json:"splits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitShardResponse) Reset() {
+	*x = SplitShardResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitShardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitShardResponse) ProtoMessage() {}
+
+func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
+func (*SplitShardResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *SplitShardResponse) GetSplits() []*ShardSplit {
+	if x != nil {
+		return x.Splits
+	}
+	return nil
+}
+
+type ShardSplit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Left          *Descriptor            `protobuf:"bytes,2,opt,name=left,proto3" json:"left,omitempty"`
+	Right         *Descriptor            `protobuf:"bytes,3,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardSplit) Reset() {
+	*x = ShardSplit{}
+	mi := &file_api_kiloraft_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardSplit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardSplit) ProtoMessage() {}
+
+func (x *ShardSplit) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardSplit.ProtoReflect.Descriptor instead.
+func (*ShardSplit) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *ShardSplit) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ShardSplit) GetLeft() *Descriptor {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *ShardSplit) GetRight() *Descriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+type PeerSplitShardRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Epoch         *Epoch                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	Right         uint64                 `protobuf:"varint,4,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerSplitShardRequest) Reset() {
+	*x = PeerSplitShardRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerSplitShardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerSplitShardRequest) ProtoMessage() {}
+
+func (x *PeerSplitShardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerSplitShardRequest.ProtoReflect.Descriptor instead.
+func (*PeerSplitShardRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *PeerSplitShardRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *PeerSplitShardRequest) GetEpoch() *Epoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *PeerSplitShardRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *PeerSplitShardRequest) GetRight() uint64 {
+	if x != nil {
+		return x.Right
+	}
+	return 0
+}
+
+type PeerSplitShardResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Left          *Descriptor            `protobuf:"bytes,1,opt,name=left,proto3" json:"left,omitempty"`
+	Right         *Descriptor            `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerSplitShardResponse) Reset() {
+	*x = PeerSplitShardResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerSplitShardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerSplitShardResponse) ProtoMessage() {}
+
+func (x *PeerSplitShardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerSplitShardResponse.ProtoReflect.Descriptor instead.
+func (*PeerSplitShardResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *PeerSplitShardResponse) GetLeft() *Descriptor {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *PeerSplitShardResponse) GetRight() *Descriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
 type TransferShardRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -4591,7 +4877,7 @@ type TransferShardRequest struct {
 
 func (x *TransferShardRequest) Reset() {
 	*x = TransferShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[70]
+	mi := &file_api_kiloraft_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4603,7 +4889,7 @@ func (x *TransferShardRequest) String() string {
 func (*TransferShardRequest) ProtoMessage() {}
 
 func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[70]
+	mi := &file_api_kiloraft_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4616,7 +4902,7 @@ func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardRequest.ProtoReflect.Descriptor instead.
 func (*TransferShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{70}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *TransferShardRequest) GetShard() uint64 {
@@ -4641,7 +4927,7 @@ type TransferShardResponse struct {
 
 func (x *TransferShardResponse) Reset() {
 	*x = TransferShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[71]
+	mi := &file_api_kiloraft_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4653,7 +4939,7 @@ func (x *TransferShardResponse) String() string {
 func (*TransferShardResponse) ProtoMessage() {}
 
 func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[71]
+	mi := &file_api_kiloraft_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4666,7 +4952,7 @@ func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardResponse.ProtoReflect.Descriptor instead.
 func (*TransferShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{71}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{76}
 }
 
 // ErrorDetail is attached to every status that carries one of Kiloraft's own
@@ -4680,7 +4966,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_api_kiloraft_proto_msgTypes[72]
+	mi := &file_api_kiloraft_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4692,7 +4978,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[72]
+	mi := &file_api_kiloraft_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4705,7 +4991,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{72}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ErrorDetail) GetError() []byte {
@@ -5071,7 +5357,26 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x18ChangeMembershipResponse\x127\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x17.kiloraft.v1.DescriptorR\n" +
-	"descriptor\"K\n" +
+	"descriptor\"V\n" +
+	"\x11SplitShardRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\fR\x04keys\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"E\n" +
+	"\x12SplitShardResponse\x12/\n" +
+	"\x06splits\x18\x01 \x03(\v2\x17.kiloraft.v1.ShardSplitR\x06splits\"z\n" +
+	"\n" +
+	"ShardSplit\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12+\n" +
+	"\x04left\x18\x02 \x01(\v2\x17.kiloraft.v1.DescriptorR\x04left\x12-\n" +
+	"\x05right\x18\x03 \x01(\v2\x17.kiloraft.v1.DescriptorR\x05right\"\x7f\n" +
+	"\x15PeerSplitShardRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12(\n" +
+	"\x05epoch\x18\x02 \x01(\v2\x12.kiloraft.v1.EpochR\x05epoch\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12\x14\n" +
+	"\x05right\x18\x04 \x01(\x04R\x05right\"t\n" +
+	"\x16PeerSplitShardResponse\x12+\n" +
+	"\x04left\x18\x01 \x01(\v2\x17.kiloraft.v1.DescriptorR\x04left\x12-\n" +
+	"\x05right\x18\x02 \x01(\v2\x17.kiloraft.v1.DescriptorR\x05right\"K\n" +
 	"\x14TransferShardRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x1d\n" +
 	"\n" +
@@ -5099,7 +5404,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\n" +
 	"InspectKey\x12\x1e.kiloraft.v1.InspectKeyRequest\x1a\x1f.kiloraft.v1.InspectKeyResponse\x12Y\n" +
 	"\x0eListOperations\x12\".kiloraft.v1.ListOperationsRequest\x1a#.kiloraft.v1.ListOperationsResponse\x12_\n" +
-	"\x10ExplainPlacement\x12$.kiloraft.v1.ExplainPlacementRequest\x1a%.kiloraft.v1.ExplainPlacementResponse2\xd4\x04\n" +
+	"\x10ExplainPlacement\x12$.kiloraft.v1.ExplainPlacementRequest\x1a%.kiloraft.v1.ExplainPlacementResponse2\xa3\x05\n" +
 	"\x05Admin\x12Y\n" +
 	"\x0eTransferLeader\x12\".kiloraft.v1.TransferLeaderRequest\x1a#.kiloraft.v1.TransferLeaderResponse\x12M\n" +
 	"\n" +
@@ -5109,12 +5414,16 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x10DecommissionNode\x12$.kiloraft.v1.DecommissionNodeRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12V\n" +
 	"\x0fCancelOperation\x12#.kiloraft.v1.CancelOperationRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12M\n" +
 	"\n" +
-	"CheckShard\x12\x1e.kiloraft.v1.CheckShardRequest\x1a\x1f.kiloraft.v1.CheckShardResponse2\xcb\x02\n" +
+	"CheckShard\x12\x1e.kiloraft.v1.CheckShardRequest\x1a\x1f.kiloraft.v1.CheckShardResponse\x12M\n" +
+	"\n" +
+	"SplitShard\x12\x1e.kiloraft.v1.SplitShardRequest\x1a\x1f.kiloraft.v1.SplitShardResponse2\xa2\x03\n" +
 	"\x04Peer\x12;\n" +
 	"\x04Join\x12\x18.kiloraft.v1.JoinRequest\x1a\x19.kiloraft.v1.JoinResponse\x12M\n" +
 	"\n" +
 	"NodeReport\x12\x1e.kiloraft.v1.NodeReportRequest\x1a\x1f.kiloraft.v1.NodeReportResponse\x12_\n" +
-	"\x10ChangeMembership\x12$.kiloraft.v1.ChangeMembershipRequest\x1a%.kiloraft.v1.ChangeMembershipResponse\x12V\n" +
+	"\x10ChangeMembership\x12$.kiloraft.v1.ChangeMembershipRequest\x1a%.kiloraft.v1.ChangeMembershipResponse\x12U\n" +
+	"\n" +
+	"SplitShard\x12\".kiloraft.v1.PeerSplitShardRequest\x1a#.kiloraft.v1.PeerSplitShardResponse\x12V\n" +
 	"\rTransferShard\x12!.kiloraft.v1.TransferShardRequest\x1a\".kiloraft.v1.TransferShardResponseB-Z+github.com/kiloraft/kiloraft/api/kiloraftpbb\x06proto3"
 
 var (
@@ -5129,7 +5438,7 @@ func file_api_kiloraft_proto_rawDescGZIP() []byte {
 	return file_api_kiloraft_proto_rawDescData
 }
 
-var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_api_kiloraft_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: kiloraft.v1.GetRequest
 	(*GetResponse)(nil),              // 1: kiloraft.v1.GetResponse
@@ -5201,10 +5510,15 @@ var file_api_kiloraft_proto_goTypes = []any{
 	(*ExplainPlacementResponse)(nil), // 67: kiloraft.v1.ExplainPlacementResponse
 	(*ChangeMembershipRequest)(nil),  // 68: kiloraft.v1.ChangeMembershipRequest
 	(*ChangeMembershipResponse)(nil), // 69: kiloraft.v1.ChangeMembershipResponse
-	(*TransferShardRequest)(nil),     // 70: kiloraft.v1.TransferShardRequest
-	(*TransferShardResponse)(nil),    // 71: kiloraft.v1.TransferShardResponse
-	(*ErrorDetail)(nil),              // 72: kiloraft.v1.ErrorDetail
-	nil,                              // 73: kiloraft.v1.NodeInfo.CountersEntry
+	(*SplitShardRequest)(nil),        // 70: kiloraft.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),       // 71: kiloraft.v1.SplitShardResponse
+	(*ShardSplit)(nil),               // 72: kiloraft.v1.ShardSplit
+	(*PeerSplitShardRequest)(nil),    // 73: kiloraft.v1.PeerSplitShardRequest
+	(*PeerSplitShardResponse)(nil),   // 74: kiloraft.v1.PeerSplitShardResponse
+	(*TransferShardRequest)(nil),     // 75: kiloraft.v1.TransferShardRequest
+	(*TransferShardResponse)(nil),    // 76: kiloraft.v1.TransferShardResponse
+	(*ErrorDetail)(nil),              // 77: kiloraft.v1.ErrorDetail
+	nil,                              // 78: kiloraft.v1.NodeInfo.CountersEntry
 }
 var file_api_kiloraft_proto_depIdxs = []int32{
 	16, // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
@@ -5223,7 +5537,7 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	27, // 13: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
 	32, // 14: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
 	32, // 15: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
-	73, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
+	78, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
 	35, // 17: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
 	26, // 18: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
 	36, // 19: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
@@ -5244,67 +5558,77 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	65, // 34: kiloraft.v1.OperationResponse.operation:type_name -> kiloraft.v1.Operation
 	65, // 35: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
 	26, // 36: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
-	0,  // 37: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
-	2,  // 38: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
-	4,  // 39: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
-	6,  // 40: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
-	8,  // 41: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
-	10, // 42: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
-	14, // 43: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
-	17, // 44: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
-	19, // 45: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
-	22, // 46: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
-	28, // 47: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
-	30, // 48: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
-	33, // 49: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
-	39, // 50: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
-	46, // 51: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
-	63, // 52: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
-	66, // 53: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
-	49, // 54: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
-	42, // 55: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
-	58, // 56: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
-	59, // 57: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
-	60, // 58: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
-	61, // 59: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
-	44, // 60: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
-	51, // 61: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
-	53, // 62: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
-	68, // 63: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
-	70, // 64: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
-	1,  // 65: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
-	3,  // 66: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
-	5,  // 67: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
-	7,  // 68: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
-	9,  // 69: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
-	13, // 70: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
-	15, // 71: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
-	18, // 72: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
-	20, // 73: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
-	23, // 74: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
-	29, // 75: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
-	31, // 76: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
-	34, // 77: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
-	40, // 78: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
-	47, // 79: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
-	64, // 80: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
-	67, // 81: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
-	50, // 82: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
-	43, // 83: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
-	62, // 84: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
-	62, // 85: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
-	62, // 86: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
-	62, // 87: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
-	45, // 88: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
-	52, // 89: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
-	54, // 90: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
-	69, // 91: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
-	71, // 92: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
-	65, // [65:93] is the sub-list for method output_type
-	37, // [37:65] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	72, // 37: kiloraft.v1.SplitShardResponse.splits:type_name -> kiloraft.v1.ShardSplit
+	26, // 38: kiloraft.v1.ShardSplit.left:type_name -> kiloraft.v1.Descriptor
+	26, // 39: kiloraft.v1.ShardSplit.right:type_name -> kiloraft.v1.Descriptor
+	25, // 40: kiloraft.v1.PeerSplitShardRequest.epoch:type_name -> kiloraft.v1.Epoch
+	26, // 41: kiloraft.v1.PeerSplitShardResponse.left:type_name -> kiloraft.v1.Descriptor
+	26, // 42: kiloraft.v1.PeerSplitShardResponse.right:type_name -> kiloraft.v1.Descriptor
+	0,  // 43: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
+	2,  // 44: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
+	4,  // 45: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
+	6,  // 46: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
+	8,  // 47: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
+	10, // 48: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
+	14, // 49: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
+	17, // 50: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
+	19, // 51: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
+	22, // 52: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
+	28, // 53: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
+	30, // 54: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
+	33, // 55: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
+	39, // 56: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
+	46, // 57: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
+	63, // 58: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
+	66, // 59: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
+	49, // 60: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
+	42, // 61: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
+	58, // 62: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
+	59, // 63: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
+	60, // 64: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
+	61, // 65: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
+	44, // 66: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
+	70, // 67: kiloraft.v1.Admin.SplitShard:input_type -> kiloraft.v1.SplitShardRequest
+	51, // 68: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
+	53, // 69: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
+	68, // 70: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
+	73, // 71: kiloraft.v1.Peer.SplitShard:input_type -> kiloraft.v1.PeerSplitShardRequest
+	75, // 72: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
+	1,  // 73: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
+	3,  // 74: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
+	5,  // 75: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
+	7,  // 76: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
+	9,  // 77: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
+	13, // 78: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
+	15, // 79: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
+	18, // 80: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
+	20, // 81: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
+	23, // 82: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
+	29, // 83: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
+	31, // 84: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
+	34, // 85: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
+	40, // 86: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
+	47, // 87: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
+	64, // 88: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
+	67, // 89: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
+	50, // 90: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
+	43, // 91: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
+	62, // 92: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
+	62, // 93: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
+	62, // 94: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
+	62, // 95: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
+	45, // 96: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
+	71, // 97: kiloraft.v1.Admin.SplitShard:output_type -> kiloraft.v1.SplitShardResponse
+	52, // 98: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
+	54, // 99: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
+	69, // 100: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
+	74, // 101: kiloraft.v1.Peer.SplitShard:output_type -> kiloraft.v1.PeerSplitShardResponse
+	76, // 102: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
+	73, // [73:103] is the sub-list for method output_type
+	43, // [43:73] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_api_kiloraft_proto_init() }
@@ -5335,7 +5659,7 @@ func file_api_kiloraft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kiloraft_proto_rawDesc), len(file_api_kiloraft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   74,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

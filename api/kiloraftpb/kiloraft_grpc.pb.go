@@ -844,6 +844,7 @@ const (
 	Admin_DecommissionNode_FullMethodName = "/kiloraft.v1.Admin/DecommissionNode"
 	Admin_CancelOperation_FullMethodName  = "/kiloraft.v1.Admin/CancelOperation"
 	Admin_CheckShard_FullMethodName       = "/kiloraft.v1.Admin/CheckShard"
+	Admin_SplitShard_FullMethodName       = "/kiloraft.v1.Admin/SplitShard"
 )
 
 // AdminClient is the client API for Admin service.
@@ -871,6 +872,9 @@ type AdminClient interface {
 	// CheckShard has the replicas of a shard compare their content. The node that is asked
 	// must lead it. How each replica fares shows in ListShards.
 	CheckShard(ctx context.Context, in *CheckShardRequest, opts ...grpc.CallOption) (*CheckShardResponse, error)
+	// SplitShard splits a shard at one key or at several, one after the other, and returns
+	// when that is done. On an error those that are listed in no answer may be done too.
+	SplitShard(ctx context.Context, in *SplitShardRequest, opts ...grpc.CallOption) (*SplitShardResponse, error)
 }
 
 type adminClient struct {
@@ -951,6 +955,16 @@ func (c *adminClient) CheckShard(ctx context.Context, in *CheckShardRequest, opt
 	return out, nil
 }
 
+func (c *adminClient) SplitShard(ctx context.Context, in *SplitShardRequest, opts ...grpc.CallOption) (*SplitShardResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SplitShardResponse)
+	err := c.cc.Invoke(ctx, Admin_SplitShard_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -976,6 +990,9 @@ type AdminServer interface {
 	// CheckShard has the replicas of a shard compare their content. The node that is asked
 	// must lead it. How each replica fares shows in ListShards.
 	CheckShard(context.Context, *CheckShardRequest) (*CheckShardResponse, error)
+	// SplitShard splits a shard at one key or at several, one after the other, and returns
+	// when that is done. On an error those that are listed in no answer may be done too.
+	SplitShard(context.Context, *SplitShardRequest) (*SplitShardResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -1006,6 +1023,9 @@ func (UnimplementedAdminServer) CancelOperation(context.Context, *CancelOperatio
 }
 func (UnimplementedAdminServer) CheckShard(context.Context, *CheckShardRequest) (*CheckShardResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckShard not implemented")
+}
+func (UnimplementedAdminServer) SplitShard(context.Context, *SplitShardRequest) (*SplitShardResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SplitShard not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -1154,6 +1174,24 @@ func _Admin_CheckShard_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_SplitShard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SplitShardRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).SplitShard(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_SplitShard_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).SplitShard(ctx, req.(*SplitShardRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1189,6 +1227,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "CheckShard",
 			Handler:    _Admin_CheckShard_Handler,
 		},
+		{
+			MethodName: "SplitShard",
+			Handler:    _Admin_SplitShard_Handler,
+		},
 	},
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "api/kiloraft.proto",
@@ -1198,6 +1240,7 @@ const (
 	Peer_Join_FullMethodName             = "/kiloraft.v1.Peer/Join"
 	Peer_NodeReport_FullMethodName       = "/kiloraft.v1.Peer/NodeReport"
 	Peer_ChangeMembership_FullMethodName = "/kiloraft.v1.Peer/ChangeMembership"
+	Peer_SplitShard_FullMethodName       = "/kiloraft.v1.Peer/SplitShard"
 	Peer_TransferShard_FullMethodName    = "/kiloraft.v1.Peer/TransferShard"
 )
 
@@ -1213,6 +1256,8 @@ type PeerClient interface {
 	NodeReport(ctx context.Context, in *NodeReportRequest, opts ...grpc.CallOption) (*NodeReportResponse, error)
 	// ChangeMembership asks the leader of a shard to change its membership.
 	ChangeMembership(ctx context.Context, in *ChangeMembershipRequest, opts ...grpc.CallOption) (*ChangeMembershipResponse, error)
+	// SplitShard asks the leader of a shard to split it.
+	SplitShard(ctx context.Context, in *PeerSplitShardRequest, opts ...grpc.CallOption) (*PeerSplitShardResponse, error)
 	// TransferShard asks the leader of a shard to hand over to another replica.
 	TransferShard(ctx context.Context, in *TransferShardRequest, opts ...grpc.CallOption) (*TransferShardResponse, error)
 }
@@ -1255,6 +1300,16 @@ func (c *peerClient) ChangeMembership(ctx context.Context, in *ChangeMembershipR
 	return out, nil
 }
 
+func (c *peerClient) SplitShard(ctx context.Context, in *PeerSplitShardRequest, opts ...grpc.CallOption) (*PeerSplitShardResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PeerSplitShardResponse)
+	err := c.cc.Invoke(ctx, Peer_SplitShard_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) TransferShard(ctx context.Context, in *TransferShardRequest, opts ...grpc.CallOption) (*TransferShardResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TransferShardResponse)
@@ -1277,6 +1332,8 @@ type PeerServer interface {
 	NodeReport(context.Context, *NodeReportRequest) (*NodeReportResponse, error)
 	// ChangeMembership asks the leader of a shard to change its membership.
 	ChangeMembership(context.Context, *ChangeMembershipRequest) (*ChangeMembershipResponse, error)
+	// SplitShard asks the leader of a shard to split it.
+	SplitShard(context.Context, *PeerSplitShardRequest) (*PeerSplitShardResponse, error)
 	// TransferShard asks the leader of a shard to hand over to another replica.
 	TransferShard(context.Context, *TransferShardRequest) (*TransferShardResponse, error)
 	mustEmbedUnimplementedPeerServer()
@@ -1297,6 +1354,9 @@ func (UnimplementedPeerServer) NodeReport(context.Context, *NodeReportRequest) (
 }
 func (UnimplementedPeerServer) ChangeMembership(context.Context, *ChangeMembershipRequest) (*ChangeMembershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ChangeMembership not implemented")
+}
+func (UnimplementedPeerServer) SplitShard(context.Context, *PeerSplitShardRequest) (*PeerSplitShardResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SplitShard not implemented")
 }
 func (UnimplementedPeerServer) TransferShard(context.Context, *TransferShardRequest) (*TransferShardResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TransferShard not implemented")
@@ -1376,6 +1436,24 @@ func _Peer_ChangeMembership_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_SplitShard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PeerSplitShardRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).SplitShard(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_SplitShard_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).SplitShard(ctx, req.(*PeerSplitShardRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_TransferShard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TransferShardRequest)
 	if err := dec(in); err != nil {
@@ -1412,6 +1490,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ChangeMembership",
 			Handler:    _Peer_ChangeMembership_Handler,
+		},
+		{
+			MethodName: "SplitShard",
+			Handler:    _Peer_SplitShard_Handler,
 		},
 		{
 			MethodName: "TransferShard",

@@ -17,8 +17,8 @@ import (
 )
 
 func (a *app) shardCommand() *cobra.Command {
-	return group("shard", "Look at shards and move their replicas and leaders", a.shardListCommand(), a.shardShowCommand(),
-		a.shardMoveCommand(), a.shardAddCommand(), a.shardRemoveCommand(), a.shardTransferCommand())
+	return group("shard", "Look at shards, split them, and move their replicas and leaders", a.shardListCommand(), a.shardShowCommand(),
+		a.shardSplitCommand(), a.shardMoveCommand(), a.shardAddCommand(), a.shardRemoveCommand(), a.shardTransferCommand())
 }
 
 type epochRecord struct {

@@ -34,6 +34,12 @@ func (c *Catalog) AllocateNode(done func(shard.NodeID, error)) {
 	c.allocate(nodeCounter, "a node ID", func(id uint64, err error) { done(shard.NodeID(id), err) })
 }
 
+// AllocateShard hands out a shard ID that no other shard ever has. An attempt whose
+// answer was lost spends an ID.
+func (c *Catalog) AllocateShard(done func(shard.ID, error)) {
+	c.allocate(shardCounter, "a shard ID", func(id uint64, err error) { done(shard.ID(id), err) })
+}
+
 // allocate hands out the next ID of a counter.
 func (c *Catalog) allocate(counter, what string, done func(uint64, error)) {
 	o := &operation{c: c, what: "allocating " + what, end: func(err error) { done(0, err) }}

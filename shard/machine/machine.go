@@ -49,6 +49,7 @@ type Machine struct {
 type before struct {
 	lastRevision, floor shard.Revision
 	versions, bytes     uint64
+	descriptor          shard.Descriptor
 }
 
 // New makes a machine in the given state, which it copies; nil for a replica
@@ -106,6 +107,7 @@ func (m *Machine) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (raf
 func (m *Machine) rollBack() {
 	m.state.LastRevision, m.state.Floor = m.before.lastRevision, m.before.floor
 	m.state.Versions, m.state.Bytes = m.before.versions, m.before.bytes
+	m.state.Descriptor = m.before.descriptor
 	m.staged.rollBack()
 	m.checks = slices.DeleteFunc(m.checks, func(c Check) bool { return c.At == m.at })
 }
@@ -125,6 +127,8 @@ func (m *Machine) apply(b *storage.Batch, op []byte) (raftgroup.Result, error) {
 	switch {
 	case c.Kind == shard.KindDigest || c.Kind == shard.KindVerify:
 		return m.check(&c), nil
+	case c.Kind == shard.KindSplit:
+		return m.split(&h, &c), nil
 	case c.Kind.Upkeep():
 		m.raise(&h, &c)
 		return raftgroup.Result{}, nil
@@ -150,7 +154,7 @@ func (m *Machine) refuse(h *Header, c *shard.Command) error {
 	if h.Version != d.Epoch.Version && !planted.On(planted.EpochNotChecked) || !within {
 		return &shard.WrongShardError{Shard: d.ID, Descriptors: []shard.Descriptor{*d}}
 	}
-	if c.Kind == shard.KindDigest || c.Kind == shard.KindVerify {
+	if c.Kind == shard.KindDigest || c.Kind == shard.KindVerify || c.Kind == shard.KindSplit {
 		return nil
 	}
 	if d.Span.Start[0] == shard.SystemKeyspace {
@@ -287,7 +291,7 @@ func (m *Machine) advance(at raftgroup.Position) error {
 		return fmt.Errorf("entry %d of term %d after entry %d of term %d, with %d applied", at.Index, at.Term, m.at.Index, m.at.Term, m.state.Applied)
 	}
 	if at.Index != m.at.Index {
-		m.before = before{m.state.LastRevision, m.state.Floor, m.state.Versions, m.state.Bytes}
+		m.before = before{m.state.LastRevision, m.state.Floor, m.state.Versions, m.state.Bytes, m.state.Descriptor}
 		m.staged.begin()
 	}
 	m.at = at

@@ -41,10 +41,9 @@ type checker struct {
 }
 
 const (
-	digestsMax     = 8        // views that a node keeps for checks
-	digestPart     = 1 << 20  // bytes
-	digestRate     = 32 << 20 // bytes per second of all digests of a node
-	checkHeaderMax = machine.HeaderBytesMax
+	digestsMax = 8        // views that a node keeps for checks
+	digestPart = 1 << 20  // bytes
+	digestRate = 32 << 20 // bytes per second of all digests of a node
 )
 
 // digestJob is a digest to be computed.
@@ -118,7 +117,12 @@ func (s *Store) Check(id shard.ID, done func(index uint64, err error)) {
 }
 
 func (r *Replica) beginCheck(done func(index uint64, err error)) {
-	r.proposeCheck(r.leadership.Load().Term, &shard.Command{Kind: shard.KindDigest}, func(res raftgroup.Result, err error) {
+	l, d := r.leadership.Load(), r.descriptor.Load()
+	if d == nil {
+		done(0, r.notLeader())
+		return
+	}
+	r.proposeUpkeep(l.Term, d.Epoch.Version, &shard.Command{Kind: shard.KindDigest}, func(res raftgroup.Result, err error) {
 		if err == nil {
 			err = res.Err
 		}
@@ -129,19 +133,6 @@ func (r *Replica) beginCheck(done func(index uint64, err error)) {
 		index, _ := res.Detail.(uint64)
 		done(index, nil)
 	})
-}
-
-func (r *Replica) proposeCheck(term uint64, c *shard.Command, done func(raftgroup.Result, error)) {
-	l, d := r.leadership.Load(), r.descriptor.Load()
-	if !l.Leading || d == nil || l.Term != term {
-		done(raftgroup.Result{}, r.notLeader())
-		return
-	}
-	p := &raftgroup.Proposal{Header: machine.AppendHeader(make([]byte, 0, checkHeaderMax), machine.Header{Version: d.Epoch.Version}),
-		Body: shard.AppendCommand(nil, c), Term: term, Done: done}
-	if err := r.group.Propose(p); err != nil {
-		done(raftgroup.Result{}, err)
-	}
 }
 
 // checked takes the checks of a batch that is visible now, on the group's turn.
@@ -269,8 +260,8 @@ func (j *digestJob) end(err error) {
 		r.compare()
 		return
 	}
-	if l := r.leadership.Load(); l.Leading && l.Term == j.check.At.Term {
-		r.proposeCheck(l.Term, &shard.Command{Kind: shard.KindVerify, Digested: j.check.At.Index, Applied: j.applied, Value: digest},
+	if l, d := r.leadership.Load(), r.descriptor.Load(); l.Leading && l.Term == j.check.At.Term && d != nil {
+		r.proposeUpkeep(l.Term, d.Epoch.Version, &shard.Command{Kind: shard.KindVerify, Digested: j.check.At.Index, Applied: j.applied, Value: digest},
 			func(raftgroup.Result, error) {}) // one that is lost is only a check that did not come to an end
 	}
 }

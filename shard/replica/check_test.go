@@ -44,7 +44,7 @@ func TestCheckOnDemand(t *testing.T) {
 		g.proposals = nil
 		g.mu.Unlock()
 		h.steps.run()
-		r.proposeCheck(r.leadership.Load().Term, &shard.Command{Kind: shard.KindVerify, Digested: own, Applied: own, Value: []byte(digest)}, nothing)
+		r.proposeUpkeep(r.leadership.Load().Term, r.descriptor.Load().Epoch.Version, &shard.Command{Kind: shard.KindVerify, Digested: own, Applied: own, Value: []byte(digest)}, nothing)
 		g.mu.Lock()
 		g.proposals = g.proposals[len(g.proposals)-1:]
 		g.mu.Unlock()
@@ -136,7 +136,7 @@ func TestDigestsAreBounded(t *testing.T) {
 func TestCheckPassedOver(t *testing.T) {
 	h := newHome(t)
 	r, g := h.shard(7, "\x02b", "\x02m")
-	r.proposeCheck(term, &shard.Command{Kind: shard.KindVerify, Digested: 3, Applied: 3, Value: []byte("digest")}, nothing)
+	r.proposeUpkeep(term, r.descriptor.Load().Epoch.Version, &shard.Command{Kind: shard.KindVerify, Digested: 3, Applied: 3, Value: []byte("digest")}, nothing)
 	g.turn(t)
 	h.steps.run()
 	if c := r.Checked(); c.State != CheckNotCompared || r.Differs() || !strings.Contains(c.Reason, "by a snapshot") {
@@ -155,7 +155,7 @@ func TestCheckOfTheSystemAtAnotherIndex(t *testing.T) {
 	g.mu.Lock()
 	g.proposals = nil
 	g.mu.Unlock()
-	r.proposeCheck(term, &shard.Command{Kind: shard.KindVerify, Digested: own.Index, Applied: own.Applied + 1, Value: []byte("digest")}, nothing)
+	r.proposeUpkeep(term, r.descriptor.Load().Epoch.Version, &shard.Command{Kind: shard.KindVerify, Digested: own.Index, Applied: own.Applied + 1, Value: []byte("digest")}, nothing)
 	g.turn(t)
 	h.steps.run()
 	if c := r.Checked(); c.State != CheckNotCompared || r.Differs() || !strings.Contains(c.Reason, "another applied index") {

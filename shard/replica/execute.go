@@ -81,7 +81,7 @@ func (s *Store) admit(t *shard.Target, c *shard.Command) (*Replica, error) {
 	fits := t.Version == d.Epoch.Version && begins(c, d.Span)
 	if !fits {
 		if l.Leading || t.Version <= d.Epoch.Version {
-			return nil, s.wrongShard(t.Shard, d, c)
+			return nil, s.wrongShard(t.Shard, r, c)
 		}
 	}
 	if fits && c.AnyReplica {
@@ -92,7 +92,7 @@ func (s *Store) admit(t *shard.Target, c *shard.Command) (*Replica, error) {
 		return nil, r.notLeader()
 	}
 	if !c.Within(d.Span) {
-		if err := s.parted(t.Shard, d, c); err != nil {
+		if err := s.parted(r, d, c); err != nil {
 			return nil, err
 		}
 	}
@@ -103,7 +103,7 @@ func (s *Store) admit(t *shard.Target, c *shard.Command) (*Replica, error) {
 // The caller of a batch must make it smaller, that of a delete-range cut it off at
 // the span's end. A later attempt can do neither. A scan ends at the span's end of
 // itself.
-func (s *Store) parted(id shard.ID, d *shard.Descriptor, c *shard.Command) error {
+func (s *Store) parted(r *Replica, d *shard.Descriptor, c *shard.Command) error {
 	switch {
 	case !c.Kind.Write():
 		return nil
@@ -112,18 +112,23 @@ func (s *Store) parted(id shard.ID, d *shard.Descriptor, c *shard.Command) error
 	case c.Kind == shard.KindBatch:
 		return shard.ErrSpansShards
 	}
-	return s.wrongShard(id, d, c)
+	return s.wrongShard(r.id, r, c)
 }
 
-// wrongShard carries what this node knows of the command's surroundings: the
-// named shard's descriptor and that of the shard that covers the place.
-func (s *Store) wrongShard(id shard.ID, d *shard.Descriptor, c *shard.Command) error {
+// wrongShard carries what this node knows of the command's surroundings: the named
+// shard's descriptor, that of the shard that covers the place, and who leads them. r is
+// the named shard's replica; nil: there is none.
+func (s *Store) wrongShard(id shard.ID, r *Replica, c *shard.Command) error {
 	e := &shard.WrongShardError{Shard: id}
-	if d != nil {
-		e.Descriptors = append(e.Descriptors, *d)
-	}
-	if other := s.replicas.covering(c); other != nil && (d == nil || other.ID != d.ID) {
-		e.Descriptors = append(e.Descriptors, *other)
+	known := [...]*Replica{r, s.replicas.covering(c)}
+	for i, r := range known {
+		if r == nil || i > 0 && r == known[0] {
+			continue
+		}
+		if d := r.descriptor.Load(); d != nil {
+			e.Descriptors = append(e.Descriptors, *d)
+			e.Leaders = append(e.Leaders, r.leaderHint())
+		}
 	}
 	return e
 }
@@ -131,13 +136,17 @@ func (s *Store) wrongShard(id shard.ID, d *shard.Descriptor, c *shard.Command) e
 // notLeader carries what the replica knows of its leader, which may be itself in
 // another term than the attempt's.
 func (r *Replica) notLeader() error {
+	return &shard.NotLeaderError{Shard: r.id, Leader: r.leaderHint()}
+}
+
+// leaderHint is what the replica knows of its leader; zero if that would bring the caller
+// back at once: it was elected and is not ready.
+func (r *Replica) leaderHint() shard.LeaderHint {
 	l := r.leadership.Load()
 	if l.Node == 0 || l.Leader == r.self && !l.Leading {
-		// Elected, but not ready: a hint would bring the caller back at once.
-		return &shard.NotLeaderError{Shard: r.id}
+		return shard.LeaderHint{}
 	}
-	return &shard.NotLeaderError{Shard: r.id, Leader: shard.LeaderHint{Replica: l.Leader, Node: l.Node, Term: l.Term,
-		Address: r.store.cfg.Address(l.Node)}}
+	return shard.LeaderHint{Replica: l.Leader, Node: l.Node, Term: l.Term, Address: r.store.cfg.Address(l.Node)}
 }
 
 // hinted adds to a group's NotLeaderError the address, which groups do not know.

@@ -38,13 +38,9 @@ func (s *Store) InspectKey(key []byte) (Inspection, error) {
 		return Inspection{}, &shard.InvalidError{Field: "key", Reason: "is in the system keyspace, which has no versions"}
 	}
 	for range inspectionsMax {
-		d := s.replicas.covering(&c)
-		if d == nil {
+		r := s.replicas.covering(&c)
+		if r == nil {
 			return Inspection{}, &shard.WrongShardError{}
-		}
-		r, ok := s.replicas.get(d.ID)
-		if !ok {
-			continue
 		}
 		found, fits, err := r.inspect(&c)
 		if fits {

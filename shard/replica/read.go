@@ -136,7 +136,7 @@ func (rd *read) evaluate(v view, d *shard.Descriptor) (shard.Result, error) {
 		return shard.Result{}, shard.ErrUnavailable
 	}
 	if rd.version != d.Epoch.Version || !begins(c, d.Span) {
-		return shard.Result{}, rd.r.store.wrongShard(d.ID, d, c)
+		return shard.Result{}, rd.r.store.wrongShard(d.ID, rd.r, c)
 	}
 	at, err := rd.at()
 	if err != nil {

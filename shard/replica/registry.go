@@ -85,9 +85,9 @@ func (g *registry) overlapping(id shard.ID, span shard.Span) (shard.ID, bool) {
 	return 0, false
 }
 
-// covering is the descriptor of a local replica whose span has the place that
-// the command begins at.
-func (g *registry) covering(c *shard.Command) *shard.Descriptor {
+// covering is a local replica whose span has the place that the command begins at; nil:
+// there is none.
+func (g *registry) covering(c *shard.Command) *Replica {
 	g.mu.Lock()
 	if g.stale.Swap(false) {
 		g.rebuild()
@@ -100,7 +100,7 @@ func (g *registry) covering(c *shard.Command) *shard.Descriptor {
 	// neighbour before may be the one that covers the place.
 	for k := i - 1; k >= 0 && k >= i-3; k-- {
 		if d := index[k].replica.descriptor.Load(); d != nil && begins(c, d.Span) {
-			return d
+			return index[k].replica
 		}
 	}
 	return nil

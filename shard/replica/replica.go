@@ -24,9 +24,10 @@ type Replica struct {
 
 	// Of the group's turn only.
 	machine   *machine.Machine
-	changing  bool // a batch that changes the descriptor is on its way
-	unsteady  int  // reasons for an odd generation
-	readBytes int  // of what this turn's batches have read and their replies will tell
+	changing  bool                    // a batch that changes the descriptor is on its way
+	born      []*storage.ReplicaState // states of the shards that split off in it
+	unsteady  int                     // reasons for an odd generation
+	readBytes int                     // of what this turn's batches have read and their replies will tell
 
 	// generation is odd while the descriptor or the data below it change other
 	// than by ordinary writes. descriptor is stored only while it is odd.

@@ -18,6 +18,9 @@ import (
 type reservations struct {
 	mu    sync.Mutex
 	spans map[shard.ID]shard.Span
+	// births are the spans of shards that have split off, and whose replicas here have yet
+	// to take their states in.
+	births map[shard.ID]shard.Span
 }
 
 // ReserveSpan is the host's Config.ReserveSpan. The error wraps ErrBusy: the
@@ -32,6 +35,11 @@ func (s *Store) ReserveSpan(state *storage.ReplicaState) (release func(), err er
 			return nil, fmt.Errorf("the snapshot's span is reserved for one of shard %d: %w", other, shard.ErrBusy)
 		}
 	}
+	for other, taken := range g.births { //order-free: any conflict refuses
+		if other != id && taken.Overlaps(span) {
+			return nil, fmt.Errorf("the snapshot's span is that of shard %d, which has just split off: %w", other, shard.ErrBusy)
+		}
+	}
 	if other, ok := s.replicas.overlapping(id, span); ok {
 		return nil, fmt.Errorf("the snapshot's span overlaps that of the replica of shard %d: %w", other, shard.ErrBusy)
 	}
@@ -44,4 +52,31 @@ func (s *Store) ReserveSpan(state *storage.ReplicaState) (release func(), err er
 		delete(g.spans, id)
 		g.mu.Unlock()
 	}, nil
+}
+
+// reserveBirth keeps the span of a shard that has split off for its replica here, if that
+// has to take its state in first. It is called while the replica of the shard that it
+// was a part of still covers the span for all to see.
+func (s *Store) reserveBirth(born *storage.ReplicaState) {
+	g, d := &s.reserved, &born.Descriptor
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r, here := s.replicas.get(d.ID)
+	if !here || r.descriptor.Load() != nil {
+		return
+	}
+	if m, ok := d.ReplicaOn(s.cfg.Node); !ok || m.ID != r.self {
+		return // a later one, which will get a snapshot
+	}
+	if g.births == nil {
+		g.births = make(map[shard.ID]shard.Span)
+	}
+	g.births[d.ID] = d.Span
+}
+
+// releaseBirth follows once the replica's own descriptor stands for its span, or it is gone.
+func (s *Store) releaseBirth(id shard.ID) {
+	s.reserved.mu.Lock()
+	delete(s.reserved.births, id)
+	s.reserved.mu.Unlock()
 }

@@ -31,7 +31,20 @@ func (t turn) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (raftgro
 	if detail, ok := res.Detail.(*shard.Result); ok {
 		t.keep(&res, detail)
 	}
+	if res.Born != nil {
+		t.born = append(t.born, res.Born)
+		t.change()
+	}
 	return res, err
+}
+
+// change comes before a batch that changes the descriptor. The generation turns odd
+// before that can be committed.
+func (t turn) change() {
+	if !t.changing {
+		t.changing = true
+		t.unsettle()
+	}
 }
 
 // readBytesMax bounds what the batches of one turn have read, which is kept until
@@ -58,13 +71,11 @@ func (t turn) keep(res *raftgroup.Result, detail *shard.Result) {
 	res.Detail = nil
 }
 
-// ApplyMembership applies a membership change. The generation turns odd before
-// the batch that carries the new descriptor can be committed.
+// ApplyMembership applies a membership change.
 func (t turn) ApplyMembership(_ *storage.Batch, at raftgroup.Position, change []byte) (bool, raftgroup.Result, error) {
 	accepted, res, err := t.machine.ApplyMembership(at, change)
-	if accepted && !t.changing {
-		t.changing = true
-		t.unsettle()
+	if accepted {
+		t.change()
 	}
 	return accepted, res, err
 }
@@ -86,6 +97,7 @@ func (t turn) Published() {
 	}
 	if t.changing {
 		t.changing = false
+		t.parted()
 		t.publishDescriptor()
 		t.settle()
 	}
@@ -104,6 +116,7 @@ func (t turn) InstallEnd(state *storage.ReplicaState) {
 	t.sweep.fresh.Store(true)
 	t.publish()
 	t.publishDescriptor()
+	t.store.releaseBirth(t.id)
 	t.settle()
 }
 
@@ -147,7 +160,10 @@ func (t turn) Stopped(err error) {
 
 // Removed takes the replica out of the store. Its span is free from now on: whoever
 // reserves it finds the data gone.
-func (t turn) Removed() { t.store.replicas.remove(t.Replica) }
+func (t turn) Removed() {
+	t.store.replicas.remove(t.Replica)
+	t.store.releaseBirth(t.id)
+}
 
 // publish copies the machine's state to where other steps read it.
 func (r *Replica) publish() {

@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"github.com/kiloraft/kiloraft/internal/env"
+	"github.com/kiloraft/kiloraft/raftgroup"
+	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/shard/machine"
 )
 
 // upkeep is what a store does of itself: it lets the floors of its shards rise as
@@ -66,6 +69,20 @@ func (s *Store) SetDropRate(versions int64) {
 	versions = max(versions, 0)
 	if s.upkeep.rate.Swap(versions) != versions {
 		s.upkeep.queue.Submit(s.upkeep.sweep.look)
+	}
+}
+
+// proposeUpkeep proposes a command of the shard's own in a term and an epoch version.
+// done is called exactly once, on the group's turn or before the call returns.
+func (r *Replica) proposeUpkeep(term, version uint64, c *shard.Command, done func(raftgroup.Result, error)) {
+	if l := r.leadership.Load(); !l.Leading || l.Term != term {
+		done(raftgroup.Result{}, r.notLeader())
+		return
+	}
+	p := &raftgroup.Proposal{Header: machine.AppendHeader(make([]byte, 0, machine.HeaderBytesMax), machine.Header{Version: version}),
+		Body: shard.AppendCommand(nil, c), Term: term, Done: done}
+	if err := r.group.Propose(p); err != nil {
+		done(raftgroup.Result{}, err)
 	}
 }
 

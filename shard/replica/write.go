@@ -119,7 +119,7 @@ func (w *write) done(res raftgroup.Result, err error) {
 	case errors.Is(res.Err, machine.ErrStaleRevision):
 		w.drawAgain()
 	case res.Err != nil:
-		w.finish(shard.Response{Err: res.Err})
+		w.finish(shard.Response{Err: w.rerouted(res.Err)})
 	default:
 		w.finish(shard.Response{Result: resultOf(&res)})
 	}
