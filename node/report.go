@@ -50,7 +50,8 @@ func (n *Node) Report(q ReportQuery) *pb.NodeReportResponse {
 }
 
 func describePlacement(s *driver.Summary) *pb.PlacementReport {
-	r := &pb.PlacementReport{Term: s.Term, Paused: s.Tuning.Paused, Rebalance: s.Tuning.Rebalance, DeadAfterSeconds: s.Tuning.DeadAfter.Seconds()}
+	r := &pb.PlacementReport{Term: s.Term, Paused: s.Tuning.Paused, Rebalance: s.Tuning.Rebalance, DeadAfterSeconds: s.Tuning.DeadAfter.Seconds(),
+		LowSpace: uint32(s.Tuning.LowSpace), FullSpace: uint32(s.Tuning.FullSpace)}
 	for _, n := range s.Nodes {
 		r.Nodes = append(r.Nodes, &pb.PlacementNode{
 			Id: uint64(n.ID), State: n.State.String(), Live: n.Live, Dead: n.Dead, SilentSeconds: n.Silent.Seconds(),
@@ -76,7 +77,7 @@ func (n *Node) info() *pb.NodeInfo {
 	granted, grantRounds := n.grants.Granted()
 	info := &pb.NodeInfo{
 		Id: uint64(id.Node), Address: n.cfg.Advertise, HttpAddress: n.cfg.HTTPAddress, Live: true,
-		Bytes: uint64(max(0, disk.DiskBytes)), Incarnation: id.Incarnation, Version: n.cfg.Version,
+		Bytes: uint64(max(0, disk.DiskBytes)), Incarnation: id.Incarnation, Version: n.cfg.Version, Locality: string(n.cfg.Locality),
 		UptimeSeconds: (n.cfg.Env.Now() - n.started).Seconds(),
 		Counters: map[string]float64{
 			"wal_syncs_total":        float64(disk.WALSyncs),
@@ -116,6 +117,7 @@ func (n *Node) info() *pb.NodeInfo {
 			"removal_questions_total": float64(host.Questions),
 		},
 	}
+	info.CapacityBytes, info.AvailableBytes = n.cfg.Engine.Space()
 	if n.cfg.CPUSeconds != nil {
 		info.Counters["process_cpu_seconds_total"] = n.cfg.CPUSeconds()
 	}

@@ -53,6 +53,9 @@ func (p *Plan) Judge(s *Shard) (TaskState, string) {
 	if why := p.refusal(t.To); why != "" {
 		return TaskImpossible, why
 	}
+	if n := p.node(t.To); !added && p.full(n, s.size()) {
+		return TaskImpossible, fmt.Sprintf("node %d has %s", t.To, SpaceText(n.capacity, n.available))
+	}
 	if silent, waits := p.taskWaits(s); waits && p.node(silent.Node) != nil && p.node(silent.Node).dead {
 		return TaskImpossible, fmt.Sprintf("node %d is dead, and its voter is to be replaced first", silent.Node)
 	}

@@ -15,6 +15,7 @@ type Node struct {
 	Incarnation uint64
 	StartNonce  uint64 // random at each start: tells two starts of one incarnation (a copied store) apart
 	Version     string // of the program
+	Locality    shard.Locality
 	State       shard.NodeState
 	// Operation is the operation that brought the node into its state, and Since
 	// when that was, in seconds of Unix time by the clock of whoever asked; both 0
@@ -26,7 +27,9 @@ type Node struct {
 
 const (
 	nodePrefix = string(rune(shard.SystemKeyspace)) + "node/"
-	nodeFormat = 1
+	nodeFormat = 1 // without a locality
+	// locatedFormat is of a node that has one: versions that knew of none read all others.
+	locatedFormat = 2
 	// nodeStringBytesMax bounds each string of a record.
 	nodeStringBytesMax = 1 << 10
 )
@@ -41,7 +44,11 @@ func NodeSpan() shard.Span { return prefixSpan(nodePrefix) }
 
 // AppendNode appends the encoding of n to b.
 func AppendNode(b []byte, n *Node) []byte {
-	b = append(b, nodeFormat)
+	if n.Locality != "" {
+		b = append(b, locatedFormat)
+	} else {
+		b = append(b, nodeFormat)
+	}
 	b = binary.AppendUvarint(b, uint64(n.ID))
 	b = appendString(b, n.Address)
 	b = appendString(b, n.HTTPAddress)
@@ -50,14 +57,23 @@ func AppendNode(b []byte, n *Node) []byte {
 	b = appendString(b, n.Version)
 	b = append(b, byte(n.State))
 	b = binary.AppendUvarint(b, n.Operation)
-	return binary.AppendUvarint(b, n.Since)
+	b = binary.AppendUvarint(b, n.Since)
+	if n.Locality != "" {
+		b = appendString(b, string(n.Locality))
+	}
+	return b
 }
 
 // DecodeNode reads what AppendNode wrote. The result shares no memory with b.
 func DecodeNode(b []byte) (Node, error) {
 	r := reader{b: b}
 	var n Node
-	r.format("node record", nodeFormat)
+	located := len(b) > 0 && b[0] == locatedFormat
+	if located {
+		r.b = b[1:]
+	} else {
+		r.format("node record", nodeFormat)
+	}
 	n.ID = shard.NodeID(r.uvarint())
 	n.Address = r.string()
 	n.HTTPAddress = r.string()
@@ -67,6 +83,12 @@ func DecodeNode(b []byte) (Node, error) {
 	n.State = shard.NodeState(r.byte())
 	n.Operation = r.uvarint()
 	n.Since = r.uvarint()
+	if located {
+		n.Locality = shard.Locality(r.string())
+		if l, err := shard.ParseLocality(string(n.Locality)); r.err == nil && (err != nil || l == "") {
+			r.fail("a node at %q", n.Locality)
+		}
+	}
 	if r.err == nil && !n.State.Valid() {
 		r.fail("a node in state %d", n.State)
 	}

@@ -32,6 +32,24 @@ func TestLocalityIsChecked(t *testing.T) {
 	}
 }
 
+func FuzzParseLocality(f *testing.F) {
+	for _, text := range []string{"", "zone=a", "region=eu,zone=a", "=,=", "a=1,a=1"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		l, err := ParseLocality(text)
+		if err != nil {
+			return
+		}
+		if strings.Join(l.Tiers(), ",") != text || l.Distance(l) != 0 {
+			t.Fatalf("%q: %q", text, l.Tiers())
+		}
+		if d := l.Distance("zone=a"); d != Locality("zone=a").Distance(l) || d < 0 || d > FarthestPlaces {
+			t.Fatalf("%q: %d", text, d)
+		}
+	})
+}
+
 func TestLocalitiesAreTheFartherTheWiderTheyDiffer(t *testing.T) {
 	for _, c := range []struct {
 		a, b Locality

@@ -28,6 +28,16 @@ func (e *Engine) Stats() Stats {
 	}
 }
 
+// Space is how many bytes the disk of the store has, and how many of them are free; both 0
+// where that cannot be known. It asks the file system.
+func (e *Engine) Space() (capacity, available uint64) {
+	usage, err := e.fs.GetDiskUsage(e.cfg.Dir)
+	if err != nil {
+		return 0, 0
+	}
+	return usage.TotalBytes, min(usage.AvailBytes, usage.TotalBytes)
+}
+
 // SpanBytes estimates the bytes on disk under span. What is in memtables only
 // does not count.
 func (e *Engine) SpanBytes(span shard.Span) (uint64, error) {

@@ -98,7 +98,7 @@ func TestSettingValues(t *testing.T) {
 		{KVDropRate, "1e3", "a whole number"}, {KVDropRate, "1.5", "a whole number"}, {KVDropRate, "10s", "a whole number"}, {KVDropRate, "99999999999999999999", "a whole number"},
 		{KVDropRate, strings.Repeat("9", 1000), "…"},
 		{PlacementPaused, "1", `placement.paused cannot be "1": it is false or true`}, {PlacementPaused, "", "false or true"},
-		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention, placement.dead_after, placement.paused, placement.rebalance, shard.check_interval, snapshot.rate`}, {"", "1", "there are kv.drop_rate"},
+		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention, placement.dead_after, placement.full_space, placement.low_space, placement.moves_max, placement.paused, placement.rebalance, shard.check_interval, snapshot.rate`}, {"", "1", "there are kv.drop_rate"},
 	} {
 		h := newHouse(t)
 		var invalid *shard.InvalidError

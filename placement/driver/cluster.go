@@ -20,6 +20,10 @@ type Cluster interface {
 	// change; a descriptor without an ID means that it is not known.
 	ChangeMembership(node shard.NodeID, m shard.MembershipChange, done func(shard.Descriptor, error))
 
+	// SplitShard asks the replica on node, which leads, to split its shard. It answers with
+	// what is left of the shard, and what became of the rest.
+	SplitShard(node shard.NodeID, s shard.Split, done func(left, right shard.Descriptor, err error))
+
 	// TransferShard asks the replica of the shard on node, which leads, to hand
 	// over to another replica, and answers when it no longer leads.
 	TransferShard(node shard.NodeID, id shard.ID, to shard.ReplicaID, done func(error))
@@ -34,6 +38,7 @@ type Records interface {
 	EndOperation(id shard.ID, op uint64, state catalog.OperationState, reason string, ended uint64, done func(catalog.Operation, error))
 	ForgetOperation(op catalog.Operation, done func(error))
 	ListDirectory(done func([]catalog.DirectoryRow, error))
+	AllocateShard(done func(shard.ID, error))
 }
 
 // Report is a live node's view of its replicas. Those that do not lead may be
@@ -43,6 +48,9 @@ type Report struct {
 	// Held is how many replicas the node has, those that are left out included.
 	Held     int
 	Replicas []ReplicaReport
+	// Capacity and Available are the bytes of its disk, and those that are free; both 0:
+	// not known. DiskBytes are those that its store takes up.
+	Capacity, Available, DiskBytes uint64
 }
 
 // ReplicaReport is a replica's view of its shard.
@@ -51,6 +59,11 @@ type ReplicaReport struct {
 	Term       uint64
 	Leading    bool
 	Commit     uint64
-	Bytes      uint64               // an estimate of its data
-	Progress   []placement.Progress // of a leader
+	Bytes      uint64 // an estimate of its data
+
+	// Of a leader:
+	Progress    []placement.Progress
+	Load        placement.Load
+	SplitAt     []byte // where it wishes its shard split; nil: nowhere
+	SplitReason string
 }

@@ -48,8 +48,10 @@ type Tuning struct {
 	DeadAfter time.Duration
 	// Paused: only what people ask for is done.
 	Paused bool
-	// Rebalance: replicas move to even out how many each node has.
+	// Rebalance: replicas move to more places, and to even out what nodes hold and bear.
 	Rebalance bool
+	// LowSpace, FullSpace and MovesMax are those of placement.Limits; 0: their defaults.
+	LowSpace, FullSpace, MovesMax int
 }
 
 // Driver carries out placement's steps while it is started. Its methods are safe
@@ -98,8 +100,9 @@ type entry struct {
 	failures int
 	refused  string // why the last step failed; "" if it did not
 	retryAt  time.Duration
-	waiting  bool // in Driver.later
-	bytes    uint64
+	waiting  bool          // in Driver.later
+	measured time.Duration // when Load was; 0: never
+	led      time.Duration // since when Leader leads, as far as this driver knows
 	idle     time.Duration // since when its learners are needed by nobody; 0: they are
 	task     pursuit       // of Task
 }
@@ -193,9 +196,10 @@ func (d *Driver) decide() {
 	now := d.env.Now()
 	d.assign(now)
 	v := d.view(now)
-	p := placement.NewPlan(v, d.limits)
+	limits := d.tuned()
+	p := placement.NewPlan(v, limits)
 	if d.judge(p, now) {
-		p = placement.NewPlan(v, d.limits)
+		p = placement.NewPlan(v, limits)
 	}
 	d.spare(p, now)
 	d.plan = p
@@ -217,6 +221,16 @@ func (d *Driver) decide() {
 	}
 	d.retire(now)
 	d.publish(now)
+}
+
+// tuned are the limits with what people set.
+func (d *Driver) tuned() placement.Limits {
+	l := d.limits
+	l.LowSpace, l.FullSpace = d.tuning.LowSpace, d.tuning.FullSpace
+	if d.tuning.MovesMax > 0 {
+		l.MovesMax = d.tuning.MovesMax
+	}
+	return l
 }
 
 // view is what placement decides from.

@@ -137,7 +137,7 @@ func (d *Driver) merge(reports []Report, only []shard.ID, asked uint64) {
 			}
 			e.seen = now
 			if e.InFlight == nil && e.changed < asked {
-				e.take(report.Node, r, asked)
+				e.take(report.Node, r, asked, now)
 			}
 		}
 	}
@@ -175,12 +175,12 @@ func (d *Driver) concerned(only []shard.ID) []*entry {
 // take fills e from one replica's report. The leader's word counts, the newest
 // one's if several believe to lead: it has applied all that its term began with.
 // Without one, the newest descriptor that anybody has is the best there is.
-func (e *entry) take(node shard.NodeID, r *ReplicaReport, asked uint64) {
+func (e *entry) take(node shard.NodeID, r *ReplicaReport, asked uint64, now time.Duration) {
 	switch {
 	case r.Leading && r.Term >= e.term:
+		e.measure(node, r, now)
 		e.Descriptor = r.Descriptor
 		e.Leader, e.term, e.Commit, e.Progress, e.polled = node, r.Term, r.Commit, r.Progress, asked
-		e.bytes = r.Bytes
 	case e.polled != asked && r.Descriptor.Epoch.Newer(e.Descriptor.Epoch):
 		e.Descriptor = r.Descriptor
 	}

@@ -29,6 +29,7 @@ type world struct {
 	reported  int // replicas in reports
 	changes   int
 	transfers int
+	splits    int
 	held      map[shard.NodeID]int // replicas that a node holds and that no shard lists
 	records   *catalog.Catalog
 	kv        *fake.KV
@@ -43,6 +44,10 @@ type truth struct {
 	term   uint64
 	match  map[shard.ReplicaID]uint64
 	fed    func(*truth) // told of each change
+
+	bytes   uint64
+	load    placement.Load
+	splitAt []byte // where its leader wishes it split
 }
 
 const (
@@ -115,8 +120,9 @@ func (w *world) Reports(only []shard.ID, done func([]Report)) {
 }
 
 func (s *truth) report(w *world, n shard.NodeID) ReplicaReport {
-	r := ReplicaReport{Descriptor: s.d, Term: s.term, Leading: s.leader == n, Commit: commitIndex}
+	r := ReplicaReport{Descriptor: s.d, Term: s.term, Leading: s.leader == n, Commit: commitIndex, Bytes: s.bytes}
 	if r.Leading {
+		r.Load, r.SplitAt, r.SplitReason = s.load, s.splitAt, "size"
 		for _, m := range s.d.Replicas {
 			r.Progress = append(r.Progress, placement.Progress{Replica: m.ID, Match: s.match[m.ID], Active: w.nodes[m.Node]})
 		}
@@ -186,6 +192,24 @@ func (w *world) snapshot(s *truth, id shard.ReplicaID, node shard.NodeID) {
 		w.snapshots[node]--
 		s.match[id] = commitIndex
 	})
+}
+
+// SplitShard implements Cluster.
+func (w *world) SplitShard(node shard.NodeID, split shard.Split, done func(left, right shard.Descriptor, err error)) {
+	var left, right shard.Descriptor
+	w.call(node, split.Shard, func(s *truth) (err error) {
+		if left, right, err = split.Apply(&s.d); err != nil {
+			return err
+		}
+		w.splits++
+		s.d, s.splitAt = left, nil
+		other := &truth{d: right, leader: s.leader, term: 1, match: map[shard.ReplicaID]uint64{}}
+		for _, r := range right.Replicas {
+			other.match[r.ID] = commitIndex
+		}
+		w.shards = append(w.shards, other)
+		return nil
+	}, func(err error) { done(left, right, err) })
 }
 
 // TransferShard implements Cluster.
