@@ -41,7 +41,7 @@ func SpaceText(capacity, available uint64) string {
 // full tells whether the node's disk has no room for another replica of a size,
 // beside those that are on their way: not even for one that is missing.
 func (p *Plan) full(n *nodeCount, size int64) bool {
-	return Full(n.capacity, n.available, uint64(n.coming+size), p.limits.FullSpace)
+	return Full(n.capacity, n.available, uint64(max(n.coming, 0)+size), p.limits.FullSpace)
 }
 
 // admits tells whether a replica may move between two nodes as far as their disks are
