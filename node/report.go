@@ -17,6 +17,9 @@ type ReportQuery struct {
 	Shards   []shard.ID // with Replicas: only those of these shards; empty: all
 	// Placement: what the driver of placement is about, if it works on this node.
 	Placement bool
+	// ExplainShard or ExplainNode, with Placement: why that is where it is; see Explain.
+	ExplainShard shard.ID
+	ExplainNode  shard.NodeID
 }
 
 func (q *ReportQuery) wants(id shard.ID) bool {
@@ -47,6 +50,19 @@ func (n *Node) Report(q ReportQuery) *pb.NodeReportResponse {
 		}
 	}
 	return report
+}
+
+// Explain completes a report of this node with what its driver of placement says of the
+// shard or the node that the query names.
+func (n *Node) Explain(q ReportQuery, report *pb.NodeReportResponse, done func(*pb.NodeReportResponse)) {
+	if report.Placement == nil || q.ExplainShard == 0 && q.ExplainNode == 0 {
+		done(report)
+		return
+	}
+	n.driver.Explain(q.ExplainShard, q.ExplainNode, func(lines []string) {
+		report.Placement.Explained = lines
+		done(report)
+	})
 }
 
 func describePlacement(s *driver.Summary) *pb.PlacementReport {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -236,6 +237,29 @@ func hundred() *large {
 		s.Load.Writes = math.Floor(100 * r.Float64())
 	}
 	return w
+}
+
+// A decision for so many shards looks at few of them a second time, and remembers little: both
+// bounds are far above what it takes, and far below what a search of all shards for all pairs of
+// nodes would.
+func TestDecidingForManyIsLittleWork(t *testing.T) {
+	w := hundred()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	p := NewPlan(w.view(), w.limits)
+	steps, _ := p.Decide(w.shards)
+	runtime.ReadMemStats(&after)
+	if len(steps) == 0 {
+		t.Fatal("nothing moves to the new nodes")
+	}
+	allocs, bytes := after.Mallocs-before.Mallocs, after.TotalAlloc-before.TotalAlloc
+	t.Logf("%d steps, %d looks, %d allocations of %d bytes", len(steps), p.looks, allocs, bytes)
+	if p.looks > 2*len(w.shards) {
+		t.Errorf("%d looks at %d shards", p.looks, len(w.shards))
+	}
+	if allocs > uint64(len(w.shards))/4 || bytes > 100<<20 {
+		t.Errorf("%d allocations of %d bytes for %d shards", allocs, bytes, len(w.shards))
+	}
 }
 
 func BenchmarkDecideHundredThousand(b *testing.B) {

@@ -130,7 +130,7 @@ func (w *world) split(s *Shard, st *Step) {
 	right.Descriptor.Replicas = slices.Clone(s.Descriptor.Replicas)
 	right.Descriptor.ID = shard.ID(len(w.shards) + 1)
 	right.Descriptor.Span.Start, s.Descriptor.Span.End = st.SplitAt, st.SplitAt
-	s.SplitAt, right.SplitAt = nil, nil
+	s.SplitAt, right.SplitAt, right.Task = nil, nil, nil
 	s.Bytes, right.Bytes = s.Bytes/2, s.Bytes/2
 	s.Descriptor.Epoch.Version++
 	right.Descriptor.Epoch = s.Descriptor.Epoch

@@ -141,10 +141,19 @@ func (p *Plan) widerMove(s *Shard) (from, to *nodeCount) {
 				continue
 			}
 			gain := p.gain(d, source, target)
-			if gain > best || gain == best && to != nil && (source.score() > from.score() || source == from && target.score() < to.score()) {
+			if gain > best || gain == best && to != nil && (p.rather(s, source, from) || source == from && target.score() < to.score()) {
 				from, to, best = source, target, gain
 			}
 		}
 	}
 	return from, to
+}
+
+// rather tells whether a replica moves off source rather than off from: because source
+// holds more, or as much and does not lead.
+func (p *Plan) rather(s *Shard, source, from *nodeCount) bool {
+	if a, b := source.score(), from.score(); a != b {
+		return a > b
+	}
+	return s.Leader == from.id && source != from
 }

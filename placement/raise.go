@@ -56,12 +56,9 @@ func (p *Plan) needOdd(d *shard.Descriptor, n *need) {
 		return
 	}
 	var least *shard.Replica
-	for i := range d.Replicas {
-		r := &d.Replicas[i]
-		if !votes(*r) || p.isGone(r.Node) {
-			continue
-		}
-		if least == nil || p.missedLess(d, r, least) {
+	stay := p.staying(d)
+	for i := range stay {
+		if r := &stay[i]; votes(*r) && (least == nil || p.missedLess(stay, r, least)) {
 			least = r
 		}
 	}
@@ -69,9 +66,10 @@ func (p *Plan) needOdd(d *shard.Descriptor, n *need) {
 	n.kept--
 }
 
-// missedLess tells whether a voter is missed less than another: its node does not answer,
-// or is to lead nothing, or is nearer to the other members, or else is the later one.
-func (p *Plan) missedLess(d *shard.Descriptor, r, than *shard.Replica) bool {
+// missedLess tells whether a voter is missed less than another of those that stay: its node
+// does not answer, or is to lead nothing, or is nearer to the others, or else it is the
+// later one.
+func (p *Plan) missedLess(stay []shard.Replica, r, than *shard.Replica) bool {
 	a, b := p.node(r.Node), p.node(than.Node)
 	if a == nil || b == nil {
 		return a == nil
@@ -79,7 +77,7 @@ func (p *Plan) missedLess(d *shard.Descriptor, r, than *shard.Replica) bool {
 	if a.host() != b.host() {
 		return !a.host()
 	}
-	if near, nearer := p.apartFrom(a, d.Replicas, a.id), p.apartFrom(b, d.Replicas, b.id); near != nearer {
+	if near, nearer := p.apartFrom(a, stay, a.id), p.apartFrom(b, stay, b.id); near != nearer {
 		return near < nearer
 	}
 	return r.ID > than.ID

@@ -28,7 +28,7 @@ import (
 // the match index the commit index; match may be followed by :inactive or
 // :snapshot, and is ? for a member of which the leader knows nothing.
 // "shards FROM-TO …" stands for many alike. decide prints the steps and what has
-// become of tasks, explain what is said of each shard.
+// become of tasks, explain what is said of each shard, why all that is.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		if filepath.Ext(path) != ".txt" {
@@ -40,6 +40,7 @@ func TestScenarios(t *testing.T) {
 			d.MaybeScanArgs(t, "steps", &limits.StepsMax)
 			d.MaybeScanArgs(t, "learners", &limits.LearnersMax)
 			d.MaybeScanArgs(t, "moves", &limits.MovesMax)
+			d.MaybeScanArgs(t, "low", &limits.LowSpace)
 			v := parseView(t, d.Input)
 			switch d.Cmd {
 			case "decide":
@@ -59,6 +60,18 @@ func TestScenarios(t *testing.T) {
 					fmt.Fprintf(&b, "shard %d: %s\n", s.Descriptor.ID, p.Explain(s))
 				}
 				return b.String()
+			case "why":
+				p := NewPlan(v, limits)
+				var lines []string
+				for _, s := range v.Shards {
+					lines = append(lines, fmt.Sprintf("shard %d", s.Descriptor.ID))
+					lines = append(lines, p.ExplainShard(s, false)...)
+				}
+				for i := range v.Nodes {
+					lines = append(lines, fmt.Sprintf("node %d", v.Nodes[i].ID))
+					lines = append(lines, p.ExplainNode(v.Nodes[i].ID)...)
+				}
+				return strings.Join(lines, "\n") + "\n"
 			case "later":
 				_, later := NewPlan(v, limits).Decide(v.Shards)
 				var b strings.Builder

@@ -77,6 +77,11 @@ func (s *clusterService) ListShards(ctx context.Context, q *pb.ListShardsRequest
 // look asks every known node for its report, at the same time. Nodes that the
 // meta shard knows and this node does not are asked too, if the meta shard answers.
 func (s *clusterService) look(ctx context.Context, replicas bool) (*view, error) {
+	return s.lookFor(ctx, node.ReportQuery{Replicas: replicas, Placement: true})
+}
+
+// lookFor is look with a question of the caller's own.
+func (s *clusterService) lookFor(ctx context.Context, query node.ReportQuery) (*view, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*reportTimeout)
 	defer cancel()
 	v := &view{cluster: s.node.Identity().Cluster, nodes: make(map[uint64]*pb.NodeAddress), states: make(map[uint64]shard.NodeState), reports: make(map[uint64]*pb.NodeReportResponse)}
@@ -88,18 +93,20 @@ func (s *clusterService) look(ctx context.Context, replicas bool) (*view, error)
 		v.know(&known[i])
 	}
 	v.directory = directory
-	for _, r := range s.reports(ctx, v.nodes, replicas) {
+	for _, r := range s.reports(ctx, v.nodes, query) {
 		v.reports[r.Node.Id] = r
 	}
 	return v, ctx.Err()
 }
 
 // reports gathers what the nodes answer within reportTimeout, this one included.
-func (s *clusterService) reports(ctx context.Context, nodes map[uint64]*pb.NodeAddress, replicas bool) []*pb.NodeReportResponse {
+func (s *clusterService) reports(ctx context.Context, nodes map[uint64]*pb.NodeAddress, query node.ReportQuery) []*pb.NodeReportResponse {
 	self := s.node.Identity()
-	query := node.ReportQuery{Replicas: replicas, Placement: true}
 	var mu sync.Mutex
-	out := []*pb.NodeReportResponse{s.node.Report(query)}
+	var out []*pb.NodeReportResponse
+	if r, err := explained(ctx, s.node, query); err == nil {
+		out = append(out, r)
+	}
 	var waiting sync.WaitGroup
 	for id, n := range nodes {
 		if id == uint64(self.Node) || n.Address == "" {

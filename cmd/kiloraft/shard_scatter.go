@@ -25,6 +25,9 @@ func (a *app) shardScatterCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.onCluster(cmd.Context(), func(ctx context.Context, c *cluster) error {
 				request := &kiloraftpb.ScatterShardsRequest{DryRun: dryRun}
+				if len(args) == 0 && !cmd.Flags().Changed("key") {
+					return usagef("ID, --key or all is missing")
+				}
 				if len(args) != 1 || args[0] != "all" {
 					s, err := which.find(ctx, c, cmd, args)
 					if err != nil {
