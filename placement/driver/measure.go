@@ -20,13 +20,13 @@ const (
 // leader says.
 func (e *entry) measure(node shard.NodeID, r *ReplicaReport, now time.Duration) {
 	e.Bytes, e.SplitAt, e.SplitReason = r.Bytes, r.SplitAt, r.SplitReason
-	if node != e.Leader {
-		e.led = now
+	if node != e.Leader && e.measured != 0 {
+		e.led = max(now, 1)
 	}
 	switch {
 	case e.measured == 0:
 		e.Load = r.Load
-	case now < e.led+loadFresh:
+	case e.led != 0 && now < e.led+loadFresh:
 		return
 	default:
 		part := 1 - math.Exp(-float64(now-e.measured)/float64(loadTime))

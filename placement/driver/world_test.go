@@ -30,7 +30,9 @@ type world struct {
 	changes   int
 	transfers int
 	splits    int
-	held      map[shard.NodeID]int // replicas that a node holds and that no shard lists
+	place     map[shard.NodeID]shard.Locality
+	disk      map[shard.NodeID][2]uint64 // capacity and what is free
+	held      map[shard.NodeID]int       // replicas that a node holds and that no shard lists
 	records   *catalog.Catalog
 	kv        *fake.KV
 	drop      func() bool // whether the next call's answer is lost for ever
@@ -78,7 +80,7 @@ func newWorld(t testing.TB, nodes, users int) *world {
 // join adds a live node with its record.
 func (w *world) join(n shard.NodeID) {
 	w.nodes[n] = true
-	w.kv.Put(router.NodeKey(n), router.AppendNode(nil, &router.Node{ID: n, Incarnation: 1}))
+	w.kv.Put(router.NodeKey(n), router.AppendNode(nil, &router.Node{ID: n, Incarnation: 1, Locality: w.place[n]}))
 }
 
 func (w *world) driver() *Driver {
@@ -102,7 +104,7 @@ func (w *world) Reports(only []shard.ID, done func([]Report)) {
 			if !live || w.mute[n] {
 				continue
 			}
-			r := Report{Node: n, Held: w.held[n]}
+			r := Report{Node: n, Held: w.held[n], Capacity: w.disk[n][0], Available: w.disk[n][1]}
 			for _, s := range w.shards {
 				_, member := s.d.ReplicaOn(n)
 				if member {
