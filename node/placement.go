@@ -52,7 +52,7 @@ func (c *drivenCluster) Reports(only []shard.ID, done func([]driver.Report)) {
 	n := (*Node)(c)
 	known := n.addresses.All()
 	delete(known, n.cfg.Identity.Node)
-	query := ReportQuery{Replicas: true, Shards: only}
+	query := ReportQuery{Replicas: true, Shards: only, Leading: true}
 	g := &gathering{waiting: len(known), done: done}
 	g.reports = append(g.reports, toReport(n.Report(query)))
 	if len(known) == 0 {

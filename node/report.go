@@ -15,6 +15,7 @@ import (
 type ReportQuery struct {
 	Replicas bool
 	Shards   []shard.ID // with Replicas: only those of these shards; empty: all
+	Leading  bool       // with Replicas: not those that follow a leader
 	// Placement: what the driver of placement is about, if it works on this node.
 	Placement bool
 	// ExplainShard or ExplainNode, with Placement: why that is where it is; see Explain.
@@ -38,7 +39,7 @@ func (n *Node) Report(q ReportQuery) *pb.NodeReportResponse {
 		if status.Leading {
 			report.Node.Leaders++
 		}
-		if q.wants(status.Shard) {
+		if q.wants(status.Shard) && !(q.Leading && !status.Leading && status.LeaderNode != 0) {
 			info := describeReplica(r, &status)
 			info.Node = uint64(id.Node)
 			report.Replicas = append(report.Replicas, info)

@@ -71,7 +71,7 @@ func coversAddress(ctx context.Context, address string) error {
 }
 
 func (s *peerService) NodeReport(ctx context.Context, q *pb.NodeReportRequest) (*pb.NodeReportResponse, error) {
-	query := node.ReportQuery{Replicas: q.Replicas, Placement: q.Placement, ExplainShard: shard.ID(q.ExplainShard), ExplainNode: shard.NodeID(q.ExplainNode)}
+	query := node.ReportQuery{Replicas: q.Replicas, Placement: q.Placement, ExplainShard: shard.ID(q.ExplainShard), ExplainNode: shard.NodeID(q.ExplainNode), Leading: q.Leading}
 	for _, id := range q.Shards {
 		query.Shards = append(query.Shards, shard.ID(id))
 	}

@@ -3691,6 +3691,7 @@ type NodeReportRequest struct {
 	// With placement: the node that drives it says of one of them why it is where it is.
 	ExplainShard  uint64 `protobuf:"varint,4,opt,name=explain_shard,json=explainShard,proto3" json:"explain_shard,omitempty"`
 	ExplainNode   uint64 `protobuf:"varint,5,opt,name=explain_node,json=explainNode,proto3" json:"explain_node,omitempty"`
+	Leading       bool   `protobuf:"varint,6,opt,name=leading,proto3" json:"leading,omitempty"` // with replicas: not those that follow a leader
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3758,6 +3759,13 @@ func (x *NodeReportRequest) GetExplainNode() uint64 {
 		return x.ExplainNode
 	}
 	return 0
+}
+
+func (x *NodeReportRequest) GetLeading() bool {
+	if x != nil {
+		return x.Leading
+	}
+	return false
 }
 
 type NodeReportResponse struct {
@@ -5572,13 +5580,14 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12+\n" +
 	"\x04meta\x18\x03 \x01(\v2\x17.kiloraft.v1.DescriptorR\x04meta\x12.\n" +
-	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"\xad\x01\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"\xc7\x01\n" +
 	"\x11NodeReportRequest\x12\x1a\n" +
 	"\breplicas\x18\x01 \x01(\bR\breplicas\x12\x16\n" +
 	"\x06shards\x18\x02 \x03(\x04R\x06shards\x12\x1c\n" +
 	"\tplacement\x18\x03 \x01(\bR\tplacement\x12#\n" +
 	"\rexplain_shard\x18\x04 \x01(\x04R\fexplainShard\x12!\n" +
-	"\fexplain_node\x18\x05 \x01(\x04R\vexplainNode\"\xd0\x01\n" +
+	"\fexplain_node\x18\x05 \x01(\x04R\vexplainNode\x12\x18\n" +
+	"\aleading\x18\x06 \x01(\bR\aleading\"\xd0\x01\n" +
 	"\x12NodeReportResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12)\n" +

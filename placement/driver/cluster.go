@@ -12,7 +12,8 @@ import (
 type Cluster interface {
 	// Reports asks all nodes for a report and passes on those of the nodes that
 	// answered, which are the live ones. only names the shards that are of
-	// interest; nil: all. Replicas of other shards may be left out.
+	// interest; nil: all. Replicas of other shards may be left out, and so may those that
+	// follow a leader.
 	Reports(only []shard.ID, done func([]Report))
 
 	// ChangeMembership asks the replica on node, which leads, to change its

@@ -15,6 +15,10 @@ const (
 	// fullPoll that between polls for all shards.
 	busyPoll = 200 * time.Millisecond
 	fullPoll = time.Second
+	// fullShards is how many shards lengthen the pause between polls for all by another
+	// fullPoll, partlyShards from how many on a poll for some decides for these alone.
+	fullShards   = 10_000
+	partlyShards = 1_000
 	// pollTimeout and stepTimeout give up on an answer that never comes.
 	pollTimeout = 15 * time.Second
 	stepTimeout = 30 * time.Second
@@ -221,6 +225,19 @@ func (d *Driver) decide() {
 	}
 	d.retire(now)
 	d.publish(now)
+}
+
+// decideFor begins the steps that some shards need now, with the counts of the last whole
+// decision.
+func (d *Driver) decideFor(ids []shard.ID) {
+	now := d.env.Now()
+	for _, e := range d.concerned(ids) {
+		e.Hold = now < e.retryAt
+		if e.InFlight == nil && !e.waiting {
+			d.next(e)
+		}
+	}
+	d.fill()
 }
 
 // tuned are the limits with what people set.

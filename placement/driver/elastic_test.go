@@ -144,3 +144,27 @@ func TestDisksAndPlacesReachPlacement(t *testing.T) {
 	w.disk[4] = [2]uint64{1000 << 30, 900 << 30}
 	w.until(time.Minute, "a replica of every shard in zone b", func() bool { voters, all := w.on(4); return voters == all && voters >= len(w.shards)-1 })
 }
+
+// Where there are very many shards all of them are asked for less often, and nodes are heard as
+// often as ever.
+func TestVeryManyShardsAreAskedForSeldom(t *testing.T) {
+	w := newWorld(t, 1, 16_000)
+	d := w.driver()
+	d.Start(1)
+	w.env.RunFor(3 * time.Second)
+	polls, reported := w.polls, w.reported
+	w.env.RunFor(20 * time.Second)
+	polls, reported = w.polls-polls, w.reported-reported
+	if polls < 18 || reported > 11*16_001 || reported < 9*16_001 {
+		t.Fatalf("%d polls with %d replicas in 20 s", polls, reported)
+	}
+	if m := d.members[1]; m.silent != 0 || !m.live(w.env.Now()) {
+		t.Fatalf("%+v", m)
+	}
+	// One that ends is silent at once.
+	w.nodes[1] = false
+	w.env.RunFor(5 * time.Second)
+	if m := d.members[1]; m.live(w.env.Now()) {
+		t.Fatalf("%+v", m)
+	}
+}

@@ -49,7 +49,6 @@ func (d *Driver) hear(r *Report, now time.Duration) {
 // pass adds the time since the last poll to the silence of those that did not
 // answer this one. A driver that starts knows of no silence before.
 func (d *Driver) pass(now time.Duration, answered map[shard.NodeID]bool) {
-	d.meet()
 	step := min(now-d.passed, silenceStepMax)
 	d.passed = now
 	for id, m := range d.members { //order-free: each is judged alone

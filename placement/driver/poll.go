@@ -18,6 +18,7 @@ type poll struct {
 	full     bool // the next one asks for all shards
 	soon     bool // the next one follows this one after busyPoll
 	fullAt   time.Duration
+	readAt   time.Duration // when the records were last asked for
 	hadFull  bool
 	due      time.Duration // of timer
 	timer    env.Timer
@@ -49,23 +50,36 @@ func (d *Driver) pollWithin(pause time.Duration) {
 	})
 }
 
-// startPoll asks for reports: of all shards once per fullPoll, of the shards
+// fullEvery is the pause between polls for all shards. Where there are very many it grows
+// with them, and so does the pause between whole decisions: what both cost stays a small part
+// of one core. In between, nodes are asked whether they live.
+func (d *Driver) fullEvery() time.Duration {
+	return fullPoll * time.Duration(1+len(d.sorted)/fullShards)
+}
+
+// startPoll asks for reports: of all shards once per fullEvery, of the shards
 // whose learners catch up in between.
 func (d *Driver) startPoll() {
 	p := &d.poll
 	now := d.env.Now()
 	var only []shard.ID
-	full := p.full || !p.hadFull || now >= p.fullAt+fullPoll
+	full := p.full || !p.hadFull || now >= p.fullAt+d.fullEvery()
 	if !full {
 		for _, e := range d.sorted {
 			if d.plan != nil && d.plan.Waits(&e.Shard) {
 				only = append(only, e.Descriptor.ID)
 			}
 		}
+		if len(only) == 0 && d.fullEvery() > fullPoll {
+			only = []shard.ID{shard.MetaID}
+		}
 		full = len(only) == 0
 	}
 	if full {
 		only, p.full, p.hadFull, p.fullAt = nil, false, true, now
+	}
+	if full || now >= p.readAt+fullPoll {
+		p.readAt = now
 		d.readRecords()
 	}
 	p.busy, p.soon = true, false
@@ -80,7 +94,11 @@ func (d *Driver) startPoll() {
 		p.busy = false
 		d.merge(reports, only, asked)
 		p.merged = true
-		d.decide()
+		if only != nil && len(d.sorted) >= partlyShards && d.plan != nil {
+			d.decideFor(only)
+		} else {
+			d.decide()
+		}
 		d.pollNext()
 	}
 	p.deadline = d.env.AfterFunc(pollTimeout, d.queue, func() {
@@ -105,7 +123,7 @@ func (d *Driver) pollNext() {
 		}
 	}
 	// A poll for some shards does not put off the one for all.
-	if rest := d.poll.fullAt + fullPoll - d.env.Now(); rest < pause {
+	if rest := d.poll.fullAt + d.fullEvery() - d.env.Now(); rest < pause {
 		pause = max(rest, busyPoll/4)
 	}
 	d.pollWithin(pause)
@@ -153,6 +171,9 @@ func (d *Driver) merge(reports []Report, only []shard.ID, asked uint64) {
 		}
 	}
 	if only == nil && len(reports) > 0 {
+		d.meet()
+	}
+	if len(reports) > 0 {
 		d.pass(now, answered)
 	}
 	d.forget(now)
