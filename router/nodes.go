@@ -16,6 +16,7 @@ type Node struct {
 	Incarnation uint64
 	StartNonce  uint64 // random at each start: tells two starts of one incarnation (a copied store) apart
 	Version     string // of the program
+	Locality    shard.Locality
 	State       shard.NodeState
 	// Operation is the operation that brought the node into its state, and Since
 	// when that was, in seconds of Unix time by the clock of whoever asked; both 0
@@ -30,10 +31,11 @@ type Node struct {
 
 const (
 	nodePrefix = string(rune(shard.SystemKeyspace)) + "node/"
-	// The format of a record is nodeFormat, and what it has beside that is added: a
-	// version that knows of nothing else reads all records without.
-	nodeFormat = 1
-	nodeEnded  = nodeFormat + 2
+	// A record's format is nodeFormat plus what it has beside that: a version that knows of
+	// nothing else reads all records without.
+	nodeFormat  = 1
+	nodeLocated = 1 // a locality
+	nodeEnded   = 2 // when its operation has ended
 	// nodeStringBytesMax bounds each string of a record.
 	nodeStringBytesMax = 1 << 10
 )
@@ -50,8 +52,11 @@ func NodeSpan() shard.Span { return prefixSpan(nodePrefix) }
 // version reads it.
 func AppendNode(b []byte, n *Node) []byte {
 	format := byte(nodeFormat)
+	if n.Locality != "" {
+		format += nodeLocated
+	}
 	if n.Ended != 0 {
-		format = nodeEnded
+		format += nodeEnded
 	}
 	b = append(b, format)
 	b = binary.AppendUvarint(b, uint64(n.ID))
@@ -63,6 +68,9 @@ func AppendNode(b []byte, n *Node) []byte {
 	b = append(b, byte(n.State))
 	b = binary.AppendUvarint(b, n.Operation)
 	b = binary.AppendUvarint(b, n.Since)
+	if n.Locality != "" {
+		b = appendString(b, string(n.Locality))
+	}
 	if n.Ended != 0 {
 		b = binary.AppendUvarint(b, n.Ended)
 	}
@@ -73,7 +81,7 @@ func AppendNode(b []byte, n *Node) []byte {
 func DecodeNode(b []byte) (Node, error) {
 	r := reader{b: b}
 	var n Node
-	format := r.format("node record", nodeFormat, nodeEnded)
+	has := r.format("node record", nodeFormat, nodeFormat+nodeLocated, nodeFormat+nodeEnded, nodeFormat+nodeLocated+nodeEnded) - nodeFormat
 	n.ID = shard.NodeID(r.uvarint())
 	n.Address = r.string()
 	n.HTTPAddress = r.string()
@@ -83,7 +91,13 @@ func DecodeNode(b []byte) (Node, error) {
 	n.State = shard.NodeState(r.byte())
 	n.Operation = r.uvarint()
 	n.Since = r.uvarint()
-	if format == nodeEnded {
+	if has&nodeLocated != 0 {
+		n.Locality = shard.Locality(r.string())
+		if l, err := shard.ParseLocality(string(n.Locality)); r.err == nil && (err != nil || l == "") {
+			r.fail("a node at %q", n.Locality)
+		}
+	}
+	if has&nodeEnded != 0 {
 		if n.Ended = r.uvarint(); r.err == nil && n.Ended == 0 {
 			r.fail("an end that is none")
 		}

@@ -41,6 +41,9 @@ func (v *view) checkChange(q *pb.ChangeReplicasRequest) error {
 		if err := v.checkHost("--to", q.ToNode); err != nil {
 			return err
 		}
+		if err := v.checkSpace("--to", q.ToNode, sh.Bytes); err != nil {
+			return err
+		}
 		if to != nil {
 			return refuse("--to", "node %d has a replica of shard %d already, a %v", q.ToNode, q.Shard, shard.Role(to.Role))
 		}
@@ -99,7 +102,7 @@ func (v *view) checkRemoval(sh *pb.ShardInfo, from uint64) error {
 		return refuse(removing, "would leave shard %d without a voter; `shard move` takes it elsewhere", id)
 	case 2*live <= stay:
 		return refuse(removing, "would leave shard %d with %d voters of which %d answer, which is no majority: it would stop", id, stay, live)
-	case stay < min(placement.ReplicationFactor, hosts) && !v.placement().GetPaused():
+	case stay < placement.VotersWanted(shard.ID(id), hosts) && !v.placement().GetPaused():
 		return refuse(removing, "would leave shard %d with %d voters, and placement would add one at once; use `shard move`, or first `placement pause`", id, stay)
 	}
 	return nil
@@ -148,6 +151,16 @@ func (v *view) checkHost(field string, id uint64) error {
 		return refuse(field, "node %d is not answering; start it, or choose another node", id)
 	}
 	return nil
+}
+
+// checkSpace says why a node has no room for a replica of so many bytes.
+func (v *view) checkSpace(field string, id, size uint64) error {
+	n, full := v.reports[id].GetNode(), v.placement().GetFullSpace()
+	if full == 0 || !placement.Full(n.GetCapacityBytes(), n.GetAvailableBytes(), size, int(full)) {
+		return nil
+	}
+	return refuse(field, "node %d has %s and takes no replicas; make room on its disk, or choose another node", id,
+		placement.SpaceText(n.GetCapacityBytes(), n.GetAvailableBytes()))
 }
 
 // checkDrain says why leaders cannot leave a node: there has to be another one.

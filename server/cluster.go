@@ -106,7 +106,10 @@ func (s *clusterService) look(ctx context.Context, query node.ReportQuery) (*vie
 func (s *clusterService) reports(ctx context.Context, nodes map[uint64]*pb.NodeAddress, query node.ReportQuery) []*pb.NodeReportResponse {
 	self := s.node.Identity()
 	var mu sync.Mutex
-	out := []*pb.NodeReportResponse{s.node.Report(query)}
+	var out []*pb.NodeReportResponse
+	if r, err := explained(ctx, s.node, query); err == nil {
+		out = append(out, r)
+	}
 	var waiting sync.WaitGroup
 	for id, n := range nodes {
 		if id == uint64(self.Node) || n.Address == "" {

@@ -19,6 +19,7 @@ const (
 	kindAdd          = "add-replica"
 	kindRemove       = "remove-replica"
 	kindMove         = "move"
+	kindScatter      = "scatter"
 	kindDrain        = "drain"
 	kindDecommission = "decommission"
 	kindTransfer     = "transfer-leader" // of a forecast
@@ -114,7 +115,12 @@ func shardOperation(record *catalog.Operation, driver *pb.PlacementReport) *pb.O
 		Id: record.ID, Kind: kindMove, Shard: uint64(record.Shard), FromNode: uint64(record.From), ToNode: uint64(record.To),
 		State: record.State.String(), Reason: record.Reason, BeganUnix: record.Began, EndedUnix: record.Ended,
 	}
+	for _, n := range record.Nodes {
+		op.Nodes = append(op.Nodes, uint64(n))
+	}
 	switch {
+	case len(op.Nodes) > 0:
+		op.Kind = kindScatter
 	case record.From == 0:
 		op.Kind = kindAdd
 	case record.To == 0:

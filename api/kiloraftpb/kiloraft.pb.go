@@ -2049,6 +2049,7 @@ type NodeInfo struct {
 	CapacityBytes  uint64                 `protobuf:"varint,16,opt,name=capacity_bytes,json=capacityBytes,proto3" json:"capacity_bytes,omitempty"`                                             // of its disk; 0: not known
 	AvailableBytes uint64                 `protobuf:"varint,17,opt,name=available_bytes,json=availableBytes,proto3" json:"available_bytes,omitempty"`
 	Gauges         map[string]float64     `protobuf:"bytes,19,rep,name=gauges,proto3" json:"gauges,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // of this moment; see metrics of the same names
+	Locality       string                 `protobuf:"bytes,18,opt,name=locality,proto3" json:"locality,omitempty"`                                                                         // "region=eu,zone=a"
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2207,6 +2208,13 @@ func (x *NodeInfo) GetGauges() map[string]float64 {
 		return x.Gauges
 	}
 	return nil
+}
+
+func (x *NodeInfo) GetLocality() string {
+	if x != nil {
+		return x.Locality
+	}
+	return ""
 }
 
 type ListShardsRequest struct {
@@ -3851,10 +3859,14 @@ func (x *JoinResponse) GetNodes() []*NodeAddress {
 }
 
 type NodeReportRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Replicas      bool                   `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	Shards        []uint64               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"` // with replicas: only those of these shards; empty: all
-	Placement     bool                   `protobuf:"varint,3,opt,name=placement,proto3" json:"placement,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Replicas  bool                   `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Shards    []uint64               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"` // with replicas: only those of these shards; empty: all
+	Placement bool                   `protobuf:"varint,3,opt,name=placement,proto3" json:"placement,omitempty"`
+	// With placement: the node that drives it says of one of them why it is where it is.
+	ExplainShard  uint64 `protobuf:"varint,4,opt,name=explain_shard,json=explainShard,proto3" json:"explain_shard,omitempty"`
+	ExplainNode   uint64 `protobuf:"varint,5,opt,name=explain_node,json=explainNode,proto3" json:"explain_node,omitempty"`
+	Leading       bool   `protobuf:"varint,6,opt,name=leading,proto3" json:"leading,omitempty"` // with replicas: not those that follow a leader
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3906,6 +3918,27 @@ func (x *NodeReportRequest) GetShards() []uint64 {
 func (x *NodeReportRequest) GetPlacement() bool {
 	if x != nil {
 		return x.Placement
+	}
+	return false
+}
+
+func (x *NodeReportRequest) GetExplainShard() uint64 {
+	if x != nil {
+		return x.ExplainShard
+	}
+	return 0
+}
+
+func (x *NodeReportRequest) GetExplainNode() uint64 {
+	if x != nil {
+		return x.ExplainNode
+	}
+	return 0
+}
+
+func (x *NodeReportRequest) GetLeading() bool {
+	if x != nil {
+		return x.Leading
 	}
 	return false
 }
@@ -3986,8 +4019,11 @@ type PlacementReport struct {
 	Rebalance        bool                   `protobuf:"varint,3,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
 	DeadAfterSeconds float64                `protobuf:"fixed64,4,opt,name=dead_after_seconds,json=deadAfterSeconds,proto3" json:"dead_after_seconds,omitempty"` // 0: not known yet
 	Nodes            []*PlacementNode       `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	Shards           []*PlacementNote       `protobuf:"bytes,6,rep,name=shards,proto3" json:"shards,omitempty"`         // of those that need something
-	Operations       []*PlacementNote       `protobuf:"bytes,7,rep,name=operations,proto3" json:"operations,omitempty"` // of those under way
+	Shards           []*PlacementNote       `protobuf:"bytes,6,rep,name=shards,proto3" json:"shards,omitempty"`                          // of those that need something
+	Operations       []*PlacementNote       `protobuf:"bytes,7,rep,name=operations,proto3" json:"operations,omitempty"`                  // of those under way
+	Explained        []string               `protobuf:"bytes,8,rep,name=explained,proto3" json:"explained,omitempty"`                    // what was asked to be explained
+	LowSpace         uint32                 `protobuf:"varint,9,opt,name=low_space,json=lowSpace,proto3" json:"low_space,omitempty"`     // percent of a disk's use from which on replicas go elsewhere
+	FullSpace        uint32                 `protobuf:"varint,10,opt,name=full_space,json=fullSpace,proto3" json:"full_space,omitempty"` // and from which on none comes; 0: not known yet
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -4069,6 +4105,27 @@ func (x *PlacementReport) GetOperations() []*PlacementNote {
 		return x.Operations
 	}
 	return nil
+}
+
+func (x *PlacementReport) GetExplained() []string {
+	if x != nil {
+		return x.Explained
+	}
+	return nil
+}
+
+func (x *PlacementReport) GetLowSpace() uint32 {
+	if x != nil {
+		return x.LowSpace
+	}
+	return 0
+}
+
+func (x *PlacementReport) GetFullSpace() uint32 {
+	if x != nil {
+		return x.FullSpace
+	}
+	return 0
 }
 
 type PlacementNode struct {
@@ -4592,8 +4649,8 @@ func (x *ListOperationsResponse) GetOperations() []*Operation {
 type Operation struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Kind      string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`    // "add-replica", "remove-replica", "move", "drain" or "decommission"
-	Shard     uint64                 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"` // of the first three
+	Kind      string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`    // "add-replica", "remove-replica", "move", "scatter", "drain" or "decommission"
+	Shard     uint64                 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"` // of the first four
 	FromNode  uint64                 `protobuf:"varint,4,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
 	ToNode    uint64                 `protobuf:"varint,5,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
 	Node      uint64                 `protobuf:"varint,6,opt,name=node,proto3" json:"node,omitempty"`                             // of the last two
@@ -4602,6 +4659,7 @@ type Operation struct {
 	Reason    string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                          // why it failed
 	BeganUnix uint64                 `protobuf:"varint,10,opt,name=began_unix,json=beganUnix,proto3" json:"began_unix,omitempty"` // seconds, by the clock of the node that was asked
 	EndedUnix uint64                 `protobuf:"varint,11,opt,name=ended_unix,json=endedUnix,proto3" json:"ended_unix,omitempty"` // seconds; 0: it runs, or when it ended is not recorded
+	Nodes     []uint64               `protobuf:"varint,12,rep,packed,name=nodes,proto3" json:"nodes,omitempty"`                   // of "scatter": where the voters are to be; the first one leads
 	// How far it has come, while it runs: bytes of the new replica's data (the total is
 	// an estimate), or what is left on the node.
 	BytesDone     uint64 `protobuf:"varint,13,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
@@ -4719,6 +4777,13 @@ func (x *Operation) GetEndedUnix() uint64 {
 	return 0
 }
 
+func (x *Operation) GetNodes() []uint64 {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
 func (x *Operation) GetBytesDone() uint64 {
 	if x != nil {
 		return x.BytesDone
@@ -4747,6 +4812,112 @@ func (x *Operation) GetLeadersLeft() uint64 {
 	return 0
 }
 
+// ScatterShardsRequest: shard 0 is all shards of users. With dry_run nothing is done, and the
+// answer is what might be: places are drawn anew each time.
+type ScatterShardsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScatterShardsRequest) Reset() {
+	*x = ScatterShardsRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScatterShardsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScatterShardsRequest) ProtoMessage() {}
+
+func (x *ScatterShardsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScatterShardsRequest.ProtoReflect.Descriptor instead.
+func (*ScatterShardsRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *ScatterShardsRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ScatterShardsRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type ScatterShardsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operations    []*Operation           `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"` // those that were begun, in order of shard; without IDs if none was
+	Refused       []*PlacementNote       `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty"`       // shards for which none could begin, and why
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScatterShardsResponse) Reset() {
+	*x = ScatterShardsResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScatterShardsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScatterShardsResponse) ProtoMessage() {}
+
+func (x *ScatterShardsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScatterShardsResponse.ProtoReflect.Descriptor instead.
+func (*ScatterShardsResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *ScatterShardsResponse) GetOperations() []*Operation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *ScatterShardsResponse) GetRefused() []*PlacementNote {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
 type ExplainPlacementRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -4757,7 +4928,7 @@ type ExplainPlacementRequest struct {
 
 func (x *ExplainPlacementRequest) Reset() {
 	*x = ExplainPlacementRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[69]
+	mi := &file_api_kiloraft_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4769,7 +4940,7 @@ func (x *ExplainPlacementRequest) String() string {
 func (*ExplainPlacementRequest) ProtoMessage() {}
 
 func (x *ExplainPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[69]
+	mi := &file_api_kiloraft_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4782,7 +4953,7 @@ func (x *ExplainPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPlacementRequest.ProtoReflect.Descriptor instead.
 func (*ExplainPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{69}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ExplainPlacementRequest) GetShard() uint64 {
@@ -4808,7 +4979,7 @@ type ExplainPlacementResponse struct {
 
 func (x *ExplainPlacementResponse) Reset() {
 	*x = ExplainPlacementResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[70]
+	mi := &file_api_kiloraft_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4820,7 +4991,7 @@ func (x *ExplainPlacementResponse) String() string {
 func (*ExplainPlacementResponse) ProtoMessage() {}
 
 func (x *ExplainPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[70]
+	mi := &file_api_kiloraft_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4833,7 +5004,7 @@ func (x *ExplainPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPlacementResponse.ProtoReflect.Descriptor instead.
 func (*ExplainPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{70}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ExplainPlacementResponse) GetLines() []string {
@@ -4853,7 +5024,7 @@ type ChangeMembershipRequest struct {
 
 func (x *ChangeMembershipRequest) Reset() {
 	*x = ChangeMembershipRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[71]
+	mi := &file_api_kiloraft_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4865,7 +5036,7 @@ func (x *ChangeMembershipRequest) String() string {
 func (*ChangeMembershipRequest) ProtoMessage() {}
 
 func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[71]
+	mi := &file_api_kiloraft_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4878,7 +5049,7 @@ func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipRequest.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{71}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ChangeMembershipRequest) GetShard() uint64 {
@@ -4904,7 +5075,7 @@ type ChangeMembershipResponse struct {
 
 func (x *ChangeMembershipResponse) Reset() {
 	*x = ChangeMembershipResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[72]
+	mi := &file_api_kiloraft_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4916,7 +5087,7 @@ func (x *ChangeMembershipResponse) String() string {
 func (*ChangeMembershipResponse) ProtoMessage() {}
 
 func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[72]
+	mi := &file_api_kiloraft_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4929,7 +5100,7 @@ func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipResponse.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{72}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ChangeMembershipResponse) GetDescriptor_() *Descriptor {
@@ -4952,7 +5123,7 @@ type SplitShardRequest struct {
 
 func (x *SplitShardRequest) Reset() {
 	*x = SplitShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[73]
+	mi := &file_api_kiloraft_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4964,7 +5135,7 @@ func (x *SplitShardRequest) String() string {
 func (*SplitShardRequest) ProtoMessage() {}
 
 func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[73]
+	mi := &file_api_kiloraft_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4977,7 +5148,7 @@ func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
 func (*SplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{73}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *SplitShardRequest) GetShard() uint64 {
@@ -5010,7 +5181,7 @@ type SplitShardResponse struct {
 
 func (x *SplitShardResponse) Reset() {
 	*x = SplitShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[74]
+	mi := &file_api_kiloraft_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5022,7 +5193,7 @@ func (x *SplitShardResponse) String() string {
 func (*SplitShardResponse) ProtoMessage() {}
 
 func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[74]
+	mi := &file_api_kiloraft_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5035,7 +5206,7 @@ func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
 func (*SplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{74}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *SplitShardResponse) GetSplits() []*ShardSplit {
@@ -5056,7 +5227,7 @@ type ShardSplit struct {
 
 func (x *ShardSplit) Reset() {
 	*x = ShardSplit{}
-	mi := &file_api_kiloraft_proto_msgTypes[75]
+	mi := &file_api_kiloraft_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5068,7 +5239,7 @@ func (x *ShardSplit) String() string {
 func (*ShardSplit) ProtoMessage() {}
 
 func (x *ShardSplit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[75]
+	mi := &file_api_kiloraft_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5081,7 +5252,7 @@ func (x *ShardSplit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardSplit.ProtoReflect.Descriptor instead.
 func (*ShardSplit) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{75}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ShardSplit) GetKey() []byte {
@@ -5117,7 +5288,7 @@ type PeerSplitShardRequest struct {
 
 func (x *PeerSplitShardRequest) Reset() {
 	*x = PeerSplitShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[76]
+	mi := &file_api_kiloraft_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5129,7 +5300,7 @@ func (x *PeerSplitShardRequest) String() string {
 func (*PeerSplitShardRequest) ProtoMessage() {}
 
 func (x *PeerSplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[76]
+	mi := &file_api_kiloraft_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5142,7 +5313,7 @@ func (x *PeerSplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerSplitShardRequest.ProtoReflect.Descriptor instead.
 func (*PeerSplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{76}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *PeerSplitShardRequest) GetShard() uint64 {
@@ -5183,7 +5354,7 @@ type PeerSplitShardResponse struct {
 
 func (x *PeerSplitShardResponse) Reset() {
 	*x = PeerSplitShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[77]
+	mi := &file_api_kiloraft_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5195,7 +5366,7 @@ func (x *PeerSplitShardResponse) String() string {
 func (*PeerSplitShardResponse) ProtoMessage() {}
 
 func (x *PeerSplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[77]
+	mi := &file_api_kiloraft_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5208,7 +5379,7 @@ func (x *PeerSplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerSplitShardResponse.ProtoReflect.Descriptor instead.
 func (*PeerSplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{77}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PeerSplitShardResponse) GetLeft() *Descriptor {
@@ -5235,7 +5406,7 @@ type TransferShardRequest struct {
 
 func (x *TransferShardRequest) Reset() {
 	*x = TransferShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[78]
+	mi := &file_api_kiloraft_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5247,7 +5418,7 @@ func (x *TransferShardRequest) String() string {
 func (*TransferShardRequest) ProtoMessage() {}
 
 func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[78]
+	mi := &file_api_kiloraft_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5260,7 +5431,7 @@ func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardRequest.ProtoReflect.Descriptor instead.
 func (*TransferShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{78}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *TransferShardRequest) GetShard() uint64 {
@@ -5285,7 +5456,7 @@ type TransferShardResponse struct {
 
 func (x *TransferShardResponse) Reset() {
 	*x = TransferShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[79]
+	mi := &file_api_kiloraft_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5297,7 +5468,7 @@ func (x *TransferShardResponse) String() string {
 func (*TransferShardResponse) ProtoMessage() {}
 
 func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[79]
+	mi := &file_api_kiloraft_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5310,7 +5481,7 @@ func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardResponse.ProtoReflect.Descriptor instead.
 func (*TransferShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{79}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{81}
 }
 
 // ErrorDetail is attached to every status that carries one of Kiloraft's own
@@ -5324,7 +5495,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_api_kiloraft_proto_msgTypes[80]
+	mi := &file_api_kiloraft_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5336,7 +5507,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[80]
+	mi := &file_api_kiloraft_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5349,7 +5520,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{80}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ErrorDetail) GetError() []byte {
@@ -5506,7 +5677,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\bproblems\x18\f \x03(\tR\bproblems\"\x12\n" +
 	"\x10ListNodesRequest\"@\n" +
 	"\x11ListNodesResponse\x12+\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x15.kiloraft.v1.NodeInfoR\x05nodes\"\xc8\x05\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x15.kiloraft.v1.NodeInfoR\x05nodes\"\xe4\x05\n" +
 	"\bNodeInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12!\n" +
@@ -5526,7 +5697,8 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x04dead\x18\x0f \x01(\bR\x04dead\x12%\n" +
 	"\x0ecapacity_bytes\x18\x10 \x01(\x04R\rcapacityBytes\x12'\n" +
 	"\x0favailable_bytes\x18\x11 \x01(\x04R\x0eavailableBytes\x129\n" +
-	"\x06gauges\x18\x13 \x03(\v2!.kiloraft.v1.NodeInfo.GaugesEntryR\x06gauges\x1a;\n" +
+	"\x06gauges\x18\x13 \x03(\v2!.kiloraft.v1.NodeInfo.GaugesEntryR\x06gauges\x12\x1a\n" +
+	"\blocality\x18\x12 \x01(\tR\blocality\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a9\n" +
@@ -5666,17 +5838,20 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12+\n" +
 	"\x04meta\x18\x03 \x01(\v2\x17.kiloraft.v1.DescriptorR\x04meta\x12.\n" +
-	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"e\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"\xc7\x01\n" +
 	"\x11NodeReportRequest\x12\x1a\n" +
 	"\breplicas\x18\x01 \x01(\bR\breplicas\x12\x16\n" +
 	"\x06shards\x18\x02 \x03(\x04R\x06shards\x12\x1c\n" +
-	"\tplacement\x18\x03 \x01(\bR\tplacement\"\xd0\x01\n" +
+	"\tplacement\x18\x03 \x01(\bR\tplacement\x12#\n" +
+	"\rexplain_shard\x18\x04 \x01(\x04R\fexplainShard\x12!\n" +
+	"\fexplain_node\x18\x05 \x01(\x04R\vexplainNode\x12\x18\n" +
+	"\aleading\x18\x06 \x01(\bR\aleading\"\xd0\x01\n" +
 	"\x12NodeReportResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12)\n" +
 	"\x04node\x18\x02 \x01(\v2\x15.kiloraft.v1.NodeInfoR\x04node\x124\n" +
 	"\breplicas\x18\x03 \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\x12:\n" +
-	"\tplacement\x18\x04 \x01(\v2\x1c.kiloraft.v1.PlacementReportR\tplacement\"\xab\x02\n" +
+	"\tplacement\x18\x04 \x01(\v2\x1c.kiloraft.v1.PlacementReportR\tplacement\"\x85\x03\n" +
 	"\x0fPlacementReport\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x1c\n" +
@@ -5686,7 +5861,12 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x06shards\x18\x06 \x03(\v2\x1a.kiloraft.v1.PlacementNoteR\x06shards\x12:\n" +
 	"\n" +
 	"operations\x18\a \x03(\v2\x1a.kiloraft.v1.PlacementNoteR\n" +
-	"operations\"\xd6\x01\n" +
+	"operations\x12\x1c\n" +
+	"\texplained\x18\b \x03(\tR\texplained\x12\x1b\n" +
+	"\tlow_space\x18\t \x01(\rR\blowSpace\x12\x1d\n" +
+	"\n" +
+	"full_space\x18\n" +
+	" \x01(\rR\tfullSpace\"\xd6\x01\n" +
 	"\rPlacementNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x12\n" +
@@ -5721,7 +5901,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x16ListOperationsResponse\x126\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x16.kiloraft.v1.OperationR\n" +
-	"operations\"\x9f\x03\n" +
+	"operations\"\xb5\x03\n" +
 	"\tOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -5736,13 +5916,22 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"began_unix\x18\n" +
 	" \x01(\x04R\tbeganUnix\x12\x1d\n" +
 	"\n" +
-	"ended_unix\x18\v \x01(\x04R\tendedUnix\x12\x1d\n" +
+	"ended_unix\x18\v \x01(\x04R\tendedUnix\x12\x14\n" +
+	"\x05nodes\x18\f \x03(\x04R\x05nodes\x12\x1d\n" +
 	"\n" +
 	"bytes_done\x18\r \x01(\x04R\tbytesDone\x12\x1f\n" +
 	"\vbytes_total\x18\x0e \x01(\x04R\n" +
 	"bytesTotal\x12#\n" +
 	"\rreplicas_left\x18\x0f \x01(\x04R\freplicasLeft\x12!\n" +
-	"\fleaders_left\x18\x10 \x01(\x04R\vleadersLeft\"C\n" +
+	"\fleaders_left\x18\x10 \x01(\x04R\vleadersLeft\"E\n" +
+	"\x14ScatterShardsRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x85\x01\n" +
+	"\x15ScatterShardsResponse\x126\n" +
+	"\n" +
+	"operations\x18\x01 \x03(\v2\x16.kiloraft.v1.OperationR\n" +
+	"operations\x124\n" +
+	"\arefused\x18\x02 \x03(\v2\x1a.kiloraft.v1.PlacementNoteR\arefused\"C\n" +
 	"\x17ExplainPlacementRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\x04R\x04node\"0\n" +
@@ -5801,7 +5990,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\n" +
 	"InspectKey\x12\x1e.kiloraft.v1.InspectKeyRequest\x1a\x1f.kiloraft.v1.InspectKeyResponse\x12Y\n" +
 	"\x0eListOperations\x12\".kiloraft.v1.ListOperationsRequest\x1a#.kiloraft.v1.ListOperationsResponse\x12_\n" +
-	"\x10ExplainPlacement\x12$.kiloraft.v1.ExplainPlacementRequest\x1a%.kiloraft.v1.ExplainPlacementResponse2\xa3\x05\n" +
+	"\x10ExplainPlacement\x12$.kiloraft.v1.ExplainPlacementRequest\x1a%.kiloraft.v1.ExplainPlacementResponse2\xfb\x05\n" +
 	"\x05Admin\x12Y\n" +
 	"\x0eTransferLeader\x12\".kiloraft.v1.TransferLeaderRequest\x1a#.kiloraft.v1.TransferLeaderResponse\x12M\n" +
 	"\n" +
@@ -5809,7 +5998,8 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x0eChangeReplicas\x12\".kiloraft.v1.ChangeReplicasRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12J\n" +
 	"\tDrainNode\x12\x1d.kiloraft.v1.DrainNodeRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12X\n" +
 	"\x10DecommissionNode\x12$.kiloraft.v1.DecommissionNodeRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12V\n" +
-	"\x0fCancelOperation\x12#.kiloraft.v1.CancelOperationRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12M\n" +
+	"\x0fCancelOperation\x12#.kiloraft.v1.CancelOperationRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12V\n" +
+	"\rScatterShards\x12!.kiloraft.v1.ScatterShardsRequest\x1a\".kiloraft.v1.ScatterShardsResponse\x12M\n" +
 	"\n" +
 	"CheckShard\x12\x1e.kiloraft.v1.CheckShardRequest\x1a\x1f.kiloraft.v1.CheckShardResponse\x12M\n" +
 	"\n" +
@@ -5835,7 +6025,7 @@ func file_api_kiloraft_proto_rawDescGZIP() []byte {
 	return file_api_kiloraft_proto_rawDescData
 }
 
-var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
+var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_api_kiloraft_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: kiloraft.v1.GetRequest
 	(*GetResponse)(nil),              // 1: kiloraft.v1.GetResponse
@@ -5906,20 +6096,22 @@ var file_api_kiloraft_proto_goTypes = []any{
 	(*ListOperationsRequest)(nil),    // 66: kiloraft.v1.ListOperationsRequest
 	(*ListOperationsResponse)(nil),   // 67: kiloraft.v1.ListOperationsResponse
 	(*Operation)(nil),                // 68: kiloraft.v1.Operation
-	(*ExplainPlacementRequest)(nil),  // 69: kiloraft.v1.ExplainPlacementRequest
-	(*ExplainPlacementResponse)(nil), // 70: kiloraft.v1.ExplainPlacementResponse
-	(*ChangeMembershipRequest)(nil),  // 71: kiloraft.v1.ChangeMembershipRequest
-	(*ChangeMembershipResponse)(nil), // 72: kiloraft.v1.ChangeMembershipResponse
-	(*SplitShardRequest)(nil),        // 73: kiloraft.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),       // 74: kiloraft.v1.SplitShardResponse
-	(*ShardSplit)(nil),               // 75: kiloraft.v1.ShardSplit
-	(*PeerSplitShardRequest)(nil),    // 76: kiloraft.v1.PeerSplitShardRequest
-	(*PeerSplitShardResponse)(nil),   // 77: kiloraft.v1.PeerSplitShardResponse
-	(*TransferShardRequest)(nil),     // 78: kiloraft.v1.TransferShardRequest
-	(*TransferShardResponse)(nil),    // 79: kiloraft.v1.TransferShardResponse
-	(*ErrorDetail)(nil),              // 80: kiloraft.v1.ErrorDetail
-	nil,                              // 81: kiloraft.v1.NodeInfo.CountersEntry
-	nil,                              // 82: kiloraft.v1.NodeInfo.GaugesEntry
+	(*ScatterShardsRequest)(nil),     // 69: kiloraft.v1.ScatterShardsRequest
+	(*ScatterShardsResponse)(nil),    // 70: kiloraft.v1.ScatterShardsResponse
+	(*ExplainPlacementRequest)(nil),  // 71: kiloraft.v1.ExplainPlacementRequest
+	(*ExplainPlacementResponse)(nil), // 72: kiloraft.v1.ExplainPlacementResponse
+	(*ChangeMembershipRequest)(nil),  // 73: kiloraft.v1.ChangeMembershipRequest
+	(*ChangeMembershipResponse)(nil), // 74: kiloraft.v1.ChangeMembershipResponse
+	(*SplitShardRequest)(nil),        // 75: kiloraft.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),       // 76: kiloraft.v1.SplitShardResponse
+	(*ShardSplit)(nil),               // 77: kiloraft.v1.ShardSplit
+	(*PeerSplitShardRequest)(nil),    // 78: kiloraft.v1.PeerSplitShardRequest
+	(*PeerSplitShardResponse)(nil),   // 79: kiloraft.v1.PeerSplitShardResponse
+	(*TransferShardRequest)(nil),     // 80: kiloraft.v1.TransferShardRequest
+	(*TransferShardResponse)(nil),    // 81: kiloraft.v1.TransferShardResponse
+	(*ErrorDetail)(nil),              // 82: kiloraft.v1.ErrorDetail
+	nil,                              // 83: kiloraft.v1.NodeInfo.CountersEntry
+	nil,                              // 84: kiloraft.v1.NodeInfo.GaugesEntry
 }
 var file_api_kiloraft_proto_depIdxs = []int32{
 	16, // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
@@ -5938,8 +6130,8 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	27, // 13: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
 	32, // 14: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
 	32, // 15: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
-	81, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
-	82, // 17: kiloraft.v1.NodeInfo.gauges:type_name -> kiloraft.v1.NodeInfo.GaugesEntry
+	83, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
+	84, // 17: kiloraft.v1.NodeInfo.gauges:type_name -> kiloraft.v1.NodeInfo.GaugesEntry
 	35, // 18: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
 	26, // 19: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
 	36, // 20: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
@@ -5963,78 +6155,82 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	68, // 38: kiloraft.v1.OperationResponse.operation:type_name -> kiloraft.v1.Operation
 	52, // 39: kiloraft.v1.OperationResponse.forecast:type_name -> kiloraft.v1.Forecast
 	68, // 40: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
-	26, // 41: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
-	75, // 42: kiloraft.v1.SplitShardResponse.splits:type_name -> kiloraft.v1.ShardSplit
-	26, // 43: kiloraft.v1.ShardSplit.left:type_name -> kiloraft.v1.Descriptor
-	26, // 44: kiloraft.v1.ShardSplit.right:type_name -> kiloraft.v1.Descriptor
-	25, // 45: kiloraft.v1.PeerSplitShardRequest.epoch:type_name -> kiloraft.v1.Epoch
-	26, // 46: kiloraft.v1.PeerSplitShardResponse.left:type_name -> kiloraft.v1.Descriptor
-	26, // 47: kiloraft.v1.PeerSplitShardResponse.right:type_name -> kiloraft.v1.Descriptor
-	0,  // 48: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
-	2,  // 49: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
-	4,  // 50: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
-	6,  // 51: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
-	8,  // 52: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
-	10, // 53: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
-	14, // 54: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
-	17, // 55: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
-	19, // 56: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
-	22, // 57: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
-	28, // 58: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
-	30, // 59: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
-	33, // 60: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
-	40, // 61: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
-	47, // 62: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
-	66, // 63: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
-	69, // 64: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
-	50, // 65: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
-	43, // 66: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
-	61, // 67: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
-	62, // 68: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
-	63, // 69: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
-	64, // 70: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
-	45, // 71: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
-	73, // 72: kiloraft.v1.Admin.SplitShard:input_type -> kiloraft.v1.SplitShardRequest
-	54, // 73: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
-	56, // 74: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
-	71, // 75: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
-	76, // 76: kiloraft.v1.Peer.SplitShard:input_type -> kiloraft.v1.PeerSplitShardRequest
-	78, // 77: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
-	1,  // 78: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
-	3,  // 79: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
-	5,  // 80: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
-	7,  // 81: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
-	9,  // 82: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
-	13, // 83: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
-	15, // 84: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
-	18, // 85: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
-	20, // 86: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
-	23, // 87: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
-	29, // 88: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
-	31, // 89: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
-	34, // 90: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
-	41, // 91: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
-	48, // 92: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
-	67, // 93: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
-	70, // 94: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
-	51, // 95: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
-	44, // 96: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
-	65, // 97: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
-	65, // 98: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
-	65, // 99: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
-	65, // 100: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
-	46, // 101: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
-	74, // 102: kiloraft.v1.Admin.SplitShard:output_type -> kiloraft.v1.SplitShardResponse
-	55, // 103: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
-	57, // 104: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
-	72, // 105: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
-	77, // 106: kiloraft.v1.Peer.SplitShard:output_type -> kiloraft.v1.PeerSplitShardResponse
-	79, // 107: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
-	78, // [78:108] is the sub-list for method output_type
-	48, // [48:78] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	68, // 41: kiloraft.v1.ScatterShardsResponse.operations:type_name -> kiloraft.v1.Operation
+	60, // 42: kiloraft.v1.ScatterShardsResponse.refused:type_name -> kiloraft.v1.PlacementNote
+	26, // 43: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
+	77, // 44: kiloraft.v1.SplitShardResponse.splits:type_name -> kiloraft.v1.ShardSplit
+	26, // 45: kiloraft.v1.ShardSplit.left:type_name -> kiloraft.v1.Descriptor
+	26, // 46: kiloraft.v1.ShardSplit.right:type_name -> kiloraft.v1.Descriptor
+	25, // 47: kiloraft.v1.PeerSplitShardRequest.epoch:type_name -> kiloraft.v1.Epoch
+	26, // 48: kiloraft.v1.PeerSplitShardResponse.left:type_name -> kiloraft.v1.Descriptor
+	26, // 49: kiloraft.v1.PeerSplitShardResponse.right:type_name -> kiloraft.v1.Descriptor
+	0,  // 50: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
+	2,  // 51: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
+	4,  // 52: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
+	6,  // 53: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
+	8,  // 54: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
+	10, // 55: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
+	14, // 56: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
+	17, // 57: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
+	19, // 58: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
+	22, // 59: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
+	28, // 60: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
+	30, // 61: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
+	33, // 62: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
+	40, // 63: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
+	47, // 64: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
+	66, // 65: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
+	71, // 66: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
+	50, // 67: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
+	43, // 68: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
+	61, // 69: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
+	62, // 70: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
+	63, // 71: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
+	64, // 72: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
+	69, // 73: kiloraft.v1.Admin.ScatterShards:input_type -> kiloraft.v1.ScatterShardsRequest
+	45, // 74: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
+	75, // 75: kiloraft.v1.Admin.SplitShard:input_type -> kiloraft.v1.SplitShardRequest
+	54, // 76: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
+	56, // 77: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
+	73, // 78: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
+	78, // 79: kiloraft.v1.Peer.SplitShard:input_type -> kiloraft.v1.PeerSplitShardRequest
+	80, // 80: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
+	1,  // 81: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
+	3,  // 82: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
+	5,  // 83: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
+	7,  // 84: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
+	9,  // 85: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
+	13, // 86: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
+	15, // 87: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
+	18, // 88: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
+	20, // 89: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
+	23, // 90: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
+	29, // 91: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
+	31, // 92: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
+	34, // 93: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
+	41, // 94: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
+	48, // 95: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
+	67, // 96: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
+	72, // 97: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
+	51, // 98: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
+	44, // 99: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
+	65, // 100: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
+	65, // 101: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
+	65, // 102: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
+	65, // 103: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
+	70, // 104: kiloraft.v1.Admin.ScatterShards:output_type -> kiloraft.v1.ScatterShardsResponse
+	46, // 105: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
+	76, // 106: kiloraft.v1.Admin.SplitShard:output_type -> kiloraft.v1.SplitShardResponse
+	55, // 107: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
+	57, // 108: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
+	74, // 109: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
+	79, // 110: kiloraft.v1.Peer.SplitShard:output_type -> kiloraft.v1.PeerSplitShardResponse
+	81, // 111: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
+	81, // [81:112] is the sub-list for method output_type
+	50, // [50:81] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_api_kiloraft_proto_init() }
@@ -6065,7 +6261,7 @@ func file_api_kiloraft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kiloraft_proto_rawDesc), len(file_api_kiloraft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   83,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,17 +21,18 @@ func (a *app) opsCommand() *cobra.Command {
 
 // operationRecord is an operation as JSON.
 type operationRecord struct {
-	ID        uint64 `json:"id"`
-	Kind      string `json:"kind"`
-	Shard     uint64 `json:"shard"`     // 0: it is about a node
-	From      uint64 `json:"from_node"` // of a shard's replica; 0: none
-	To        uint64 `json:"to_node"`
-	Node      uint64 `json:"node"`     // 0: it is about a shard
-	State     string `json:"state"`    // running, done, failed or cancelled
-	Progress  string `json:"progress"` // while it runs
-	Reason    string `json:"reason"`   // why it failed
-	BeganUnix uint64 `json:"began_unix"`
-	EndedUnix uint64 `json:"ended_unix"` // 0: it runs, or when it ended is not recorded
+	ID        uint64   `json:"id"`
+	Kind      string   `json:"kind"`
+	Shard     uint64   `json:"shard"`     // 0: it is about a node
+	From      uint64   `json:"from_node"` // of a shard's replica; 0: none
+	To        uint64   `json:"to_node"`
+	Nodes     []uint64 `json:"nodes"`    // of a scatter: where the shard is to be; the first one leads
+	Node      uint64   `json:"node"`     // 0: it is about a shard
+	State     string   `json:"state"`    // running, done, failed or cancelled
+	Progress  string   `json:"progress"` // while it runs
+	Reason    string   `json:"reason"`   // why it failed
+	BeganUnix uint64   `json:"began_unix"`
+	EndedUnix uint64   `json:"ended_unix"` // 0: it runs, or when it ended is not recorded
 	// How far it has come, while it runs. The total is an estimate; 0: nothing is copied.
 	BytesDone    uint64 `json:"bytes_done"`
 	BytesTotal   uint64 `json:"bytes_total"`
@@ -39,6 +42,7 @@ type operationRecord struct {
 
 func operationOf(op *kiloraftpb.Operation) operationRecord {
 	return operationRecord{ID: op.GetId(), Kind: op.GetKind(), Shard: op.GetShard(), From: op.GetFromNode(), To: op.GetToNode(), Node: op.GetNode(),
+		Nodes: append([]uint64{}, op.GetNodes()...),
 		State: op.GetState(), Progress: op.GetProgress(), Reason: op.GetReason(), BeganUnix: op.GetBeganUnix(), EndedUnix: op.GetEndedUnix(),
 		BytesDone: op.GetBytesDone(), BytesTotal: op.GetBytesTotal(), ReplicasLeft: op.GetReplicasLeft(), LeadersLeft: op.GetLeadersLeft()}
 }
@@ -47,6 +51,10 @@ func operationOf(op *kiloraftpb.Operation) operationRecord {
 func (r *operationRecord) what() string {
 	if r.Node != 0 {
 		return fmt.Sprintf("%s node %d", r.Kind, r.Node)
+	}
+	if r.Kind == "scatter" && len(r.Nodes) > 0 {
+		nodes := slices.Sorted(slices.Values(r.Nodes))
+		return fmt.Sprintf("scatter shard %d over nodes %s, led by node %d", r.Shard, strings.Trim(fmt.Sprint(nodes), "[]"), r.Nodes[0])
 	}
 	return replicaChange(r.Kind, r.Shard, r.From, r.To)
 }

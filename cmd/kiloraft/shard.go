@@ -18,7 +18,7 @@ import (
 
 func (a *app) shardCommand() *cobra.Command {
 	return group("shard", "Look at shards, split them, and move their replicas and leaders", a.shardListCommand(), a.shardShowCommand(),
-		a.shardSplitCommand(), a.shardMoveCommand(), a.shardAddCommand(), a.shardRemoveCommand(), a.shardTransferCommand())
+		a.shardSplitCommand(), a.shardMoveCommand(), a.shardAddCommand(), a.shardRemoveCommand(), a.shardTransferCommand(), a.shardScatterCommand())
 }
 
 type epochRecord struct {

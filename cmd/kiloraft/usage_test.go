@@ -198,7 +198,7 @@ func TestEveryFlagHasAnEnvironmentVariable(t *testing.T) {
 	}
 	want := server.Config{Store: "here", Listen: "127.0.0.1:9100", Advertise: "localhost:9000", HTTP: "127.0.0.1:9001", Insecure: true,
 		InitialShards: 48, MemoryBytes: 256 << 20, Join: []string{"127.0.0.1:7400", "[::1]:7402"}, Version: versionText(),
-		Locality: map[string]string{"zone": "a"}}
+		Locality: "zone=a"}
 	got.Logger = nil
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("the server was configured as\n%+v, want\n%+v", got, want)

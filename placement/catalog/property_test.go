@@ -167,7 +167,7 @@ func (b *catalogBench) begin(t *rapid.T) {
 			}
 			if !busy {
 				op.ID, op.State = got.ID, OperationRunning
-				if got != op || got.ID == 0 || b.m.ids[got.ID] {
+				if !same(got, op) || got.ID == 0 || b.m.ids[got.ID] {
 					t.Fatalf("%+v began, want %+v", got, op)
 				}
 				b.m.ids[got.ID] = true
@@ -193,7 +193,7 @@ func (b *catalogBench) end(t *rapid.T) {
 				want.State, want.Reason, want.Ended = state, "reason", 9
 				b.m.operations[id] = want
 			}
-			if err != nil || got != want {
+			if err != nil || !same(got, want) {
 				t.Fatalf("%+v ended as %+v, %v, want %+v", was, got, err, want)
 			}
 			done()
@@ -273,7 +273,7 @@ func (b *catalogBench) lists(t *rapid.T) {
 				t.Fatalf("operations %+v, %v, want %+v", ops, err, b.m.operations)
 			}
 			for _, op := range ops {
-				if b.m.operations[op.Shard] != op {
+				if !same(b.m.operations[op.Shard], op) {
 					t.Fatalf("operation %+v, want %+v", op, b.m.operations[op.Shard])
 				}
 			}
