@@ -125,6 +125,7 @@ func TestVerdict(t *testing.T) {
 		want string
 	}{
 		{bench.Report{Ops: 1000, NeverBegun: 1}, ""},
+		{bench.Report{Ops: 1000, NeverBegun: 100, Interrupted: true}, ""},
 		{bench.Report{Ops: 1000, Errors: 1, FirstErrors: []string{"no way"}}, "no way"},
 		{bench.Report{Ops: 1000, NotFound: 1}, "did not find"},
 		{bench.Report{Ops: 1000, NeverBegun: 2}, "never begun"},
