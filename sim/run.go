@@ -218,7 +218,7 @@ func drawNodes(l *Loop) int { return []int{3, 3, 3, 3, 3, 4, 4, 5, 6, 7}[l.rand.
 // drawWork draws how long clients work: most often not for long, since most bugs that
 // a seed finds it finds early.
 func drawWork(l *Loop) time.Duration {
-	return []time.Duration{3 * time.Second, 5 * time.Second, 5 * time.Second, 8 * time.Second, 15 * time.Second}[l.rand.IntN(5)]
+	return []time.Duration{3 * time.Second, 3 * time.Second, 4 * time.Second, 5 * time.Second, 10 * time.Second}[l.rand.IntN(5)]
 }
 
 // drawRaft draws the settings of raft. Short election time-outs give many
