@@ -316,6 +316,7 @@ func (n *Nemesis) sync() bool {
 // look compares what a node holds with what it should, which is no fault.
 func (n *Nemesis) look() {
 	if node := n.anyNode(); node.Serving() {
+		n.cluster.witness.disjoint(node.Name, node.engine)
 		n.cluster.witness.content(node.Name, node.engine)
 	}
 }

@@ -97,6 +97,7 @@ func (n *Node) Start() {
 	n.engine = e
 	n.cluster.witness.recovered(n.ID, e)
 	n.cluster.witness.kept(n.Name, e)
+	n.cluster.witness.disjoint(n.Name, e)
 	n.event("starts after incarnation %d", n.incarnation)
 	switch err := node.Resume(e, n.serve); {
 	case err == nil:

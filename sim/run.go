@@ -341,6 +341,7 @@ func (r *run) check() error {
 		if n.gone {
 			continue
 		}
+		r.witness.disjoint(n.Name, n.engine)
 		r.witness.content(n.Name, n.engine)
 		r.witness.leftover(n.Name, n.engine)
 	}
