@@ -139,8 +139,22 @@ func describeReplica(r *replica.Replica, s *raftgroup.Status) *pb.ReplicaInfo {
 		info.Check = &pb.ReplicaCheck{Index: c.Index, State: string(c.State), Reason: c.Reason, Digest: c.Digest, LeadersDigest: c.Leaders,
 			Versions: c.Versions, Bytes: c.Bytes, Differs: r.Differs()}
 	}
+	if s.Leading {
+		describeLoad(info, r)
+	}
 	for _, p := range s.Progress {
 		info.Progress = append(info.Progress, &pb.MemberProgress{Replica: uint64(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot})
 	}
 	return info
+}
+
+// describeLoad tells what only a leader knows: what is asked of the shard, and whether it
+// has too much.
+func describeLoad(info *pb.ReplicaInfo, r *replica.Replica) {
+	load, wish := r.Load(), r.SplitWish()
+	info.ReadsPerSecond, info.WritesPerSecond, info.BytesWrittenPerSecond = load.Reads, load.Writes, load.BytesWritten
+	for _, k := range load.Hot {
+		info.HotKeys = append(info.HotKeys, &pb.HotKey{Key: k.Key, PerSecond: k.PerSecond})
+	}
+	info.SplitKey, info.SplitReason, info.SplitRefusal = wish.At, wish.Reason, wish.Refusal
 }

@@ -18,6 +18,8 @@ type tunable interface {
 	SetRetention(d time.Duration)
 	SetDropRate(versionsPerSecond int64)
 	SetCheckInterval(d time.Duration)
+	SetSplitLoad(requestsPerSecond int64)
+	SetSplitSize(bytes int64)
 }
 
 // pacedTransport is what settings change of a node's transport.
@@ -62,6 +64,8 @@ func newSettings(t tunable, peers pacedTransport, p steered, list func(func([]ca
 			catalog.PlacementPaused:    func(v int64) { p.Tune(func(now *driver.Tuning) { now.Paused = v != 0 }) },
 			catalog.PlacementRebalance: func(v int64) { p.Tune(func(now *driver.Tuning) { now.Rebalance = v != 0 }) },
 			catalog.ShardCheckInterval: func(v int64) { t.SetCheckInterval(time.Duration(v)) },
+			catalog.SplitLoad:          t.SetSplitLoad,
+			catalog.SplitSize:          t.SetSplitSize,
 		},
 		applied: make(map[string]int64),
 		bad:     make(map[string]string),

@@ -2374,25 +2374,36 @@ func (x *ShardInfo) GetReplicas() []*ReplicaInfo {
 }
 
 type ReplicaInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
-	Replica       uint64                 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
-	Node          uint64                 `protobuf:"varint,3,opt,name=node,proto3" json:"node,omitempty"`
-	Descriptor_   *Descriptor            `protobuf:"bytes,4,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // absent while not initialized
-	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
-	Leading       bool                   `protobuf:"varint,6,opt,name=leading,proto3" json:"leading,omitempty"`
-	LeaderNode    uint64                 `protobuf:"varint,7,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"`
-	First         uint64                 `protobuf:"varint,8,opt,name=first,proto3" json:"first,omitempty"`
-	Last          uint64                 `protobuf:"varint,9,opt,name=last,proto3" json:"last,omitempty"`
-	Commit        uint64                 `protobuf:"varint,10,opt,name=commit,proto3" json:"commit,omitempty"`
-	Applied       uint64                 `protobuf:"varint,11,opt,name=applied,proto3" json:"applied,omitempty"`
-	LogBytes      uint64                 `protobuf:"varint,12,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
-	Keys          uint64                 `protobuf:"varint,13,opt,name=keys,proto3" json:"keys,omitempty"`
-	Bytes         uint64                 `protobuf:"varint,14,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Revision      uint64                 `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`
-	Stopped       string                 `protobuf:"bytes,16,opt,name=stopped,proto3" json:"stopped,omitempty"`   // why it takes no further part
-	Progress      []*MemberProgress      `protobuf:"bytes,17,rep,name=progress,proto3" json:"progress,omitempty"` // of a leader
-	Check         *ReplicaCheck          `protobuf:"bytes,18,opt,name=check,proto3" json:"check,omitempty"`       // its part in the last check of the shard; absent if there was none
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Shard       uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Replica     uint64                 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	Node        uint64                 `protobuf:"varint,3,opt,name=node,proto3" json:"node,omitempty"`
+	Descriptor_ *Descriptor            `protobuf:"bytes,4,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // absent while not initialized
+	Term        uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
+	Leading     bool                   `protobuf:"varint,6,opt,name=leading,proto3" json:"leading,omitempty"`
+	LeaderNode  uint64                 `protobuf:"varint,7,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"`
+	First       uint64                 `protobuf:"varint,8,opt,name=first,proto3" json:"first,omitempty"`
+	Last        uint64                 `protobuf:"varint,9,opt,name=last,proto3" json:"last,omitempty"`
+	Commit      uint64                 `protobuf:"varint,10,opt,name=commit,proto3" json:"commit,omitempty"`
+	Applied     uint64                 `protobuf:"varint,11,opt,name=applied,proto3" json:"applied,omitempty"`
+	LogBytes    uint64                 `protobuf:"varint,12,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	Keys        uint64                 `protobuf:"varint,13,opt,name=keys,proto3" json:"keys,omitempty"`
+	Bytes       uint64                 `protobuf:"varint,14,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Revision    uint64                 `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`
+	Stopped     string                 `protobuf:"bytes,16,opt,name=stopped,proto3" json:"stopped,omitempty"`   // why it takes no further part
+	Progress    []*MemberProgress      `protobuf:"bytes,17,rep,name=progress,proto3" json:"progress,omitempty"` // of a leader
+	Check       *ReplicaCheck          `protobuf:"bytes,18,opt,name=check,proto3" json:"check,omitempty"`       // its part in the last check of the shard; absent if there was none
+	// Of a leader: what is asked of it, with a weight that falls with time. A batch and a page
+	// of a scan are one write and one read; bytes are those of the writes' commands.
+	ReadsPerSecond        float64 `protobuf:"fixed64,19,opt,name=reads_per_second,json=readsPerSecond,proto3" json:"reads_per_second,omitempty"`
+	WritesPerSecond       float64 `protobuf:"fixed64,20,opt,name=writes_per_second,json=writesPerSecond,proto3" json:"writes_per_second,omitempty"`
+	BytesWrittenPerSecond float64 `protobuf:"fixed64,21,opt,name=bytes_written_per_second,json=bytesWrittenPerSecond,proto3" json:"bytes_written_per_second,omitempty"`
+	// Of a leader that has more than split.size or split.load: the full key where its shard
+	// is to be split, why, and if there is no key that would help, why not.
+	SplitKey      []byte    `protobuf:"bytes,22,opt,name=split_key,json=splitKey,proto3" json:"split_key,omitempty"`
+	SplitReason   string    `protobuf:"bytes,23,opt,name=split_reason,json=splitReason,proto3" json:"split_reason,omitempty"` // "size" or "load"; empty: it need not be split
+	SplitRefusal  string    `protobuf:"bytes,24,opt,name=split_refusal,json=splitRefusal,proto3" json:"split_refusal,omitempty"`
+	HotKeys       []*HotKey `protobuf:"bytes,25,rep,name=hot_keys,json=hotKeys,proto3" json:"hot_keys,omitempty"` // of a leader: the keys asked for most, the busiest first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2553,6 +2564,108 @@ func (x *ReplicaInfo) GetCheck() *ReplicaCheck {
 	return nil
 }
 
+func (x *ReplicaInfo) GetReadsPerSecond() float64 {
+	if x != nil {
+		return x.ReadsPerSecond
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetWritesPerSecond() float64 {
+	if x != nil {
+		return x.WritesPerSecond
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetBytesWrittenPerSecond() float64 {
+	if x != nil {
+		return x.BytesWrittenPerSecond
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetSplitKey() []byte {
+	if x != nil {
+		return x.SplitKey
+	}
+	return nil
+}
+
+func (x *ReplicaInfo) GetSplitReason() string {
+	if x != nil {
+		return x.SplitReason
+	}
+	return ""
+}
+
+func (x *ReplicaInfo) GetSplitRefusal() string {
+	if x != nil {
+		return x.SplitRefusal
+	}
+	return ""
+}
+
+func (x *ReplicaInfo) GetHotKeys() []*HotKey {
+	if x != nil {
+		return x.HotKeys
+	}
+	return nil
+}
+
+// HotKey is a key with about how often it is asked for alone.
+type HotKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // full, with its keyspace; of a very long one the beginning
+	PerSecond     float64                `protobuf:"fixed64,2,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HotKey) Reset() {
+	*x = HotKey{}
+	mi := &file_api_kiloraft_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HotKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HotKey) ProtoMessage() {}
+
+func (x *HotKey) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HotKey.ProtoReflect.Descriptor instead.
+func (*HotKey) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *HotKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *HotKey) GetPerSecond() float64 {
+	if x != nil {
+		return x.PerSecond
+	}
+	return 0
+}
+
 // ReplicaCheck is a replica's part in comparing the content of a shard's replicas.
 type ReplicaCheck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2570,7 +2683,7 @@ type ReplicaCheck struct {
 
 func (x *ReplicaCheck) Reset() {
 	*x = ReplicaCheck{}
-	mi := &file_api_kiloraft_proto_msgTypes[37]
+	mi := &file_api_kiloraft_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +2695,7 @@ func (x *ReplicaCheck) String() string {
 func (*ReplicaCheck) ProtoMessage() {}
 
 func (x *ReplicaCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[37]
+	mi := &file_api_kiloraft_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +2708,7 @@ func (x *ReplicaCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaCheck.ProtoReflect.Descriptor instead.
 func (*ReplicaCheck) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{37}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReplicaCheck) GetIndex() uint64 {
@@ -2666,7 +2779,7 @@ type MemberProgress struct {
 
 func (x *MemberProgress) Reset() {
 	*x = MemberProgress{}
-	mi := &file_api_kiloraft_proto_msgTypes[38]
+	mi := &file_api_kiloraft_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2678,7 +2791,7 @@ func (x *MemberProgress) String() string {
 func (*MemberProgress) ProtoMessage() {}
 
 func (x *MemberProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[38]
+	mi := &file_api_kiloraft_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2691,7 +2804,7 @@ func (x *MemberProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberProgress.ProtoReflect.Descriptor instead.
 func (*MemberProgress) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{38}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *MemberProgress) GetReplica() uint64 {
@@ -2730,7 +2843,7 @@ type ListSettingsRequest struct {
 
 func (x *ListSettingsRequest) Reset() {
 	*x = ListSettingsRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[39]
+	mi := &file_api_kiloraft_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +2855,7 @@ func (x *ListSettingsRequest) String() string {
 func (*ListSettingsRequest) ProtoMessage() {}
 
 func (x *ListSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[39]
+	mi := &file_api_kiloraft_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2755,7 +2868,7 @@ func (x *ListSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSettingsRequest.ProtoReflect.Descriptor instead.
 func (*ListSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{39}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{40}
 }
 
 type ListSettingsResponse struct {
@@ -2767,7 +2880,7 @@ type ListSettingsResponse struct {
 
 func (x *ListSettingsResponse) Reset() {
 	*x = ListSettingsResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[40]
+	mi := &file_api_kiloraft_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +2892,7 @@ func (x *ListSettingsResponse) String() string {
 func (*ListSettingsResponse) ProtoMessage() {}
 
 func (x *ListSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[40]
+	mi := &file_api_kiloraft_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +2905,7 @@ func (x *ListSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSettingsResponse.ProtoReflect.Descriptor instead.
 func (*ListSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{40}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListSettingsResponse) GetSettings() []*Setting {
@@ -2821,7 +2934,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_api_kiloraft_proto_msgTypes[41]
+	mi := &file_api_kiloraft_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +2946,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[41]
+	mi := &file_api_kiloraft_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +2959,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{41}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Setting) GetName() string {
@@ -2922,7 +3035,7 @@ type SetSettingRequest struct {
 
 func (x *SetSettingRequest) Reset() {
 	*x = SetSettingRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[42]
+	mi := &file_api_kiloraft_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3047,7 @@ func (x *SetSettingRequest) String() string {
 func (*SetSettingRequest) ProtoMessage() {}
 
 func (x *SetSettingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[42]
+	mi := &file_api_kiloraft_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3060,7 @@ func (x *SetSettingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingRequest.ProtoReflect.Descriptor instead.
 func (*SetSettingRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{42}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetSettingRequest) GetName() string {
@@ -2973,7 +3086,7 @@ type SetSettingResponse struct {
 
 func (x *SetSettingResponse) Reset() {
 	*x = SetSettingResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[43]
+	mi := &file_api_kiloraft_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3098,7 @@ func (x *SetSettingResponse) String() string {
 func (*SetSettingResponse) ProtoMessage() {}
 
 func (x *SetSettingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[43]
+	mi := &file_api_kiloraft_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3111,7 @@ func (x *SetSettingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingResponse.ProtoReflect.Descriptor instead.
 func (*SetSettingResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{43}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SetSettingResponse) GetSetting() *Setting {
@@ -3017,7 +3130,7 @@ type CheckShardRequest struct {
 
 func (x *CheckShardRequest) Reset() {
 	*x = CheckShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[44]
+	mi := &file_api_kiloraft_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +3142,7 @@ func (x *CheckShardRequest) String() string {
 func (*CheckShardRequest) ProtoMessage() {}
 
 func (x *CheckShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[44]
+	mi := &file_api_kiloraft_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3042,7 +3155,7 @@ func (x *CheckShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckShardRequest.ProtoReflect.Descriptor instead.
 func (*CheckShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{44}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CheckShardRequest) GetShard() uint64 {
@@ -3061,7 +3174,7 @@ type CheckShardResponse struct {
 
 func (x *CheckShardResponse) Reset() {
 	*x = CheckShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[45]
+	mi := &file_api_kiloraft_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3073,7 +3186,7 @@ func (x *CheckShardResponse) String() string {
 func (*CheckShardResponse) ProtoMessage() {}
 
 func (x *CheckShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[45]
+	mi := &file_api_kiloraft_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3086,7 +3199,7 @@ func (x *CheckShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckShardResponse.ProtoReflect.Descriptor instead.
 func (*CheckShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{45}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CheckShardResponse) GetIndex() uint64 {
@@ -3105,7 +3218,7 @@ type InspectKeyRequest struct {
 
 func (x *InspectKeyRequest) Reset() {
 	*x = InspectKeyRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[46]
+	mi := &file_api_kiloraft_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3230,7 @@ func (x *InspectKeyRequest) String() string {
 func (*InspectKeyRequest) ProtoMessage() {}
 
 func (x *InspectKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[46]
+	mi := &file_api_kiloraft_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3243,7 @@ func (x *InspectKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectKeyRequest.ProtoReflect.Descriptor instead.
 func (*InspectKeyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{46}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *InspectKeyRequest) GetKey() []byte {
@@ -3157,7 +3270,7 @@ type InspectKeyResponse struct {
 
 func (x *InspectKeyResponse) Reset() {
 	*x = InspectKeyResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[47]
+	mi := &file_api_kiloraft_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3282,7 @@ func (x *InspectKeyResponse) String() string {
 func (*InspectKeyResponse) ProtoMessage() {}
 
 func (x *InspectKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[47]
+	mi := &file_api_kiloraft_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,7 +3295,7 @@ func (x *InspectKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectKeyResponse.ProtoReflect.Descriptor instead.
 func (*InspectKeyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{47}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *InspectKeyResponse) GetNode() uint64 {
@@ -3262,7 +3375,7 @@ type KeyVersion struct {
 
 func (x *KeyVersion) Reset() {
 	*x = KeyVersion{}
-	mi := &file_api_kiloraft_proto_msgTypes[48]
+	mi := &file_api_kiloraft_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3387,7 @@ func (x *KeyVersion) String() string {
 func (*KeyVersion) ProtoMessage() {}
 
 func (x *KeyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[48]
+	mi := &file_api_kiloraft_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3400,7 @@ func (x *KeyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
 func (*KeyVersion) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{48}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *KeyVersion) GetRevision() uint64 {
@@ -3342,7 +3455,7 @@ type TransferLeaderRequest struct {
 
 func (x *TransferLeaderRequest) Reset() {
 	*x = TransferLeaderRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[49]
+	mi := &file_api_kiloraft_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3354,7 +3467,7 @@ func (x *TransferLeaderRequest) String() string {
 func (*TransferLeaderRequest) ProtoMessage() {}
 
 func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[49]
+	mi := &file_api_kiloraft_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3367,7 +3480,7 @@ func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{49}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TransferLeaderRequest) GetShard() uint64 {
@@ -3394,7 +3507,7 @@ type TransferLeaderResponse struct {
 
 func (x *TransferLeaderResponse) Reset() {
 	*x = TransferLeaderResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[50]
+	mi := &file_api_kiloraft_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3519,7 @@ func (x *TransferLeaderResponse) String() string {
 func (*TransferLeaderResponse) ProtoMessage() {}
 
 func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[50]
+	mi := &file_api_kiloraft_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3532,7 @@ func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{50}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TransferLeaderResponse) GetLeaderNode() uint64 {
@@ -3448,7 +3561,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[51]
+	mi := &file_api_kiloraft_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3460,7 +3573,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[51]
+	mi := &file_api_kiloraft_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3473,7 +3586,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{51}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *JoinRequest) GetAddress() string {
@@ -3502,7 +3615,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3514,7 +3627,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3527,7 +3640,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *JoinResponse) GetClusterId() []byte {
@@ -3569,7 +3682,7 @@ type NodeReportRequest struct {
 
 func (x *NodeReportRequest) Reset() {
 	*x = NodeReportRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3694,7 @@ func (x *NodeReportRequest) String() string {
 func (*NodeReportRequest) ProtoMessage() {}
 
 func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3707,7 @@ func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportRequest.ProtoReflect.Descriptor instead.
 func (*NodeReportRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *NodeReportRequest) GetReplicas() bool {
@@ -3630,7 +3743,7 @@ type NodeReportResponse struct {
 
 func (x *NodeReportResponse) Reset() {
 	*x = NodeReportResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3755,7 @@ func (x *NodeReportResponse) String() string {
 func (*NodeReportResponse) ProtoMessage() {}
 
 func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3768,7 @@ func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportResponse.ProtoReflect.Descriptor instead.
 func (*NodeReportResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *NodeReportResponse) GetClusterId() []byte {
@@ -3702,7 +3815,7 @@ type PlacementReport struct {
 
 func (x *PlacementReport) Reset() {
 	*x = PlacementReport{}
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3714,7 +3827,7 @@ func (x *PlacementReport) String() string {
 func (*PlacementReport) ProtoMessage() {}
 
 func (x *PlacementReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3727,7 +3840,7 @@ func (x *PlacementReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementReport.ProtoReflect.Descriptor instead.
 func (*PlacementReport) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PlacementReport) GetTerm() uint64 {
@@ -3795,7 +3908,7 @@ type PlacementNode struct {
 
 func (x *PlacementNode) Reset() {
 	*x = PlacementNode{}
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3807,7 +3920,7 @@ func (x *PlacementNode) String() string {
 func (*PlacementNode) ProtoMessage() {}
 
 func (x *PlacementNode) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3820,7 +3933,7 @@ func (x *PlacementNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementNode.ProtoReflect.Descriptor instead.
 func (*PlacementNode) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PlacementNode) GetId() uint64 {
@@ -3889,7 +4002,7 @@ type PlacementNote struct {
 
 func (x *PlacementNote) Reset() {
 	*x = PlacementNote{}
-	mi := &file_api_kiloraft_proto_msgTypes[57]
+	mi := &file_api_kiloraft_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3901,7 +4014,7 @@ func (x *PlacementNote) String() string {
 func (*PlacementNote) ProtoMessage() {}
 
 func (x *PlacementNote) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[57]
+	mi := &file_api_kiloraft_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3914,7 +4027,7 @@ func (x *PlacementNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementNote.ProtoReflect.Descriptor instead.
 func (*PlacementNote) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{57}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PlacementNote) GetId() uint64 {
@@ -3944,7 +4057,7 @@ type ChangeReplicasRequest struct {
 
 func (x *ChangeReplicasRequest) Reset() {
 	*x = ChangeReplicasRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[58]
+	mi := &file_api_kiloraft_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3956,7 +4069,7 @@ func (x *ChangeReplicasRequest) String() string {
 func (*ChangeReplicasRequest) ProtoMessage() {}
 
 func (x *ChangeReplicasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[58]
+	mi := &file_api_kiloraft_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3969,7 +4082,7 @@ func (x *ChangeReplicasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReplicasRequest.ProtoReflect.Descriptor instead.
 func (*ChangeReplicasRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{58}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ChangeReplicasRequest) GetShard() uint64 {
@@ -4003,7 +4116,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[59]
+	mi := &file_api_kiloraft_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4015,7 +4128,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[59]
+	mi := &file_api_kiloraft_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4028,7 +4141,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{59}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DrainNodeRequest) GetNode() uint64 {
@@ -4054,7 +4167,7 @@ type DecommissionNodeRequest struct {
 
 func (x *DecommissionNodeRequest) Reset() {
 	*x = DecommissionNodeRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[60]
+	mi := &file_api_kiloraft_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4066,7 +4179,7 @@ func (x *DecommissionNodeRequest) String() string {
 func (*DecommissionNodeRequest) ProtoMessage() {}
 
 func (x *DecommissionNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[60]
+	mi := &file_api_kiloraft_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4079,7 +4192,7 @@ func (x *DecommissionNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionNodeRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionNodeRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{60}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DecommissionNodeRequest) GetNode() uint64 {
@@ -4098,7 +4211,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[61]
+	mi := &file_api_kiloraft_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4110,7 +4223,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[61]
+	mi := &file_api_kiloraft_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4123,7 +4236,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{61}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -4142,7 +4255,7 @@ type OperationResponse struct {
 
 func (x *OperationResponse) Reset() {
 	*x = OperationResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[62]
+	mi := &file_api_kiloraft_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4154,7 +4267,7 @@ func (x *OperationResponse) String() string {
 func (*OperationResponse) ProtoMessage() {}
 
 func (x *OperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[62]
+	mi := &file_api_kiloraft_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4167,7 +4280,7 @@ func (x *OperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResponse.ProtoReflect.Descriptor instead.
 func (*OperationResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{62}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *OperationResponse) GetOperation() *Operation {
@@ -4186,7 +4299,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[63]
+	mi := &file_api_kiloraft_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4198,7 +4311,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[63]
+	mi := &file_api_kiloraft_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4211,7 +4324,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{63}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListOperationsRequest) GetId() uint64 {
@@ -4230,7 +4343,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[64]
+	mi := &file_api_kiloraft_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4242,7 +4355,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[64]
+	mi := &file_api_kiloraft_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4255,7 +4368,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{64}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -4284,7 +4397,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_api_kiloraft_proto_msgTypes[65]
+	mi := &file_api_kiloraft_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4296,7 +4409,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[65]
+	mi := &file_api_kiloraft_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4309,7 +4422,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{65}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -4399,7 +4512,7 @@ type ExplainPlacementRequest struct {
 
 func (x *ExplainPlacementRequest) Reset() {
 	*x = ExplainPlacementRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[66]
+	mi := &file_api_kiloraft_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4411,7 +4524,7 @@ func (x *ExplainPlacementRequest) String() string {
 func (*ExplainPlacementRequest) ProtoMessage() {}
 
 func (x *ExplainPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[66]
+	mi := &file_api_kiloraft_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4424,7 +4537,7 @@ func (x *ExplainPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPlacementRequest.ProtoReflect.Descriptor instead.
 func (*ExplainPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{66}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ExplainPlacementRequest) GetShard() uint64 {
@@ -4450,7 +4563,7 @@ type ExplainPlacementResponse struct {
 
 func (x *ExplainPlacementResponse) Reset() {
 	*x = ExplainPlacementResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[67]
+	mi := &file_api_kiloraft_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4462,7 +4575,7 @@ func (x *ExplainPlacementResponse) String() string {
 func (*ExplainPlacementResponse) ProtoMessage() {}
 
 func (x *ExplainPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[67]
+	mi := &file_api_kiloraft_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4475,7 +4588,7 @@ func (x *ExplainPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPlacementResponse.ProtoReflect.Descriptor instead.
 func (*ExplainPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{67}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ExplainPlacementResponse) GetLines() []string {
@@ -4495,7 +4608,7 @@ type ChangeMembershipRequest struct {
 
 func (x *ChangeMembershipRequest) Reset() {
 	*x = ChangeMembershipRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[68]
+	mi := &file_api_kiloraft_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4507,7 +4620,7 @@ func (x *ChangeMembershipRequest) String() string {
 func (*ChangeMembershipRequest) ProtoMessage() {}
 
 func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[68]
+	mi := &file_api_kiloraft_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4520,7 +4633,7 @@ func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipRequest.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{68}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ChangeMembershipRequest) GetShard() uint64 {
@@ -4546,7 +4659,7 @@ type ChangeMembershipResponse struct {
 
 func (x *ChangeMembershipResponse) Reset() {
 	*x = ChangeMembershipResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[69]
+	mi := &file_api_kiloraft_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4558,7 +4671,7 @@ func (x *ChangeMembershipResponse) String() string {
 func (*ChangeMembershipResponse) ProtoMessage() {}
 
 func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[69]
+	mi := &file_api_kiloraft_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4571,7 +4684,7 @@ func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipResponse.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{69}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ChangeMembershipResponse) GetDescriptor_() *Descriptor {
@@ -4594,7 +4707,7 @@ type SplitShardRequest struct {
 
 func (x *SplitShardRequest) Reset() {
 	*x = SplitShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[70]
+	mi := &file_api_kiloraft_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4606,7 +4719,7 @@ func (x *SplitShardRequest) String() string {
 func (*SplitShardRequest) ProtoMessage() {}
 
 func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[70]
+	mi := &file_api_kiloraft_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4619,7 +4732,7 @@ func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
 func (*SplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{70}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *SplitShardRequest) GetShard() uint64 {
@@ -4652,7 +4765,7 @@ type SplitShardResponse struct {
 
 func (x *SplitShardResponse) Reset() {
 	*x = SplitShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[71]
+	mi := &file_api_kiloraft_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4664,7 +4777,7 @@ func (x *SplitShardResponse) String() string {
 func (*SplitShardResponse) ProtoMessage() {}
 
 func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[71]
+	mi := &file_api_kiloraft_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4677,7 +4790,7 @@ func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
 func (*SplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{71}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *SplitShardResponse) GetSplits() []*ShardSplit {
@@ -4698,7 +4811,7 @@ type ShardSplit struct {
 
 func (x *ShardSplit) Reset() {
 	*x = ShardSplit{}
-	mi := &file_api_kiloraft_proto_msgTypes[72]
+	mi := &file_api_kiloraft_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4710,7 +4823,7 @@ func (x *ShardSplit) String() string {
 func (*ShardSplit) ProtoMessage() {}
 
 func (x *ShardSplit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[72]
+	mi := &file_api_kiloraft_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4723,7 +4836,7 @@ func (x *ShardSplit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardSplit.ProtoReflect.Descriptor instead.
 func (*ShardSplit) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{72}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ShardSplit) GetKey() []byte {
@@ -4759,7 +4872,7 @@ type PeerSplitShardRequest struct {
 
 func (x *PeerSplitShardRequest) Reset() {
 	*x = PeerSplitShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[73]
+	mi := &file_api_kiloraft_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4771,7 +4884,7 @@ func (x *PeerSplitShardRequest) String() string {
 func (*PeerSplitShardRequest) ProtoMessage() {}
 
 func (x *PeerSplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[73]
+	mi := &file_api_kiloraft_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4784,7 +4897,7 @@ func (x *PeerSplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerSplitShardRequest.ProtoReflect.Descriptor instead.
 func (*PeerSplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{73}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *PeerSplitShardRequest) GetShard() uint64 {
@@ -4825,7 +4938,7 @@ type PeerSplitShardResponse struct {
 
 func (x *PeerSplitShardResponse) Reset() {
 	*x = PeerSplitShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[74]
+	mi := &file_api_kiloraft_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4837,7 +4950,7 @@ func (x *PeerSplitShardResponse) String() string {
 func (*PeerSplitShardResponse) ProtoMessage() {}
 
 func (x *PeerSplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[74]
+	mi := &file_api_kiloraft_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4850,7 +4963,7 @@ func (x *PeerSplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerSplitShardResponse.ProtoReflect.Descriptor instead.
 func (*PeerSplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{74}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *PeerSplitShardResponse) GetLeft() *Descriptor {
@@ -4877,7 +4990,7 @@ type TransferShardRequest struct {
 
 func (x *TransferShardRequest) Reset() {
 	*x = TransferShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[75]
+	mi := &file_api_kiloraft_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4889,7 +5002,7 @@ func (x *TransferShardRequest) String() string {
 func (*TransferShardRequest) ProtoMessage() {}
 
 func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[75]
+	mi := &file_api_kiloraft_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4902,7 +5015,7 @@ func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardRequest.ProtoReflect.Descriptor instead.
 func (*TransferShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{75}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *TransferShardRequest) GetShard() uint64 {
@@ -4927,7 +5040,7 @@ type TransferShardResponse struct {
 
 func (x *TransferShardResponse) Reset() {
 	*x = TransferShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[76]
+	mi := &file_api_kiloraft_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4939,7 +5052,7 @@ func (x *TransferShardResponse) String() string {
 func (*TransferShardResponse) ProtoMessage() {}
 
 func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[76]
+	mi := &file_api_kiloraft_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4952,7 +5065,7 @@ func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardResponse.ProtoReflect.Descriptor instead.
 func (*TransferShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{76}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{77}
 }
 
 // ErrorDetail is attached to every status that carries one of Kiloraft's own
@@ -4966,7 +5079,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_api_kiloraft_proto_msgTypes[77]
+	mi := &file_api_kiloraft_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4978,7 +5091,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[77]
+	mi := &file_api_kiloraft_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4991,7 +5104,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{77}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ErrorDetail) GetError() []byte {
@@ -5184,7 +5297,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x04keys\x18\x04 \x01(\x04R\x04keys\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x124\n" +
-	"\breplicas\x18\a \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\"\x9c\x04\n" +
+	"\breplicas\x18\a \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\"\xc0\x06\n" +
 	"\vReplicaInfo\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x12\n" +
@@ -5207,7 +5320,18 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\brevision\x18\x0f \x01(\x04R\brevision\x12\x18\n" +
 	"\astopped\x18\x10 \x01(\tR\astopped\x127\n" +
 	"\bprogress\x18\x11 \x03(\v2\x1b.kiloraft.v1.MemberProgressR\bprogress\x12/\n" +
-	"\x05check\x18\x12 \x01(\v2\x19.kiloraft.v1.ReplicaCheckR\x05check\"\xdd\x01\n" +
+	"\x05check\x18\x12 \x01(\v2\x19.kiloraft.v1.ReplicaCheckR\x05check\x12(\n" +
+	"\x10reads_per_second\x18\x13 \x01(\x01R\x0ereadsPerSecond\x12*\n" +
+	"\x11writes_per_second\x18\x14 \x01(\x01R\x0fwritesPerSecond\x127\n" +
+	"\x18bytes_written_per_second\x18\x15 \x01(\x01R\x15bytesWrittenPerSecond\x12\x1b\n" +
+	"\tsplit_key\x18\x16 \x01(\fR\bsplitKey\x12!\n" +
+	"\fsplit_reason\x18\x17 \x01(\tR\vsplitReason\x12#\n" +
+	"\rsplit_refusal\x18\x18 \x01(\tR\fsplitRefusal\x12.\n" +
+	"\bhot_keys\x18\x19 \x03(\v2\x13.kiloraft.v1.HotKeyR\ahotKeys\"9\n" +
+	"\x06HotKey\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1d\n" +
+	"\n" +
+	"per_second\x18\x02 \x01(\x01R\tperSecond\"\xdd\x01\n" +
 	"\fReplicaCheck\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -5438,7 +5562,7 @@ func file_api_kiloraft_proto_rawDescGZIP() []byte {
 	return file_api_kiloraft_proto_rawDescData
 }
 
-var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_api_kiloraft_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: kiloraft.v1.GetRequest
 	(*GetResponse)(nil),              // 1: kiloraft.v1.GetResponse
@@ -5477,48 +5601,49 @@ var file_api_kiloraft_proto_goTypes = []any{
 	(*ListShardsResponse)(nil),       // 34: kiloraft.v1.ListShardsResponse
 	(*ShardInfo)(nil),                // 35: kiloraft.v1.ShardInfo
 	(*ReplicaInfo)(nil),              // 36: kiloraft.v1.ReplicaInfo
-	(*ReplicaCheck)(nil),             // 37: kiloraft.v1.ReplicaCheck
-	(*MemberProgress)(nil),           // 38: kiloraft.v1.MemberProgress
-	(*ListSettingsRequest)(nil),      // 39: kiloraft.v1.ListSettingsRequest
-	(*ListSettingsResponse)(nil),     // 40: kiloraft.v1.ListSettingsResponse
-	(*Setting)(nil),                  // 41: kiloraft.v1.Setting
-	(*SetSettingRequest)(nil),        // 42: kiloraft.v1.SetSettingRequest
-	(*SetSettingResponse)(nil),       // 43: kiloraft.v1.SetSettingResponse
-	(*CheckShardRequest)(nil),        // 44: kiloraft.v1.CheckShardRequest
-	(*CheckShardResponse)(nil),       // 45: kiloraft.v1.CheckShardResponse
-	(*InspectKeyRequest)(nil),        // 46: kiloraft.v1.InspectKeyRequest
-	(*InspectKeyResponse)(nil),       // 47: kiloraft.v1.InspectKeyResponse
-	(*KeyVersion)(nil),               // 48: kiloraft.v1.KeyVersion
-	(*TransferLeaderRequest)(nil),    // 49: kiloraft.v1.TransferLeaderRequest
-	(*TransferLeaderResponse)(nil),   // 50: kiloraft.v1.TransferLeaderResponse
-	(*JoinRequest)(nil),              // 51: kiloraft.v1.JoinRequest
-	(*JoinResponse)(nil),             // 52: kiloraft.v1.JoinResponse
-	(*NodeReportRequest)(nil),        // 53: kiloraft.v1.NodeReportRequest
-	(*NodeReportResponse)(nil),       // 54: kiloraft.v1.NodeReportResponse
-	(*PlacementReport)(nil),          // 55: kiloraft.v1.PlacementReport
-	(*PlacementNode)(nil),            // 56: kiloraft.v1.PlacementNode
-	(*PlacementNote)(nil),            // 57: kiloraft.v1.PlacementNote
-	(*ChangeReplicasRequest)(nil),    // 58: kiloraft.v1.ChangeReplicasRequest
-	(*DrainNodeRequest)(nil),         // 59: kiloraft.v1.DrainNodeRequest
-	(*DecommissionNodeRequest)(nil),  // 60: kiloraft.v1.DecommissionNodeRequest
-	(*CancelOperationRequest)(nil),   // 61: kiloraft.v1.CancelOperationRequest
-	(*OperationResponse)(nil),        // 62: kiloraft.v1.OperationResponse
-	(*ListOperationsRequest)(nil),    // 63: kiloraft.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),   // 64: kiloraft.v1.ListOperationsResponse
-	(*Operation)(nil),                // 65: kiloraft.v1.Operation
-	(*ExplainPlacementRequest)(nil),  // 66: kiloraft.v1.ExplainPlacementRequest
-	(*ExplainPlacementResponse)(nil), // 67: kiloraft.v1.ExplainPlacementResponse
-	(*ChangeMembershipRequest)(nil),  // 68: kiloraft.v1.ChangeMembershipRequest
-	(*ChangeMembershipResponse)(nil), // 69: kiloraft.v1.ChangeMembershipResponse
-	(*SplitShardRequest)(nil),        // 70: kiloraft.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),       // 71: kiloraft.v1.SplitShardResponse
-	(*ShardSplit)(nil),               // 72: kiloraft.v1.ShardSplit
-	(*PeerSplitShardRequest)(nil),    // 73: kiloraft.v1.PeerSplitShardRequest
-	(*PeerSplitShardResponse)(nil),   // 74: kiloraft.v1.PeerSplitShardResponse
-	(*TransferShardRequest)(nil),     // 75: kiloraft.v1.TransferShardRequest
-	(*TransferShardResponse)(nil),    // 76: kiloraft.v1.TransferShardResponse
-	(*ErrorDetail)(nil),              // 77: kiloraft.v1.ErrorDetail
-	nil,                              // 78: kiloraft.v1.NodeInfo.CountersEntry
+	(*HotKey)(nil),                   // 37: kiloraft.v1.HotKey
+	(*ReplicaCheck)(nil),             // 38: kiloraft.v1.ReplicaCheck
+	(*MemberProgress)(nil),           // 39: kiloraft.v1.MemberProgress
+	(*ListSettingsRequest)(nil),      // 40: kiloraft.v1.ListSettingsRequest
+	(*ListSettingsResponse)(nil),     // 41: kiloraft.v1.ListSettingsResponse
+	(*Setting)(nil),                  // 42: kiloraft.v1.Setting
+	(*SetSettingRequest)(nil),        // 43: kiloraft.v1.SetSettingRequest
+	(*SetSettingResponse)(nil),       // 44: kiloraft.v1.SetSettingResponse
+	(*CheckShardRequest)(nil),        // 45: kiloraft.v1.CheckShardRequest
+	(*CheckShardResponse)(nil),       // 46: kiloraft.v1.CheckShardResponse
+	(*InspectKeyRequest)(nil),        // 47: kiloraft.v1.InspectKeyRequest
+	(*InspectKeyResponse)(nil),       // 48: kiloraft.v1.InspectKeyResponse
+	(*KeyVersion)(nil),               // 49: kiloraft.v1.KeyVersion
+	(*TransferLeaderRequest)(nil),    // 50: kiloraft.v1.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),   // 51: kiloraft.v1.TransferLeaderResponse
+	(*JoinRequest)(nil),              // 52: kiloraft.v1.JoinRequest
+	(*JoinResponse)(nil),             // 53: kiloraft.v1.JoinResponse
+	(*NodeReportRequest)(nil),        // 54: kiloraft.v1.NodeReportRequest
+	(*NodeReportResponse)(nil),       // 55: kiloraft.v1.NodeReportResponse
+	(*PlacementReport)(nil),          // 56: kiloraft.v1.PlacementReport
+	(*PlacementNode)(nil),            // 57: kiloraft.v1.PlacementNode
+	(*PlacementNote)(nil),            // 58: kiloraft.v1.PlacementNote
+	(*ChangeReplicasRequest)(nil),    // 59: kiloraft.v1.ChangeReplicasRequest
+	(*DrainNodeRequest)(nil),         // 60: kiloraft.v1.DrainNodeRequest
+	(*DecommissionNodeRequest)(nil),  // 61: kiloraft.v1.DecommissionNodeRequest
+	(*CancelOperationRequest)(nil),   // 62: kiloraft.v1.CancelOperationRequest
+	(*OperationResponse)(nil),        // 63: kiloraft.v1.OperationResponse
+	(*ListOperationsRequest)(nil),    // 64: kiloraft.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),   // 65: kiloraft.v1.ListOperationsResponse
+	(*Operation)(nil),                // 66: kiloraft.v1.Operation
+	(*ExplainPlacementRequest)(nil),  // 67: kiloraft.v1.ExplainPlacementRequest
+	(*ExplainPlacementResponse)(nil), // 68: kiloraft.v1.ExplainPlacementResponse
+	(*ChangeMembershipRequest)(nil),  // 69: kiloraft.v1.ChangeMembershipRequest
+	(*ChangeMembershipResponse)(nil), // 70: kiloraft.v1.ChangeMembershipResponse
+	(*SplitShardRequest)(nil),        // 71: kiloraft.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),       // 72: kiloraft.v1.SplitShardResponse
+	(*ShardSplit)(nil),               // 73: kiloraft.v1.ShardSplit
+	(*PeerSplitShardRequest)(nil),    // 74: kiloraft.v1.PeerSplitShardRequest
+	(*PeerSplitShardResponse)(nil),   // 75: kiloraft.v1.PeerSplitShardResponse
+	(*TransferShardRequest)(nil),     // 76: kiloraft.v1.TransferShardRequest
+	(*TransferShardResponse)(nil),    // 77: kiloraft.v1.TransferShardResponse
+	(*ErrorDetail)(nil),              // 78: kiloraft.v1.ErrorDetail
+	nil,                              // 79: kiloraft.v1.NodeInfo.CountersEntry
 }
 var file_api_kiloraft_proto_depIdxs = []int32{
 	16, // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
@@ -5537,98 +5662,99 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	27, // 13: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
 	32, // 14: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
 	32, // 15: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
-	78, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
+	79, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
 	35, // 17: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
 	26, // 18: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
 	36, // 19: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
 	26, // 20: kiloraft.v1.ReplicaInfo.descriptor:type_name -> kiloraft.v1.Descriptor
-	38, // 21: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
-	37, // 22: kiloraft.v1.ReplicaInfo.check:type_name -> kiloraft.v1.ReplicaCheck
-	41, // 23: kiloraft.v1.ListSettingsResponse.settings:type_name -> kiloraft.v1.Setting
-	41, // 24: kiloraft.v1.SetSettingResponse.setting:type_name -> kiloraft.v1.Setting
-	48, // 25: kiloraft.v1.InspectKeyResponse.versions:type_name -> kiloraft.v1.KeyVersion
-	26, // 26: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
-	24, // 27: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
-	32, // 28: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
-	36, // 29: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
-	55, // 30: kiloraft.v1.NodeReportResponse.placement:type_name -> kiloraft.v1.PlacementReport
-	56, // 31: kiloraft.v1.PlacementReport.nodes:type_name -> kiloraft.v1.PlacementNode
-	57, // 32: kiloraft.v1.PlacementReport.shards:type_name -> kiloraft.v1.PlacementNote
-	57, // 33: kiloraft.v1.PlacementReport.operations:type_name -> kiloraft.v1.PlacementNote
-	65, // 34: kiloraft.v1.OperationResponse.operation:type_name -> kiloraft.v1.Operation
-	65, // 35: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
-	26, // 36: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
-	72, // 37: kiloraft.v1.SplitShardResponse.splits:type_name -> kiloraft.v1.ShardSplit
-	26, // 38: kiloraft.v1.ShardSplit.left:type_name -> kiloraft.v1.Descriptor
-	26, // 39: kiloraft.v1.ShardSplit.right:type_name -> kiloraft.v1.Descriptor
-	25, // 40: kiloraft.v1.PeerSplitShardRequest.epoch:type_name -> kiloraft.v1.Epoch
-	26, // 41: kiloraft.v1.PeerSplitShardResponse.left:type_name -> kiloraft.v1.Descriptor
-	26, // 42: kiloraft.v1.PeerSplitShardResponse.right:type_name -> kiloraft.v1.Descriptor
-	0,  // 43: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
-	2,  // 44: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
-	4,  // 45: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
-	6,  // 46: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
-	8,  // 47: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
-	10, // 48: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
-	14, // 49: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
-	17, // 50: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
-	19, // 51: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
-	22, // 52: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
-	28, // 53: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
-	30, // 54: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
-	33, // 55: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
-	39, // 56: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
-	46, // 57: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
-	63, // 58: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
-	66, // 59: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
-	49, // 60: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
-	42, // 61: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
-	58, // 62: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
-	59, // 63: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
-	60, // 64: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
-	61, // 65: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
-	44, // 66: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
-	70, // 67: kiloraft.v1.Admin.SplitShard:input_type -> kiloraft.v1.SplitShardRequest
-	51, // 68: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
-	53, // 69: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
-	68, // 70: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
-	73, // 71: kiloraft.v1.Peer.SplitShard:input_type -> kiloraft.v1.PeerSplitShardRequest
-	75, // 72: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
-	1,  // 73: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
-	3,  // 74: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
-	5,  // 75: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
-	7,  // 76: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
-	9,  // 77: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
-	13, // 78: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
-	15, // 79: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
-	18, // 80: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
-	20, // 81: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
-	23, // 82: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
-	29, // 83: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
-	31, // 84: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
-	34, // 85: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
-	40, // 86: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
-	47, // 87: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
-	64, // 88: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
-	67, // 89: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
-	50, // 90: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
-	43, // 91: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
-	62, // 92: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
-	62, // 93: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
-	62, // 94: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
-	62, // 95: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
-	45, // 96: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
-	71, // 97: kiloraft.v1.Admin.SplitShard:output_type -> kiloraft.v1.SplitShardResponse
-	52, // 98: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
-	54, // 99: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
-	69, // 100: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
-	74, // 101: kiloraft.v1.Peer.SplitShard:output_type -> kiloraft.v1.PeerSplitShardResponse
-	76, // 102: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
-	73, // [73:103] is the sub-list for method output_type
-	43, // [43:73] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	39, // 21: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
+	38, // 22: kiloraft.v1.ReplicaInfo.check:type_name -> kiloraft.v1.ReplicaCheck
+	37, // 23: kiloraft.v1.ReplicaInfo.hot_keys:type_name -> kiloraft.v1.HotKey
+	42, // 24: kiloraft.v1.ListSettingsResponse.settings:type_name -> kiloraft.v1.Setting
+	42, // 25: kiloraft.v1.SetSettingResponse.setting:type_name -> kiloraft.v1.Setting
+	49, // 26: kiloraft.v1.InspectKeyResponse.versions:type_name -> kiloraft.v1.KeyVersion
+	26, // 27: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
+	24, // 28: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
+	32, // 29: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
+	36, // 30: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
+	56, // 31: kiloraft.v1.NodeReportResponse.placement:type_name -> kiloraft.v1.PlacementReport
+	57, // 32: kiloraft.v1.PlacementReport.nodes:type_name -> kiloraft.v1.PlacementNode
+	58, // 33: kiloraft.v1.PlacementReport.shards:type_name -> kiloraft.v1.PlacementNote
+	58, // 34: kiloraft.v1.PlacementReport.operations:type_name -> kiloraft.v1.PlacementNote
+	66, // 35: kiloraft.v1.OperationResponse.operation:type_name -> kiloraft.v1.Operation
+	66, // 36: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
+	26, // 37: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
+	73, // 38: kiloraft.v1.SplitShardResponse.splits:type_name -> kiloraft.v1.ShardSplit
+	26, // 39: kiloraft.v1.ShardSplit.left:type_name -> kiloraft.v1.Descriptor
+	26, // 40: kiloraft.v1.ShardSplit.right:type_name -> kiloraft.v1.Descriptor
+	25, // 41: kiloraft.v1.PeerSplitShardRequest.epoch:type_name -> kiloraft.v1.Epoch
+	26, // 42: kiloraft.v1.PeerSplitShardResponse.left:type_name -> kiloraft.v1.Descriptor
+	26, // 43: kiloraft.v1.PeerSplitShardResponse.right:type_name -> kiloraft.v1.Descriptor
+	0,  // 44: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
+	2,  // 45: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
+	4,  // 46: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
+	6,  // 47: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
+	8,  // 48: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
+	10, // 49: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
+	14, // 50: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
+	17, // 51: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
+	19, // 52: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
+	22, // 53: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
+	28, // 54: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
+	30, // 55: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
+	33, // 56: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
+	40, // 57: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
+	47, // 58: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
+	64, // 59: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
+	67, // 60: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
+	50, // 61: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
+	43, // 62: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
+	59, // 63: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
+	60, // 64: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
+	61, // 65: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
+	62, // 66: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
+	45, // 67: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
+	71, // 68: kiloraft.v1.Admin.SplitShard:input_type -> kiloraft.v1.SplitShardRequest
+	52, // 69: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
+	54, // 70: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
+	69, // 71: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
+	74, // 72: kiloraft.v1.Peer.SplitShard:input_type -> kiloraft.v1.PeerSplitShardRequest
+	76, // 73: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
+	1,  // 74: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
+	3,  // 75: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
+	5,  // 76: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
+	7,  // 77: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
+	9,  // 78: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
+	13, // 79: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
+	15, // 80: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
+	18, // 81: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
+	20, // 82: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
+	23, // 83: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
+	29, // 84: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
+	31, // 85: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
+	34, // 86: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
+	41, // 87: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
+	48, // 88: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
+	65, // 89: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
+	68, // 90: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
+	51, // 91: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
+	44, // 92: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
+	63, // 93: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
+	63, // 94: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
+	63, // 95: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
+	63, // 96: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
+	46, // 97: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
+	72, // 98: kiloraft.v1.Admin.SplitShard:output_type -> kiloraft.v1.SplitShardResponse
+	53, // 99: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
+	55, // 100: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
+	70, // 101: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
+	75, // 102: kiloraft.v1.Peer.SplitShard:output_type -> kiloraft.v1.PeerSplitShardResponse
+	77, // 103: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
+	74, // [74:104] is the sub-list for method output_type
+	44, // [44:74] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_api_kiloraft_proto_init() }
@@ -5659,7 +5785,7 @@ func file_api_kiloraft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kiloraft_proto_rawDesc), len(file_api_kiloraft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   79,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
