@@ -86,15 +86,18 @@ func move(f *fire, rnd *rand.Rand) (string, func() error, error) {
 // shardsMax is how many shards a run has at most.
 const shardsMax = 4 * ranges
 
-// splitShard splits the shard of a key that is drawn near those in use: some of a slot are
-// left on each side then, while others split it, move it, or have it led elsewhere.
+// splitShard splits the shards of one to three keys that are drawn near those in use: some
+// of a slot are left on each side then, while others are moved, or have to elect a leader.
 func splitShard(f *fire, rnd *rand.Rand) (string, func() error, error) {
-	key := splitKey(rnd)
+	command := []string{"shard", "split"}
+	for range 1 + rnd.IntN(3) {
+		command = append(command, "--at", shard.FormatUserKey([]byte(splitKey(rnd))))
+	}
 	all, err := f.shards(f.ctx, chorePatience)
 	if err != nil || len(all) >= shardsMax {
 		return "", nil, errBusy
 	}
-	return f.ask("shard", "split", "--at", shard.FormatUserKey([]byte(key))), nil, nil
+	return f.ask(command...), nil, nil
 }
 
 // splitKey is the first key of a slot, one in the middle of a slot, or one that lies

@@ -15,6 +15,7 @@ func (w *Workload) reached(c *shard.Command, err error) {
 	witness := w.cluster.witness
 	var gaveUp *client.GaveUpError
 	var lost *shard.OutcomeLostError
+	var internal *shard.InternalError
 	switch {
 	case err == nil, errors.As(err, &gaveUp):
 	case errors.Is(err, shard.ErrSpansShards), errors.As(err, &lost) && lost.Reason == partedReason:
@@ -24,6 +25,7 @@ func (w *Workload) reached(c *shard.Command, err error) {
 		}
 	case errors.Is(err, shard.ErrUndetermined):
 	case errors.Is(err, shard.ErrCompacted), errors.Is(err, shard.ErrFutureRevision): // see Workload.refusedAt
+	case witness.flipped && errors.As(err, &internal): // its reads fail, and nobody else may be there to be asked
 	default:
 		witness.Fail("an error reaches a caller: %w, of %+v", err, *c)
 	}

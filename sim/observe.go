@@ -36,6 +36,7 @@ type Witness struct {
 	births     map[shard.ID]shardIndex // of shards that have split off, where in which log
 	damaged    string                  // the node with a bit that has flipped
 	foundOut   int                     // how often that was noticed
+	flipped    bool                    // there was such a node
 	failure    error
 	overlook   func(error) bool // see Config.Overlook
 }

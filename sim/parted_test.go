@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"log/slog"
 	"testing"
 
 	"github.com/kiloraft/kiloraft/client"
@@ -83,12 +84,42 @@ func TestErrorsThatReachCallers(t *testing.T) {
 		{"given up", within, &client.GaveUpError{Last: &shard.WrongShardError{}}, ""},
 		{"sent astray", within, &shard.WrongShardError{Shard: 2}, "reaches a caller"},
 		{"not a leader", within, &shard.NotLeaderError{Shard: 2}, "reaches a caller"},
+		{"what a disk says that is as it was", within, &shard.InternalError{}, "reaches a caller"},
 		{"busy", within, shard.ErrBusy, "reaches a caller"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newLog().w
 			w.begins([]shard.Descriptor{userShard(2, 2, "", "\x02m"), userShard(4, 2, "\x02m", "")})
 			(&Workload{cluster: &Cluster{witness: w}}).reached(&c.cmd, c.err)
+			verdict(t, w.Err(), c.want)
+		})
+	}
+}
+
+// A store has no states of two shards that overlap.
+func TestStatesOfOverlappingShards(t *testing.T) {
+	for name, c := range map[string]struct {
+		other shard.Descriptor
+		want  string
+	}{
+		"side by side": {userShard(3, 1, "\x02m", ""), ""},
+		"overlapping":  {userShard(3, 1, "\x02k", ""), "two shards that overlap"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newLog().w
+			e, err := storage.Open(storage.Config{Dir: "store", FS: NewDisk().FS(), MemoryBytes: 8 << 20, Env: w.loop.NewEnv("n1", clockExact), Simulated: true,
+				Logger: slog.New(slog.DiscardHandler), Fatal: func(err error) { t.Error(err) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			b := e.NewBatch()
+			b.PutInitialReplica(1, &storage.ReplicaState{Descriptor: userShard(2, 1, "", "\x02m")})
+			b.PutInitialReplica(1, &storage.ReplicaState{Descriptor: c.other})
+			if err := e.Commit(b); err != nil {
+				t.Fatal(err)
+			}
+			w.disjoint("n1", e)
 			verdict(t, w.Err(), c.want)
 		})
 	}

@@ -54,7 +54,7 @@ func directed(t *testing.T, seed uint64, scenario string) Config {
 	case "ReplacedClientsChoose":
 		cfg.Workload.Keys, cfg.Workload.Chosen, cfg.Workload.Concurrent = 2, 7, 6
 	case "SplitComesAfterTheRemoval":
-		cfg.Nodes, cfg.Work = 4, 20*time.Second
+		cfg.Nodes, cfg.Work = 4, 8*time.Second
 	case "ReadsDuringInstall":
 		cfg.Workload.ValueBytes = 16 << 10
 		cfg.Keep = &Keep{Retention: time.Second, DropRate: 50_000}

@@ -108,6 +108,7 @@ func (s *splitter) look() {
 			return
 		}
 		ask := shard.Split{Shard: d.ID, Epoch: d.Epoch, Key: s.key, Right: id}
+		n.event("%s asks %s to split shard %d at %q", at.Name, leader.Name, d.ID, s.key)
 		done := func(left, right shard.Descriptor, err error) {
 			s.answered(&ask, &left, &right, err)
 			over()
