@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/kiloraft/kiloraft/node"
+	"github.com/kiloraft/kiloraft/placement"
 	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/shard"
@@ -229,7 +230,7 @@ func (c *Cluster) unsettled(id shard.ID) string {
 	}
 	// A learner that took a node's place while it was away is removed when that one
 	// is back. Voters that somebody adds by hand beside placement stay.
-	want := min(replicationFactor, len(c.nodes))
+	want := placement.VotersWanted(id, max(up, min(replicationFactor, len(c.nodes))))
 	if c.byHand {
 		want = max(want, voters)
 	}
