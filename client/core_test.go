@@ -300,6 +300,32 @@ func TestASplitIsLearntFromTheAnswer(t *testing.T) {
 	}
 }
 
+// A write that a split overtook costs one round trip more: the answer names the leader of
+// the new shard, and its term.
+func TestARoutingMissCostsOneRoundTrip(t *testing.T) {
+	for leader := range shard.ReplicaID(3) {
+		w := newWorld(t, clienttest.NewCluster(1, 3, 1))
+		w.warm()
+		w.do(put("z", "v"), 0).ok()
+		w.cluster.Split(shard.UserKey([]byte("m")))
+		w.cluster.Change(func() {
+			right := w.cluster.ShardOf(shard.UserKey([]byte("z")))
+			right.Leader, right.Term = leader+1, 17
+		})
+		before, attempts := w.core.Stats(), 0
+		w.cluster.Change(func() {
+			w.cluster.Answer = func(shard.NodeID, *shard.Request, *shard.Command) (shard.Response, bool) {
+				attempts++
+				return shard.Response{}, false
+			}
+		})
+		w.do(put("z", "w"), 0).ok()
+		if s := w.core.Stats(); attempts != 2 || s.DirectoryLookups != before.DirectoryLookups || s.RetriesNotLeader != before.RetriesNotLeader {
+			t.Errorf("leader %d: %d attempts, before %+v, after %+v", leader+1, attempts, before, s)
+		}
+	}
+}
+
 func TestWithoutDescriptorsTheDirectoryIsAsked(t *testing.T) {
 	w := newWorld(t, clienttest.NewCluster(1, 3, 1))
 	w.warm()

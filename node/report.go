@@ -95,9 +95,10 @@ func (n *Node) info() *pb.NodeInfo {
 	info := &pb.NodeInfo{
 		Id: uint64(id.Node), Address: n.cfg.Advertise, HttpAddress: n.cfg.HTTPAddress, Live: true,
 		Bytes: uint64(max(0, disk.DiskBytes)), Incarnation: id.Incarnation, Version: n.cfg.Version, Locality: string(n.cfg.Locality),
-		UptimeSeconds: (n.cfg.Env.Now() - n.started).Seconds(),
+		UptimeSeconds: (n.cfg.Env.Now() - n.started).Seconds(), Gauges: map[string]float64{},
 		Counters: map[string]float64{
 			"wal_syncs_total":        float64(disk.WALSyncs),
+			"wal_sync_seconds_total": disk.WALSyncTime.Seconds(),
 			"commits_total":          float64(disk.Commits),
 			"ingests_total":          float64(disk.Ingests),
 			"rounds_total":           float64(host.Rounds),
@@ -135,6 +136,9 @@ func (n *Node) info() *pb.NodeInfo {
 		},
 	}
 	info.CapacityBytes, info.AvailableBytes = n.cfg.Engine.Space()
+	for _, g := range n.gauges(disk, host, peers) {
+		info.Gauges[g.Name] = g.Value
+	}
 	if n.cfg.CPUSeconds != nil {
 		info.Counters["process_cpu_seconds_total"] = n.cfg.CPUSeconds()
 	}
@@ -158,8 +162,23 @@ func describeReplica(r *replica.Replica, s *raftgroup.Status) *pb.ReplicaInfo {
 		info.Check = &pb.ReplicaCheck{Index: c.Index, State: string(c.State), Reason: c.Reason, Digest: c.Digest, LeadersDigest: c.Leaders,
 			Versions: c.Versions, Bytes: c.Bytes, Differs: r.Differs()}
 	}
+	if s.Leading {
+		describeLoad(info, r)
+	}
 	for _, p := range s.Progress {
-		info.Progress = append(info.Progress, &pb.MemberProgress{Replica: uint64(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot})
+		info.Progress = append(info.Progress, &pb.MemberProgress{Replica: uint64(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot,
+			SnapshotBytes: p.SnapshotBytes})
 	}
 	return info
+}
+
+// describeLoad tells what only a leader knows: what is asked of the shard, and whether it
+// has too much.
+func describeLoad(info *pb.ReplicaInfo, r *replica.Replica) {
+	load, wish := r.Load(), r.SplitWish()
+	info.ReadsPerSecond, info.WritesPerSecond, info.BytesWrittenPerSecond = load.Reads, load.Writes, load.BytesWritten
+	for _, k := range load.Hot {
+		info.HotKeys = append(info.HotKeys, &pb.HotKey{Key: k.Key, PerSecond: k.PerSecond})
+	}
+	info.SplitKey, info.SplitReason, info.SplitRefusal = wish.At, wish.Reason, wish.Refusal
 }

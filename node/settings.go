@@ -18,6 +18,8 @@ type tunable interface {
 	SetRetention(d time.Duration)
 	SetDropRate(versionsPerSecond int64)
 	SetCheckInterval(d time.Duration)
+	SetSplitLoad(requestsPerSecond int64)
+	SetSplitSize(bytes int64)
 }
 
 // pacedTransport is what settings change of a node's transport.
@@ -65,6 +67,8 @@ func newSettings(t tunable, peers pacedTransport, p steered, list func(func([]ca
 			catalog.PlacementFullSpace: func(v int64) { p.Tune(func(now *driver.Tuning) { now.FullSpace = int(v) }) },
 			catalog.PlacementMovesMax:  func(v int64) { p.Tune(func(now *driver.Tuning) { now.MovesMax = int(v) }) },
 			catalog.ShardCheckInterval: func(v int64) { t.SetCheckInterval(time.Duration(v)) },
+			catalog.SplitLoad:          t.SetSplitLoad,
+			catalog.SplitSize:          t.SetSplitSize,
 		},
 		applied: make(map[string]int64),
 		bad:     make(map[string]string),

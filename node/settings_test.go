@@ -21,6 +21,8 @@ func (t *tuned) SetDropRate(n int64)          { t.calls = append(t.calls, fmt.Sp
 func (t *tuned) SetCheckInterval(d time.Duration) {
 	t.calls = append(t.calls, fmt.Sprint("check interval ", d))
 }
+func (t *tuned) SetSplitLoad(n int64)    { t.calls = append(t.calls, fmt.Sprint("split load ", n)) }
+func (t *tuned) SetSplitSize(n int64)    { t.calls = append(t.calls, fmt.Sprint("split size ", n)) }
 func (t *tuned) SetSnapshotRate(n int64) { t.calls = append(t.calls, fmt.Sprint("snapshot rate ", n)) }
 
 // placed notes what settings do to placement.
@@ -105,6 +107,9 @@ func TestSettingsAreHandedOverWhenTheyChange(t *testing.T) {
 		t.Fatalf("%v, want %v", got, want)
 	}
 	if got, want := f.look(t, nil, said(catalog.ShardCheckInterval, int64(time.Minute))), []string{"check interval 1m0s"}; !reflect.DeepEqual(got, want) {
+		t.Fatalf("%v, want %v", got, want)
+	}
+	if got, want := f.look(t, nil, said(catalog.SplitLoad, 0), said(catalog.SplitSize, 64<<10)), []string{"split load 0", "split size 65536"}; !reflect.DeepEqual(got, want) {
 		t.Fatalf("%v, want %v", got, want)
 	}
 	rate, retention := said(catalog.KVDropRate, 50_000), said(catalog.KVRetention, int64(time.Minute))

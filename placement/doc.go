@@ -34,6 +34,8 @@
 // Voters beyond the replication factor, which somebody added, stay; of the meta shard an even
 // number does not outlast the loss that made it even.
 //
+// Forecast carries out in thought what it decides, for those who ask first.
+//
 // It is pure: no clock, no network, no state but what a Plan counts. The caller
 // tells what it knows (a View may be old or incomplete), carries out the steps
 // in any order, and decides again with a newer view. That is safe because a step

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -91,6 +92,15 @@ func (n *testNode) start() {
 	cfg := Config{Node: n.id, Incarnation: n.incarnation, Env: n.env, Engine: n.engine,
 		Transport: &loopTransport{n: n, incarnation: n.incarnation},
 		Nodes:     n.c.ids,
+		Covers: func(id shard.ID, key []byte) bool {
+			return n.covered(id, shard.Span{Start: key, End: append(bytes.Clone(key), 0)}) != 0
+		},
+		ReserveSpan: func(state *storage.ReplicaState) (func(), error) {
+			if other := n.covered(state.Descriptor.ID, state.Descriptor.Span); other != 0 {
+				return nil, fmt.Errorf("its span is shard %d's: %w", other, shard.ErrBusy)
+			}
+			return func() {}, nil
+		},
 		NewMachine: func(g *Group, state *storage.ReplicaState) (Machine, error) {
 			m := newRegister(n.c.t, n.engine, g, state)
 			n.machines[g.Shard()] = m
@@ -106,6 +116,16 @@ func (n *testNode) start() {
 	if err := n.host.Load(); err != nil {
 		n.c.t.Fatal(err)
 	}
+}
+
+// covered is another shard than id that covers a part of span here; 0: none does.
+func (n *testNode) covered(id shard.ID, span shard.Span) shard.ID {
+	for other, m := range n.machines {
+		if other != id && !m.removed && m.state != nil && m.state.Descriptor.Span.Overlaps(span) {
+			return other
+		}
+	}
+	return 0
 }
 
 func (n *testNode) stop() {

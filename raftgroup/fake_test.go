@@ -12,7 +12,8 @@ import (
 )
 
 // register is a Machine over the real engine: an operation "key=value" writes a
-// version, "corrupt" is corruption, "version" changes the epoch. It checks how it is called.
+// version, "corrupt" is corruption, "version" changes the epoch, and what splitOp makes
+// splits. It checks how it is called.
 type register struct {
 	expecting  bool
 	t          testing.TB
@@ -70,14 +71,47 @@ func (m *register) Apply(b *storage.Batch, at Position, op []byte) (Result, erro
 		m.state.Descriptor.Epoch.Version++ // as a split does
 		return Result{}, nil
 	}
+	if bytes.HasPrefix(op, []byte("split ")) {
+		return m.split(string(op)), nil
+	}
 	key, value, ok := bytes.Cut(op, []byte("="))
 	if !ok {
 		return Result{}, fmt.Errorf("operation %q", op)
 	}
+	full := registerKey(m.base(), string(key))
+	if !m.state.Descriptor.Span.Contains(full) {
+		return Result{Err: &shard.WrongShardError{Shard: m.g.Shard()}}, nil
+	}
 	m.applies++
 	m.state.LastRevision++
-	b.PutVersion(registerKey(m.g.Shard(), string(key)), m.state.LastRevision, storage.VersionHeader{}, value)
+	b.PutVersion(full, m.state.LastRevision, storage.VersionHeader{}, value)
 	return Result{Revision: m.state.LastRevision}, nil
+}
+
+// splitOp is the operation that splits the shard with descriptor d at a key.
+func splitOp(d *shard.Descriptor, key string, right shard.ID) string {
+	return fmt.Sprintf("split %s %d %d %d", key, right, d.Epoch.Version, d.Epoch.ConfVersion)
+}
+
+func (m *register) split(op string) Result {
+	var key string
+	s := shard.Split{Shard: m.g.Shard()}
+	if _, err := fmt.Sscanf(op, "split %s %d %d %d", &key, &s.Right, &s.Epoch.Version, &s.Epoch.ConfVersion); err != nil {
+		m.t.Errorf("%q: %v", op, err)
+	}
+	s.Key = registerKey(m.base(), key)
+	left, right, err := s.Apply(&m.state.Descriptor)
+	if err != nil {
+		return Result{Err: err}
+	}
+	m.state.Descriptor = left
+	return Result{Born: &storage.ReplicaState{LastRevision: m.state.LastRevision, Floor: m.state.Floor, Descriptor: right}}
+}
+
+// base is the shard that the test has made, of which this one is a part.
+func (m *register) base() shard.ID {
+	start := m.state.Descriptor.Span.Start
+	return shard.ID(start[1])<<16 | shard.ID(start[2])<<8 | shard.ID(start[3])
 }
 
 func (m *register) ApplyMembership(_ *storage.Batch, _ Position, change []byte) (bool, Result, error) {
@@ -171,7 +205,7 @@ func (m *register) Removed() {
 func (m *register) get(key string) string {
 	v := m.engine.NewView()
 	defer v.Close()
-	value, _, _, err := v.Get(registerKey(m.g.Shard(), key), shard.MaxRevision)
+	value, _, _, err := v.Get(registerKey(m.base(), key), shard.MaxRevision)
 	if err != nil {
 		m.t.Errorf("get %s: %v", key, err)
 	}
@@ -183,7 +217,7 @@ func (m *register) hash() uint64 {
 	v := m.engine.NewView()
 	defer v.Close()
 	h := fnv.New64a()
-	o := storage.ScanOptions{Span: registerSpan(m.g.Shard()), At: shard.MaxRevision, RowsMax: 1000, BytesMax: 1 << 20}
+	o := storage.ScanOptions{Span: m.state.Descriptor.Span, At: shard.MaxRevision, RowsMax: 1000, BytesMax: 1 << 20}
 	for {
 		rows, resume, err := v.Scan(o)
 		if err != nil {

@@ -113,7 +113,9 @@ func (b *mailbox) takeInstalled() *installedSnapshot {
 func (b *mailbox) release(gone bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.mail.empty() || b.born || b.removed.Load() != 0 && !gone {
+	// A replica that has stopped takes no state in: a removed one's is deleted, and that of
+	// another waits for the next start.
+	if !b.mail.empty() || b.born && b.closed == nil || b.removed.Load() != 0 && !gone {
 		return false
 	}
 	b.queued = false

@@ -120,12 +120,12 @@ func (g *Group) removed() shard.ReplicaID {
 // is committed, and no snapshot is being installed.
 func (g *Group) remove(next shard.ReplicaID) {
 	h := g.h
-	h.log.Info("a replica was removed", "shard", uint64(g.shard), "replica", uint64(g.replica), "next", uint64(next))
 	if g.dead == nil { // else it was told so before
 		g.stop(ErrRemoved, &shard.WrongShardError{Shard: g.shard})
 		g.machine.Stopped(ErrRemoved)
 	}
 	if h.erase(g, next) {
+		h.log.Info("a replica was removed", "shard", uint64(g.shard), "replica", uint64(g.replica), "next", uint64(next))
 		g.machine.Removed()
 		h.stats.replicasRemoved.Add(1)
 	}

@@ -90,7 +90,9 @@ func (g *Group) bear(births []birth) {
 		delete(h.claims, b.id)
 		born, err := b.here, error(nil)
 		if born == nil {
-			born, err = h.createLocked(b.id, b.replica, true)
+			if born, err = h.createLocked(b.id, b.replica, true); err != nil {
+				h.claims[b.id] = true // a message must not make a replica that knows nothing of its state
+			}
 		}
 		h.createMu.Unlock()
 		switch {

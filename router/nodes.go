@@ -3,6 +3,7 @@ package router
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -23,13 +24,18 @@ type Node struct {
 	// its decommissioning that was cancelled last, if there was one.
 	Operation uint64
 	Since     uint64
+	// Ended is when the operation ended, by the clock of whoever ended it; 0: it has
+	// not, or a version ended it that did not record that.
+	Ended uint64
 }
 
 const (
 	nodePrefix = string(rune(shard.SystemKeyspace)) + "node/"
-	nodeFormat = 1 // without a locality
-	// locatedFormat is of a node that has one: versions that knew of none read all others.
-	locatedFormat = 2
+	// The format of a record is nodeFormat, and what it has beside that is added: a
+	// version that knows of nothing else reads all records without.
+	nodeFormat  = 1
+	nodeLocated = nodeFormat + 1
+	nodeEnded   = nodeFormat + 2
 	// nodeStringBytesMax bounds each string of a record.
 	nodeStringBytesMax = 1 << 10
 )
@@ -42,13 +48,17 @@ func NodeKey(id shard.NodeID) []byte {
 // NodeSpan holds the records of all nodes, in order of their IDs.
 func NodeSpan() shard.Span { return prefixSpan(nodePrefix) }
 
-// AppendNode appends the encoding of n to b.
+// AppendNode appends the encoding of n to b. One without Ended is written as every
+// version reads it.
 func AppendNode(b []byte, n *Node) []byte {
+	format := byte(nodeFormat)
 	if n.Locality != "" {
-		b = append(b, locatedFormat)
-	} else {
-		b = append(b, nodeFormat)
+		format += nodeLocated - nodeFormat
 	}
+	if n.Ended != 0 {
+		format += nodeEnded - nodeFormat
+	}
+	b = append(b, format)
 	b = binary.AppendUvarint(b, uint64(n.ID))
 	b = appendString(b, n.Address)
 	b = appendString(b, n.HTTPAddress)
@@ -61,6 +71,9 @@ func AppendNode(b []byte, n *Node) []byte {
 	if n.Locality != "" {
 		b = appendString(b, string(n.Locality))
 	}
+	if n.Ended != 0 {
+		b = binary.AppendUvarint(b, n.Ended)
+	}
 	return b
 }
 
@@ -68,12 +81,7 @@ func AppendNode(b []byte, n *Node) []byte {
 func DecodeNode(b []byte) (Node, error) {
 	r := reader{b: b}
 	var n Node
-	located := len(b) > 0 && b[0] == locatedFormat
-	if located {
-		r.b = b[1:]
-	} else {
-		r.format("node record", nodeFormat)
-	}
+	has := r.format("node record", nodeFormat, nodeLocated, nodeEnded, nodeLocated+nodeEnded-nodeFormat) - nodeFormat
 	n.ID = shard.NodeID(r.uvarint())
 	n.Address = r.string()
 	n.HTTPAddress = r.string()
@@ -83,10 +91,15 @@ func DecodeNode(b []byte) (Node, error) {
 	n.State = shard.NodeState(r.byte())
 	n.Operation = r.uvarint()
 	n.Since = r.uvarint()
-	if located {
+	if has&(nodeLocated-nodeFormat) != 0 {
 		n.Locality = shard.Locality(r.string())
 		if l, err := shard.ParseLocality(string(n.Locality)); r.err == nil && (err != nil || l == "") {
 			r.fail("a node at %q", n.Locality)
+		}
+	}
+	if has&(nodeEnded-nodeFormat) != 0 {
+		if n.Ended = r.uvarint(); r.err == nil && n.Ended == 0 {
+			r.fail("an end that is none")
 		}
 	}
 	if r.err == nil && !n.State.Valid() {
@@ -127,16 +140,19 @@ func (r *reader) done() error {
 	return r.err
 }
 
-func (r *reader) format(what string, want byte) {
+// format reads the format byte, which has to be one of those known.
+func (r *reader) format(what string, known ...byte) byte {
 	if len(r.b) == 0 {
 		r.fail("an empty %s", what)
-		return
+		return 0
 	}
-	if r.b[0] != want {
-		r.fail("%s of format %d, this version reads %d", what, r.b[0], want)
-		return
+	format := r.b[0]
+	if !slices.Contains(known, format) {
+		r.fail("%s of format %d, this version reads %d", what, format, known)
+		return 0
 	}
 	r.b = r.b[1:]
+	return format
 }
 
 func (r *reader) uvarint() uint64 {

@@ -108,6 +108,38 @@ func (v *view) checkRemoval(sh *pb.ShardInfo, from uint64) error {
 	return nil
 }
 
+// checkCancel says why an operation on a shard cannot be cancelled.
+func checkCancel(sh *pb.ShardInfo, op *pb.Operation) error {
+	past := func(what string) error {
+		return refuse("operation", "%d is past its joint change and ends by itself in a moment: %s; the way back is another operation", op.Id, what)
+	}
+	if to := memberOn(sh, op.ToNode); op.ToNode != 0 && to != nil && shard.Role(to.Role) != shard.Learner {
+		return past(fmt.Sprintf("the replica on node %d votes", op.ToNode))
+	}
+	if from := memberOn(sh, op.FromNode); op.FromNode != 0 && op.ToNode == 0 && (from == nil || shard.Role(from.Role) == shard.Outgoing) {
+		return past(fmt.Sprintf("the replica on node %d votes no more", op.FromNode))
+	}
+	return nil
+}
+
+// checkTransfer says why a shard's leader cannot go to a node, and returns the shard,
+// and the replica there unless it leads already. Once the leader was asked, a node that
+// is late with its report may be busy taking over.
+func (v *view) checkTransfer(q *pb.TransferLeaderRequest, first bool) (*pb.ShardInfo, shard.ReplicaID, error) {
+	sh, err := v.shard(q.Shard)
+	if err != nil || sh.LeaderNode == q.ToNode && q.ToNode != 0 {
+		return sh, 0, err
+	}
+	if state := v.states[q.ToNode]; state != shard.Serving {
+		return nil, 0, refuse("--to", "node %d is %v and leads nothing", q.ToNode, state)
+	}
+	to, err := transferTarget(sh, q.ToNode)
+	if err == nil && first && v.reports[q.ToNode] == nil {
+		err = refuse("--to", "node %d is not answering; start it, or choose another node", q.ToNode)
+	}
+	return sh, to, err
+}
+
 // checkHost says why a node cannot be given replicas or leaders.
 func (v *view) checkHost(field string, id uint64) error {
 	switch {

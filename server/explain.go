@@ -6,13 +6,14 @@ import (
 
 	"github.com/kiloraft/kiloraft/api"
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
-	"github.com/kiloraft/kiloraft/node"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
 // ExplainPlacement puts what the driver of placement says beside what the nodes report.
 func (s *clusterService) ExplainPlacement(ctx context.Context, q *pb.ExplainPlacementRequest) (*pb.ExplainPlacementResponse, error) {
-	v, err := s.lookFor(ctx, node.ReportQuery{Replicas: true, Placement: true, ExplainShard: shard.ID(q.Shard), ExplainNode: shard.NodeID(q.Node)})
+	query := everything
+	query.ExplainShard, query.ExplainNode = shard.ID(q.Shard), shard.NodeID(q.Node)
+	v, err := s.look(ctx, query)
 	if err != nil {
 		return nil, api.Status(err)
 	}

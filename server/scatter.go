@@ -19,7 +19,7 @@ const scatterAtOnce = 16
 
 // ScatterShards draws places for shards and records an operation for each that is to move.
 func (s *adminService) ScatterShards(ctx context.Context, q *pb.ScatterShardsRequest) (*pb.ScatterShardsResponse, error) {
-	v, err := s.cluster.look(ctx, true)
+	v, err := s.cluster.look(ctx, everything)
 	if err != nil {
 		return nil, api.Status(err)
 	}

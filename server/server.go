@@ -254,7 +254,7 @@ func (s *server) startNode(ctx context.Context) error {
 		Identity: s.identity, Env: s.env, Engine: s.engine, Addresses: addresses, Transport: s.transport,
 		Dialer: s.dialer, Peers: s.peers,
 		Advertise: s.advertise, HTTPAddress: s.cfg.HTTP, Version: s.cfg.Version, Locality: s.cfg.Locality, Logger: s.log,
-		CPUSeconds: processCPUSeconds, Stop: s.stop, Raft: s.cfg.Raft,
+		CPUSeconds: processCPUSeconds, Gauges: s.security.gauges, Stop: s.stop, Raft: s.cfg.Raft,
 		Join: s.cfg.Join, UnixNow: unixNow,
 	})
 	if err != nil { // of what is in the store, most likely: say which
@@ -298,7 +298,7 @@ func (s *server) serve(ctx context.Context) error {
 	})
 	if s.httpListener != nil {
 		all.Go(func() error {
-			metrics := newMetrics(s.node, s.security)
+			metrics := newMetrics(s.node)
 			return serveHTTP(ctx, s.security.httpPort(s.httpListener), httpHandler(metrics, s.healthy, s.security.gate()))
 		})
 	}

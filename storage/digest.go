@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"hash"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -48,13 +46,14 @@ func (s *Snapshot) NewDigest(o DigestOptions) *Digest {
 }
 
 // Part goes on over about so many bytes, and returns how many it has read and whether the
-// end was reached. Errors that wrap shard.ErrMalformed are corruption.
+// end was reached. Errors that wrap shard.ErrMalformed are corruption, and ErrReplaced
+// tells that there is nothing to compare any more.
 func (d *Digest) Part(bytesMax int) (read int, done bool, err error) {
 	if d.done {
 		return 0, true, nil
 	}
 	_, upper := spanBounds(d.o.Span)
-	it, err := d.s.s.NewIter(&pebble.IterOptions{LowerBound: d.next, UpperBound: upper})
+	it, err := d.s.iterator(keyBounds{d.next, upper})
 	if err != nil {
 		return 0, false, err
 	}

@@ -28,9 +28,10 @@
 // # What it never does
 //
 // It knows nothing of raft groups, terms or elections beyond the bytes that it
-// keeps for them, never writes one replica's records for another's sake, never
-// calls back on the caller's goroutine, and never excises: an ingest replaces a
-// span by SSTs with range tombstones, which iterators see wholly or not at all.
+// keeps for them, never writes one replica's records for another's sake, and never
+// calls back on the caller's goroutine. It never reads a hole: a large snapshot's span is
+// excised, which is not atomic for readers, and a read that may have met it fails with
+// ErrReplaced (excise.go).
 //
 // # Simulation
 //

@@ -61,12 +61,9 @@ func (v *View) Garbage(o GarbageOptions) (Garbage, error) {
 	if !versioned(o.Span.Start) || o.VisitsMax < 1 || o.DropsMax < 1 {
 		panic(fmt.Sprintf("storage: garbage of %+v", o))
 	}
-	if v.openErr != nil {
-		return Garbage{}, v.openErr
+	if err := v.bound(o.Span); err != nil {
+		return Garbage{}, err
 	}
-	lower, upper := spanBounds(o.Span)
-	v.it.SetBounds(lower, upper)
-	v.bounded = true
 	s := sweep{v: v, o: o}
 	for s.ok = v.it.First(); s.ok; {
 		key, rev, err := parseDataKey(v.it.Key())

@@ -24,6 +24,7 @@ type Engine struct {
 	failed  atomic.Pointer[error] // the first failure; set once
 	commits atomic.Uint64
 	imports atomic.Uint64 // numbers the files of imports
+	excises excises
 
 	waiters []*syncWaiter // not simulated: lane % len
 	waiting sync.WaitGroup

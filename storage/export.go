@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -10,14 +11,32 @@ import (
 )
 
 // Snapshot is a point-in-time view of a whole replica, for sending. It stays
-// consistent while the engine moves on: it sees by sequence number, and nothing
-// here excises, which alone would pierce it. Safe to open on the group's turn
-// (constant time) and to read from another queue. Close it exactly once, after
-// its exports.
-type Snapshot struct{ s *pebble.Snapshot }
+// consistent while the engine moves on: it sees by sequence number. An installation
+// over what it is of ends it: what begins to read data after that fails with
+// ErrReplaced, what has begun goes on. Safe to open on the group's turn (constant
+// time) and to read from another queue. Close it exactly once, after its exports.
+type Snapshot struct {
+	e        *Engine
+	s        *pebble.Snapshot
+	replaced []keyBounds // of e.excises
+}
 
 // NewSnapshot opens a snapshot as of now.
-func (e *Engine) NewSnapshot() *Snapshot { return &Snapshot{s: e.db.NewSnapshot()} }
+func (e *Engine) NewSnapshot() *Snapshot {
+	s := &Snapshot{e: e}
+	e.excises.opening(s)
+	s.s = e.db.NewSnapshot()
+	return s
+}
+
+// iterator opens an iterator over data. Errors that wrap ErrReplaced: see Snapshot.
+func (s *Snapshot) iterator(b keyBounds) (*pebble.Iterator, error) {
+	it, err := s.s.NewIter(&pebble.IterOptions{LowerBound: b.lower, UpperBound: b.upper})
+	if err != nil || !s.e.excises.pierced(s, b) {
+		return it, err
+	}
+	return nil, errors.Join(ErrReplaced, it.Close())
+}
 
 // State reads the replicated state of a shard's replica; false if it has none.
 func (s *Snapshot) State(id shard.ID) (ReplicaState, bool, error) {
@@ -25,7 +44,10 @@ func (s *Snapshot) State(id shard.ID) (ReplicaState, bool, error) {
 }
 
 // Close ends the snapshot.
-func (s *Snapshot) Close() error { return s.s.Close() }
+func (s *Snapshot) Close() error {
+	s.e.excises.closing(s)
+	return s.s.Close()
+}
 
 // Small tells whether the replica's content is small enough to be kept in memory by
 // whoever receives it (Import.Small). It reads no more than that much.
@@ -35,7 +57,7 @@ func (s *Snapshot) Small(id shard.ID) (bool, error) {
 		return !found, err
 	}
 	lower, upper := spanBounds(state.Descriptor.Span)
-	it, err := s.s.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	it, err := s.iterator(keyBounds{lower, upper})
 	if err != nil {
 		return false, err
 	}
@@ -62,7 +84,7 @@ func (s *Snapshot) Export(id shard.ID) (*Export, error) {
 		return nil, fmt.Errorf("export of shard %d: it has no replicated state here", id)
 	}
 	lower, upper := spanBounds(state.Descriptor.Span)
-	it, err := s.s.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	it, err := s.iterator(keyBounds{lower, upper})
 	if err != nil {
 		return nil, err
 	}

@@ -17,10 +17,9 @@ type Version struct {
 // at, tombstones and traces included. found is false if there is none. value is
 // valid until the next call.
 func (v *View) VersionAt(key []byte, at shard.Revision) (h VersionHeader, value []byte, rev shard.Revision, found bool, err error) {
-	if v.openErr != nil {
-		return h, nil, 0, false, v.openErr
+	if err := v.unbound(key); err != nil {
+		return h, nil, 0, false, err
 	}
-	v.unbound()
 	v.key = appendVersionKey(v.key[:0], key, at)
 	if !v.it.SeekPrefixGE(v.key) {
 		return h, nil, 0, false, v.it.Error()
@@ -64,12 +63,9 @@ func (v *View) FindOp(key []byte, op shard.OpID, above shard.Revision) (rev shar
 // keys of a span in the user keyspace, and how many of them: 0 if it wrote none.
 // It looks at every key of the span, and at every version above that revision.
 func (v *View) FindOpInSpan(span shard.Span, op shard.OpID, above shard.Revision) (rev shard.Revision, keys int, err error) {
-	if v.openErr != nil {
-		return 0, 0, v.openErr
+	if err := v.bound(span); err != nil {
+		return 0, 0, err
 	}
-	lower, upper := spanBounds(span)
-	v.it.SetBounds(lower, upper)
-	v.bounded = true
 	for ok := v.it.First(); ok; {
 		key, at, err := parseDataKey(v.it.Key())
 		if err != nil {
@@ -100,12 +96,9 @@ func (v *View) FindOpInSpan(span shard.Span, op shard.OpID, above shard.Revision
 // every key, and at every version above revision above; MaxRevision: at the newest
 // of each key alone. It ends after max steps.
 func (v *View) Walk(span shard.Span, above shard.Revision, max int) (steps int, err error) {
-	if v.openErr != nil {
-		return 0, v.openErr
+	if err := v.bound(span); err != nil {
+		return 0, err
 	}
-	lower, upper := spanBounds(span)
-	v.it.SetBounds(lower, upper)
-	v.bounded = true
 	for ok := v.it.First(); ok && steps < max; steps++ {
 		_, rev, err := parseDataKey(v.it.Key())
 		if err != nil {
@@ -123,10 +116,9 @@ func (v *View) Walk(span shard.Span, above shard.Revision, max int) (steps int, 
 // eachVersion visits the versions of a key newest first, until each is false.
 // value is valid during the call.
 func (v *View) eachVersion(key []byte, each func(rev shard.Revision, h VersionHeader, value []byte) bool) error {
-	if v.openErr != nil {
-		return v.openErr
+	if err := v.unbound(key); err != nil {
+		return err
 	}
-	v.unbound()
 	v.key = appendDataKey(v.key[:0], key)
 	// In the mode of a prefix seek the iterator ends with the key's versions.
 	for ok := v.it.SeekPrefixGE(v.key); ok; ok = v.it.Next() {

@@ -153,8 +153,7 @@ func (i *Import) addRecord(r dataRecord) error {
 
 // spill moves what is in memory to files.
 func (i *Import) spill() error {
-	lower, upper := spanBounds(i.state.Descriptor.Span)
-	w, err := i.e.newSSTWriter(i.shard, lower, upper)
+	w, err := i.e.newSSTWriter(i.shard)
 	if err != nil {
 		return err
 	}
@@ -179,7 +178,7 @@ func (i *Import) addFinal(payload []byte) error {
 		return malformed("the snapshot's totals are %+v, received were %+v", want, i.totals)
 	}
 	if i.ssts != nil {
-		if err := i.ssts.finishTile(i.ssts.upper); err != nil {
+		if err := i.ssts.close(); err != nil {
 			return err
 		}
 	}

@@ -25,45 +25,36 @@ const sstBytes = 32 << 20
 // for whatever else is dirty.
 const incomingBytesPerSync = 512 << 10
 
-// sstWriter writes the SST files of one import. The files of the data tile the
-// span: each one deletes its part of the span by a range tombstone that lies
-// below its own records, so that together they replace the whole span, whatever
-// it held. (Records and tombstones of one ingested file get one sequence number,
-// and a range tombstone deletes only what has a lower one.)
+// sstWriter writes the SST files of one import, one after the other. Those of the data
+// hold its records and no tombstones: a file with tombstones would be compacted again for
+// their sake. That the files replace what the span held is the excise's doing.
 type sstWriter struct {
 	e      *Engine
 	prefix string // of file names
-	upper  []byte // of the span
 	paths  []string
 
 	w       *sstable.Writer // of the present file, nil between files
-	start   []byte          // of the present tile
-	last    []byte          // prefix of the last key
-	written int             // bytes of the present tile
+	written int             // bytes of the present file
 }
 
-func (e *Engine) newSSTWriter(id shard.ID, lower, upper []byte) (*sstWriter, error) {
+func (e *Engine) newSSTWriter(id shard.ID) (*sstWriter, error) {
 	dir := e.fs.PathJoin(e.cfg.Dir, incomingDir)
 	if err := e.fs.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return &sstWriter{e: e, upper: upper, start: lower,
-		prefix: e.fs.PathJoin(dir, fmt.Sprintf("%d-%d", id, e.imports.Add(1)))}, nil
+	return &sstWriter{e: e, prefix: e.fs.PathJoin(dir, fmt.Sprintf("%d-%d", id, e.imports.Add(1)))}, nil
 }
 
-// add writes the next record of the data. A file ends only between two keys, so
-// that a tile's bounds are bare prefixes.
+// add writes the next record of the data.
 func (w *sstWriter) add(key, value []byte) error {
-	prefix := key[:comparer.Split(key)]
-	if w.written >= sstBytes && comparer.Compare(prefix, w.last) != 0 {
-		if err := w.finishTile(prefix); err != nil {
+	if w.written >= sstBytes {
+		if err := w.close(); err != nil {
 			return err
 		}
 	}
 	if err := w.open(); err != nil {
 		return err
 	}
-	w.last = append(w.last[:0], prefix...)
 	w.written += len(key) + len(value)
 	return w.w.Set(key, value)
 }
@@ -83,20 +74,11 @@ func (w *sstWriter) open() error {
 	return nil
 }
 
-// finishTile ends the present file; its tile ends at end, where the next begins.
-func (w *sstWriter) finishTile(end []byte) error {
-	if err := w.open(); err != nil {
-		return err
-	}
-	if err := w.w.DeleteRange(w.start, end); err != nil {
-		return err
-	}
-	w.start = append([]byte(nil), end...)
-	return w.close()
-}
-
-// close ends the present file and syncs it.
+// close ends the present file, if there is one, and syncs it.
 func (w *sstWriter) close() error {
+	if w.w == nil {
+		return nil
+	}
 	sst := w.w
 	w.w, w.written = nil, 0
 	return sst.Close()
@@ -128,10 +110,7 @@ func (w *sstWriter) local(id shard.ID, state *ReplicaState) error {
 
 // abandon removes all files that the engine has not taken.
 func (w *sstWriter) abandon() error {
-	var err error
-	if w.w != nil {
-		err = w.close()
-	}
+	err := w.close()
 	for _, path := range w.paths {
 		if e := w.e.fs.Remove(path); e != nil && !errors.Is(e, iofs.ErrNotExist) {
 			err = errors.Join(err, e)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -350,7 +351,8 @@ func TestOpenRemovesAbandonedImports(t *testing.T) {
 }
 
 // TestReadersSeeOldOrNewContent: while big imports replace a span again and
-// again, every iterator sees one generation wholly.
+// again, every view sees one generation wholly, or says that it does not; a view of
+// what lies beside the span never says so.
 func TestReadersSeeOldOrNewContent(t *testing.T) {
 	const n = 1500
 	e := open(t, Config{})
@@ -364,11 +366,12 @@ func TestReadersSeeOldOrNewContent(t *testing.T) {
 	if err := receive(t, e, transferred, 2, snapshots[0]).Install(shard.Span{}); err != nil {
 		t.Fatal(err)
 	}
+	putVersion(t, e, "f", 1, "beside")
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {
-			for reads := 0; ; reads++ {
+			for reads := 0; ; {
 				select {
 				case <-stop:
 					if reads == 0 {
@@ -379,6 +382,16 @@ func TestReadersSeeOldOrNewContent(t *testing.T) {
 				}
 				v := e.NewView()
 				rows, _, err := v.Scan(ScanOptions{Span: span, At: shard.MaxRevision})
+				beside, _, besideErr := v.Scan(ScanOptions{Span: userSpan("f", "g"), At: shard.MaxRevision})
+				if len(beside) != 1 || besideErr != nil {
+					t.Errorf("beside the span a view sees %d rows, %v", len(beside), besideErr)
+				}
+				if errors.Is(err, ErrReplaced) {
+					v.Close()
+					runtime.Gosched()
+					continue
+				}
+				reads++
 				if err == nil && len(rows) == n {
 					for _, r := range rows {
 						if !bytes.Equal(r.Value, rows[0].Value) {

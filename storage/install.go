@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -36,10 +38,11 @@ func (i *Import) StageInstall(b *Batch, old shard.Span) error {
 }
 
 // Install does the same as StageInstall and a commit by ingesting SST files,
-// whatever the content's size. All of it becomes visible at once: an iterator
-// sees the old content wholly or the new. When it returns without an error, the
-// installation is durable. It blocks on the disk: not for a worker. An error
-// other than one of Finish is the engine's failure.
+// whatever the content's size. The old content is excised, so that the new one goes to
+// the bottom of the engine at once and is not written again by compactions; whoever
+// reads meanwhile sees the one or the other wholly, or ErrReplaced. When it returns
+// without an error, the installation is durable. It blocks on the disk: not for a
+// worker. An error other than one of Finish is the engine's failure.
 func (i *Import) Install(old shard.Span) error {
 	if _, err := i.Finish(); err != nil {
 		return err
@@ -48,7 +51,7 @@ func (i *Import) Install(old shard.Span) error {
 		if err := i.spill(); err != nil {
 			return i.installFailed(err)
 		}
-		if err := i.ssts.finishTile(i.ssts.upper); err != nil {
+		if err := i.ssts.close(); err != nil {
 			return i.installFailed(err)
 		}
 	}
@@ -66,7 +69,11 @@ func (i *Import) Install(old shard.Span) error {
 	if err := i.e.syncWAL(); err != nil {
 		return err
 	}
-	if err := i.e.db.Ingest(context.Background(), i.ssts.paths); err != nil {
+	lower, upper := spanBounds(i.state.Descriptor.Span)
+	end := i.e.excises.begin(keyBounds{lower, upper})
+	_, err := i.e.db.IngestAndExcise(context.Background(), i.ssts.paths, nil, nil, pebble.KeyRange{Start: lower, End: upper})
+	end()
+	if err != nil {
 		return i.installFailed(err)
 	}
 	if i.e.cfg.Simulated {

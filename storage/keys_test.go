@@ -76,7 +76,7 @@ func TestSpansEncloseTheirKeys(t *testing.T) {
 
 func TestLocalKeys(t *testing.T) {
 	ordered := [][]byte{
-		recordKey(1, stateRecord), recordKey(1, voteRecord), recordKey(1, commitRecord), recordKey(1, tombstoneRecord),
+		recordKey(1, stateRecord), recordKey(1, voteRecord), recordKey(1, commitRecord), recordKey(1, tombstoneRecord), recordKey(1, birthRecord),
 		recordKey(1, logRecords), logKey(1, 0), logKey(1, 1), logKey(1, 255), logKey(1, 256), logKey(1, 1<<63), logKey(1, 1<<64-1),
 		recordKey(1, afterLogRecords), recordKey(2, stateRecord), logKey(2, 7), recordKey(256, stateRecord),
 		recordKey(1<<64-1, stateRecord), logKey(1<<64-1, 1<<64-1), recordKey(1<<64-1, afterLogRecords),

@@ -242,6 +242,8 @@ func FuzzReplicaState(f *testing.F) {
 
 func FuzzVote(f *testing.F) { fuzzDecoder(f, decodeVote, appendVote, golden("vote")) }
 
+func FuzzBirth(f *testing.F) { fuzzDecoder(f, decodeBirth, appendBirth, golden("birth")) }
+
 func FuzzCommit(f *testing.F) { fuzzDecoder(f, decodeCommit, appendCommit, golden("commit")) }
 
 func FuzzTombstone(f *testing.F) {

@@ -31,8 +31,8 @@ const versionsSkipped = 4
 // the end of the span, else the next page's Start (End in reverse). The rows and
 // resume are the caller's to keep.
 func (v *View) Scan(o ScanOptions) (rows []shard.Row, resume []byte, err error) {
-	if v.openErr != nil {
-		return nil, nil, v.openErr
+	if err := v.bound(o.Span); err != nil {
+		return nil, nil, err
 	}
 	s := scan{v: v, o: o, versioned: versioned(o.Span.Start), visits: visitsMax}
 	if s.o.RowsMax <= 0 {
@@ -41,9 +41,6 @@ func (v *View) Scan(o ScanOptions) (rows []shard.Row, resume []byte, err error) 
 	if s.o.BytesMax <= 0 {
 		s.o.BytesMax = shard.PageBytesMax
 	}
-	lower, upper := spanBounds(o.Span)
-	v.it.SetBounds(lower, upper)
-	v.bounded = true
 	if o.Reverse {
 		err = s.backward()
 	} else {

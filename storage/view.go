@@ -15,11 +15,13 @@ import (
 // much as several gets. Keys in the system keyspace are unversioned and their
 // revision is 0; both Get and Scan go by a key's first byte.
 //
-// Errors that wrap shard.ErrMalformed are corruption; others are the disk's.
+// Errors that wrap shard.ErrMalformed are corruption, and ErrReplaced is of a view that
+// was opened while a snapshot was being installed over what is read; others are the disk's.
 type View struct {
 	it      *pebble.Iterator
 	openErr error
-	bounded bool // the iterator's bounds are a scan's
+	lacks   []keyBounds // that it may lack the content of
+	bounded bool        // the iterator's bounds are a scan's
 	key     []byte
 }
 
@@ -28,8 +30,33 @@ var dataLower, dataUpper = dataBounds()
 // NewView opens a view of the whole data keyspace as of now. A failure to open
 // it is reported by every read.
 func (e *Engine) NewView() *View {
-	it, err := e.db.NewIter(&pebble.IterOptions{LowerBound: dataLower, UpperBound: dataUpper})
-	return &View{it: it, openErr: err}
+	for {
+		ended := e.excises.ended.Load()
+		it, err := e.db.NewIter(&pebble.IterOptions{LowerBound: dataLower, UpperBound: dataUpper})
+		if err != nil {
+			return &View{openErr: err}
+		}
+		if lacks, known := e.excises.during(ended); known {
+			return &View{it: it, lacks: lacks}
+		}
+		if err := it.Close(); err != nil {
+			return &View{openErr: err}
+		}
+	}
+}
+
+// bound prepares for reading a span's data.
+func (v *View) bound(span shard.Span) error {
+	if v.openErr != nil {
+		return v.openErr
+	}
+	lower, upper := spanBounds(span)
+	if overlapAny(v.lacks, keyBounds{lower, upper}) {
+		return ErrReplaced
+	}
+	v.it.SetBounds(lower, upper)
+	v.bounded = true
+	return nil
 }
 
 // Close ends the view. It is harmless to close it twice.
@@ -46,10 +73,9 @@ func (v *View) Close() error {
 // found is false for a missing key and for a tombstone, for which rev is still
 // the tombstone's. Traces are seen through. value is valid until the next call.
 func (v *View) Get(key []byte, at shard.Revision) (value []byte, rev shard.Revision, found bool, err error) {
-	if v.openErr != nil {
-		return nil, 0, false, v.openErr
+	if err := v.unbound(key); err != nil {
+		return nil, 0, false, err
 	}
-	v.unbound()
 	// A bare prefix comes before all versions of its key, so it finds the newest.
 	if versioned(key) && at < shard.MaxRevision {
 		v.key = appendVersionKey(v.key[:0], key, at)
@@ -105,9 +131,21 @@ func (v *View) origin(key []byte, rev shard.Revision) (value []byte, err error) 
 	return value, err
 }
 
-func (v *View) unbound() {
+// unbound prepares for reading one key.
+func (v *View) unbound(key []byte) error {
+	if v.openErr != nil {
+		return v.openErr
+	}
+	if len(v.lacks) > 0 {
+		lower := appendDataKey(nil, key)
+		upper := appendDataKey(nil, append(bytes.Clone(key), 0)) // the key that follows
+		if overlapAny(v.lacks, keyBounds{lower, upper}) {
+			return ErrReplaced
+		}
+	}
 	if v.bounded {
 		v.it.SetBounds(dataLower, dataUpper)
 		v.bounded = false
 	}
+	return nil
 }

@@ -220,27 +220,23 @@ func (c *Cluster) check(n shard.NodeID, t shard.Target, cmd *shard.Command) erro
 		wanted = shard.Span{Start: cmd.Start, End: cmd.End}
 	}
 	var s *Shard
-	wrong := &shard.WrongShardError{Shard: t.Shard}
 	for _, other := range c.shards {
 		if other.Descriptor.ID == t.Shard {
 			s = other
 		}
-		if !c.Mute && (other == s || other.Descriptor.Span.Overlaps(wanted)) {
-			wrong.Descriptors = append(wrong.Descriptors, other.Descriptor)
-		}
 	}
 	if s == nil || s.Descriptor.Epoch.Version != t.Version || !s.Descriptor.Span.Covers(wanted) {
-		return wrong
+		return c.wrongShard(s, t.Shard, wanted)
 	}
 	own, here := s.Descriptor.ReplicaOn(n)
 	if !here {
-		return wrong
+		return c.wrongShard(s, t.Shard, wanted)
 	}
 	anywhere := cmd.AnyReplica && !c.Lags[n]
 	if !(own.ID == s.Leader || anywhere) || own.ID != t.Replica || cmd.Kind.Write() && t.Term != s.Term {
 		e := &shard.NotLeaderError{Shard: t.Shard}
-		if m, ok := s.Descriptor.Replica(s.Leader); ok && !c.Mute {
-			e.Leader = shard.LeaderHint{Replica: m.ID, Node: m.Node, Term: s.Term, Address: c.AddressOf(m.Node)}
+		if !c.Mute {
+			e.Leader = c.hint(s)
 		}
 		return e
 	}
@@ -255,6 +251,27 @@ func (c *Cluster) check(n shard.NodeID, t shard.Target, cmd *shard.Command) erro
 		return shard.ErrCompacted
 	}
 	return nil
+}
+
+// wrongShard tells of the named shard, nil if there is none, and of those that a span is in.
+func (c *Cluster) wrongShard(s *Shard, id shard.ID, wanted shard.Span) error {
+	wrong := &shard.WrongShardError{Shard: id}
+	for _, other := range c.shards {
+		if !c.Mute && (other == s || other.Descriptor.Span.Overlaps(wanted)) {
+			wrong.Descriptors = append(wrong.Descriptors, other.Descriptor)
+			wrong.Leaders = append(wrong.Leaders, c.hint(other))
+		}
+	}
+	return wrong
+}
+
+// hint is what a node knows of a shard's leader.
+func (c *Cluster) hint(s *Shard) shard.LeaderHint {
+	m, ok := s.Descriptor.Replica(s.Leader)
+	if !ok {
+		return shard.LeaderHint{}
+	}
+	return shard.LeaderHint{Replica: m.ID, Node: m.Node, Term: s.Term, Address: c.AddressOf(m.Node)}
 }
 
 // Value is the value of a full key.

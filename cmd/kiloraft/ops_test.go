@@ -246,6 +246,9 @@ func TestPlacementCommands(t *testing.T) {
 	if r := (command{}).run(t, "placement", "explain", "--shard", "5", "--endpoints", address); r.stdout != "shard 5\nnode 0\n" {
 		t.Errorf("%+v", r)
 	}
+	if r := (command{}).run(t, "placement", "explain", "--key", "apple", "--endpoints", address); r.stdout != "shard 2\nnode 0\n" {
+		t.Errorf("%+v", r)
+	}
 	decode(t, command{}.run(t, "placement", "explain", "--node", "3", "-o", "json", "--endpoints", address), &got)
 	if lines := got["lines"].([]any); got["node"] != 3.0 || len(lines) != 2 || lines[1] != "node 3" {
 		t.Errorf("%v", got)

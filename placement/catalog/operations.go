@@ -168,6 +168,16 @@ func (c *Catalog) BeginOperation(op Operation, done func(Operation, error)) {
 	})
 }
 
+// MayBeginOperation answers as BeginOperation would for a shard, and writes nothing.
+func (c *Catalog) MayBeginOperation(id shard.ID, done func(error)) {
+	c.changeOperation(id, fmt.Sprintf("reading the operation of shard %d", id), func(was *Operation) (*Operation, error) {
+		if was != nil && was.State == OperationRunning {
+			return nil, busyError(was)
+		}
+		return nil, nil
+	}, func(_ Operation, err error) { done(err) })
+}
+
 // EndOperation records how an operation ended, and when by the caller's Unix time in
 // seconds, and returns its record. One that has
 // ended already stays as it is; if the shard's record is of another operation, that

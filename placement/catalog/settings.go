@@ -35,8 +35,14 @@ const (
 	PlacementRebalance = "placement.rebalance"
 	// ShardCheckInterval is how often the replicas of each shard compare their content.
 	ShardCheckInterval = "shard.check_interval"
-	// SnapshotRate is how many bytes of large snapshots a node sends per second.
+	// SnapshotRate is how many bytes of large snapshots a node sends per second, and
+	// receives. By default a node that missed 2 GiB is back within a minute, and
+	// whoever is served meanwhile notices little.
 	SnapshotRate = "snapshot.rate"
+	// SplitLoad and SplitSize are how many requests per second, and how many bytes of keys
+	// and values, a shard may have before it is split.
+	SplitLoad = "split.load"
+	SplitSize = "split.size"
 )
 
 // SettingKind is the type of a setting's value.
@@ -55,6 +61,7 @@ type Setting struct {
 	Name              string
 	Kind              SettingKind
 	Default, Min, Max int64  // of a duration in nanoseconds
+	Off               bool   // 0 is admitted too: it turns off what the setting is about
 	Doc               string // half a sentence: what the value is
 }
 
@@ -79,8 +86,16 @@ var settings = []Setting{
 		Doc: "replicas move so that nodes hold and bear the same"},
 	{Name: ShardCheckInterval, Kind: SettingDuration, Default: int64(time.Hour), Min: 0, Max: int64(30 * day),
 		Doc: "how often the replicas of each shard compare their content; 0s is never"},
-	{Name: SnapshotRate, Kind: SettingBytes, Default: 64 << 20, Min: 1 << 20, Max: 1 << 40,
+	{Name: SnapshotRate, Kind: SettingBytes, Default: 40 << 20, Min: 1 << 20, Max: 1 << 40,
 		Doc: "bytes per second of snapshots that a node sends, and receives; small ones are not held back"},
+	// A shard serves many times as much. But a split costs next to nothing, while a node can
+	// take over no less than a shard: some twenty of them make even a single node's full load
+	// easy to spread.
+	{Name: SplitLoad, Kind: SettingInteger, Default: 2_500, Min: 10, Max: 10_000_000, Off: true,
+		Doc: "requests per second, for ten seconds, from which on a shard is split where they halve; 0 is never"},
+	// What a snapshot of is taken within seconds, and a few thousand of make a full disk.
+	{Name: SplitSize, Kind: SettingBytes, Default: 256 << 20, Min: 64 << 10, Max: 1 << 40, Off: true,
+		Doc: "bytes of keys and values from which on a shard is split in the middle; 0 is never"},
 }
 
 const day = 24 * time.Hour
@@ -121,7 +136,7 @@ func (s *Setting) Parse(text string) (int64, error) {
 	case SettingBoolean:
 		v = int64(slices.Index(booleans, text))
 	}
-	if err != nil || v < s.Min || v > s.Max {
+	if off := s.Off && v == 0; err != nil || !off && (v < s.Min || v > s.Max) {
 		return 0, &shard.InvalidError{Field: s.Name, Reason: fmt.Sprintf("cannot be %q: it is %s", shorten(text), s.Allowed())}
 	}
 	return v, nil
@@ -151,6 +166,9 @@ func (s *Setting) Allowed() string {
 		what = "a duration, like 90s, 10m, 12h or 7d,"
 	case SettingBytes:
 		what = "a number of bytes, like 500KiB, 64MiB or 2GiB,"
+	}
+	if s.Off {
+		what = "0 or " + what
 	}
 	return fmt.Sprintf("%s from %s to %s", what, s.Format(s.Min), s.Format(s.Max))
 }

@@ -68,6 +68,11 @@ func TestSettingValues(t *testing.T) {
 		{KVRetention, "1d12h", 36 * 3600e9, "36h"},
 		{KVRetention, "30d", 30 * 86400e9, "30d"},
 		{ShardCheckInterval, "0s", 0, "0s"},
+		{SplitLoad, "0", 0, "0"},
+		{SplitLoad, "10", 10, "10"},
+		{SplitSize, "0", 0, "0"},
+		{SplitSize, "0MiB", 0, "0"},
+		{SplitSize, "65536", 64 << 10, "64KiB"},
 		{SnapshotRate, "1048576", 1 << 20, "1MiB"},
 		{SnapshotRate, "64MiB", 64 << 20, "64MiB"},
 		{SnapshotRate, "1536KiB", 1536 << 10, "1536KiB"},
@@ -97,8 +102,10 @@ func TestSettingValues(t *testing.T) {
 		{KVDropRate, "-1", `kv.drop_rate cannot be "-1": it is a whole number from 0 to 10000000`}, {KVDropRate, "10000001", "0 to 10000000"},
 		{KVDropRate, "1e3", "a whole number"}, {KVDropRate, "1.5", "a whole number"}, {KVDropRate, "10s", "a whole number"}, {KVDropRate, "99999999999999999999", "a whole number"},
 		{KVDropRate, strings.Repeat("9", 1000), "…"},
+		{SplitLoad, "9", `split.load cannot be "9": it is 0 or a whole number from 10 to 10000000`}, {SplitLoad, "-1", "0 or a whole number"},
+		{SplitSize, "63KiB", `split.size cannot be "63KiB": it is 0 or a number of bytes, like 500KiB, 64MiB or 2GiB, from 64KiB to 1TiB`}, {SplitSize, "-1", "0 or a number"},
 		{PlacementPaused, "1", `placement.paused cannot be "1": it is false or true`}, {PlacementPaused, "", "false or true"},
-		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention, placement.dead_after, placement.full_space, placement.low_space, placement.moves_max, placement.paused, placement.rebalance, shard.check_interval, snapshot.rate`}, {"", "1", "there are kv.drop_rate"},
+		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention, placement.dead_after, placement.full_space, placement.low_space, placement.moves_max, placement.paused, placement.rebalance, shard.check_interval, snapshot.rate, split.load, split.size`}, {"", "1", "there are kv.drop_rate"},
 	} {
 		h := newHouse(t)
 		var invalid *shard.InvalidError

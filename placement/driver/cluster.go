@@ -34,7 +34,7 @@ type Cluster interface {
 // catalog.Catalog.
 type Records interface {
 	ListNodes(done func([]router.Node, error))
-	SetNodeState(id shard.NodeID, to shard.NodeState, since uint64, done func(router.Node, error))
+	SetNodeState(id shard.NodeID, to shard.NodeState, now uint64, done func(router.Node, error))
 	ListOperations(done func([]catalog.Operation, error))
 	EndOperation(id shard.ID, op uint64, state catalog.OperationState, reason string, ended uint64, done func(catalog.Operation, error))
 	ForgetOperation(op catalog.Operation, done func(error))

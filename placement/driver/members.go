@@ -123,7 +123,7 @@ func (d *Driver) retire(now time.Duration) {
 				end(err)
 				return
 			}
-			d.records.SetNodeState(id, shard.Removed, m.record.Since, func(_ router.Node, err error) { end(err) })
+			d.records.SetNodeState(id, shard.Removed, d.unixNow(), func(_ router.Node, err error) { end(err) })
 		})
 	}
 }

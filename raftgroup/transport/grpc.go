@@ -49,7 +49,7 @@ type Config struct {
 
 	// SnapshotRate is how many bytes of large snapshots are sent in a second, to all
 	// nodes, and how many are received, from all of them, until SetSnapshotRate; default
-	// 64 MiB. The slowest that makes sense lets a chunk through within SnapshotStall.
+	// 40 MiB. The slowest that makes sense lets a chunk through within SnapshotStall.
 	SnapshotRate int64
 
 	HandshakeTimeout time.Duration // connect, hello and greeting; default 3 s
@@ -73,7 +73,7 @@ func (c *Config) setDefaults() {
 	def(&c.SnapshotsSending, 8)
 	def(&c.SnapshotsWaiting, 8192)
 	def(&c.SnapshotsLarge, 2)
-	def(&c.SnapshotRate, 64<<20)
+	def(&c.SnapshotRate, 40<<20)
 	def(&c.HandshakeTimeout, 3*time.Second)
 	def(&c.BackoffMin, 100*time.Millisecond)
 	def(&c.BackoffMax, 2*time.Second)

@@ -72,7 +72,7 @@ func NewNetwork(e env.Env, cfg NetworkConfig) *Network {
 	def(&cfg.SnapshotsSending, 8)
 	def(&cfg.SnapshotsWaiting, 8192)
 	def(&cfg.SnapshotsLarge, 2)
-	def(&cfg.SnapshotRate, 64<<20)
+	def(&cfg.SnapshotRate, 40<<20)
 	def(&cfg.SnapshotPause, 500*time.Millisecond)
 	def(&cfg.ReportEvery, 5*time.Second)
 	return &Network{

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"testing"
+	"time"
 
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
@@ -87,4 +88,79 @@ func BenchmarkApplyPut(b *testing.B) {
 		}
 	}
 	batch.Close()
+}
+
+// BenchmarkLoad is what noting a request costs: with its key sampled, which is so of busy
+// shards, and without; by one goroutine and by all processors' at once.
+func BenchmarkLoad(b *testing.B) {
+	for _, sampled := range []bool{false, true} {
+		h := newHome(b)
+		r, _ := h.shard(7, "\x02b", "\x02m")
+		r.load.awake.Store(true)
+		name := "unsampled"
+		if sampled {
+			name = "sampled"
+			r.load.sampler.Store(newSampler(1))
+		}
+		c := get("\x02k234567890123456789012345678901")
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r.load.read(&c, nil)
+			}
+		})
+		b.Run(name+"/parallel", func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(p *testing.PB) {
+				for p.Next() {
+					r.load.read(&c, nil)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkSampleDraw is what a request costs that is drawn.
+func BenchmarkSampleDraw(b *testing.B) {
+	s := newSampler(1)
+	key := []byte("\x02k234567890123456789012345678901")
+	b.ReportAllocs()
+	for b.Loop() {
+		s.draw(key, nil)
+	}
+}
+
+// BenchmarkJudge is the end of a window, every two seconds of each busy shard.
+func BenchmarkJudge(b *testing.B) {
+	h := newHome(b)
+	h.store.SetSplitLoad(500)
+	r, _ := h.shard(7, "\x02b", "\x02m")
+	h.serve(r, 15*time.Second, 1000, evenly)
+	w := h.store.upkeep.loads.watched[0]
+	b.ReportAllocs()
+	for b.Loop() {
+		w.judge(500)
+	}
+	if w.at == nil {
+		b.Fatal(w.refusal)
+	}
+}
+
+// BenchmarkMeasure is the time that a measurement spends on a key with 256 bytes.
+func BenchmarkMeasure(b *testing.B) {
+	h := newHome(b)
+	_, g := h.shard(7, "\x02b", "\x02m")
+	h.fill(g, 10_000, 256, "c")
+	run, keys := &measureRun{}, 0
+	b.ReportAllocs()
+	for b.Loop() {
+		if run.next == nil {
+			*run = measureRun{next: []byte("\x02b")}
+		}
+		if err := run.read(h.store.openView(), []byte("\x02m")); err != nil {
+			b.Fatal(err)
+		}
+		keys += run.part.Visited
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(keys), "ns/key")
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +46,9 @@ const (
 	digestPart = 1 << 20  // bytes
 	digestRate = 32 << 20 // bytes per second of all digests of a node
 )
+
+// passedOver is why a replica is not compared whose content at the check is not here.
+const passedOver = "the replica came past the check by a snapshot"
 
 // digestJob is a digest to be computed.
 type digestJob struct {
@@ -138,12 +142,22 @@ func (r *Replica) beginCheck(done func(index uint64, err error)) {
 // checked takes the checks of a batch that is visible now, on the group's turn.
 func (r *Replica) checked(checks []machine.Check, applied uint64) {
 	for i := range checks {
-		if c := checks[i]; c.State != nil {
-			r.store.checks.open(r, c, applied)
-		} else {
+		switch c := checks[i]; {
+		case c.State == nil:
 			r.verify(&c)
+		case c.State.Descriptor.Epoch.Version != r.machine.State().Descriptor.Epoch.Version:
+			// A part of what the digest is of is another shard's by now, or nobody's here.
+			r.report(CheckReport{Index: c.At.Index, State: CheckNotCompared, Applied: applied, Reason: "the shard was split in the batch that has the check"})
+		default:
+			r.store.checks.open(r, c, applied)
 		}
 	}
+}
+
+func (r *Replica) report(c CheckReport) {
+	r.check.mu.Lock()
+	r.check.report = c
+	r.check.mu.Unlock()
 }
 
 // open takes a view for a digest and puts it in line. It takes constant time.
@@ -161,9 +175,7 @@ func (k *checker) open(r *Replica, c machine.Check, applied uint64) {
 	if !room {
 		report.State, report.Reason = CheckNotCompared, "the node computes too many digests"
 	}
-	r.check.mu.Lock()
-	r.check.report = report
-	r.check.mu.Unlock()
+	r.report(report)
 	if start {
 		k.store.cfg.Reads.Submit(k.step)
 	}
@@ -239,6 +251,10 @@ func (j *digestJob) end(err error) {
 		return
 	}
 	switch {
+	case errors.Is(err, storage.ErrReplaced):
+		report.State, report.Reason = CheckNotCompared, passedOver
+		r.check.mu.Unlock()
+		return
 	case err != nil:
 		report.State, report.Reason = CheckNotCompared, "its content cannot be read: "+err.Error()
 		r.check.mu.Unlock()
@@ -280,7 +296,7 @@ func (r *Replica) verify(c *machine.Check) {
 	r.check.mu.Lock()
 	report := &r.check.report
 	if report.Index != c.Digested {
-		*report = CheckReport{Index: c.Digested, State: CheckNotCompared, Reason: "the replica came past the check by a snapshot"}
+		*report = CheckReport{Index: c.Digested, State: CheckNotCompared, Reason: passedOver}
 	}
 	report.Leaders, report.leadersApplied = c.Digest, c.Applied
 	ready := report.State == CheckWaiting

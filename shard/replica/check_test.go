@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -138,6 +139,47 @@ func TestCheckPassedOver(t *testing.T) {
 	r, g := h.shard(7, "\x02b", "\x02m")
 	r.proposeUpkeep(term, r.descriptor.Load().Epoch.Version, &shard.Command{Kind: shard.KindVerify, Digested: 3, Applied: 3, Value: []byte("digest")}, nothing)
 	g.turn(t)
+	h.steps.run()
+	if c := r.Checked(); c.State != CheckNotCompared || r.Differs() || !strings.Contains(c.Reason, "by a snapshot") {
+		t.Errorf("%+v", c)
+	}
+}
+
+// A snapshot that is installed over what a digest is being computed of makes it no
+// difference, and nothing that is wrong with the store.
+func TestCheckOfReplacedContent(t *testing.T) {
+	h := newHome(t)
+	r, g := h.shard(7, "\x02b", "\x02m")
+	h.do(g, put("\x02c", "1"))
+	h.store.Check(7, func(uint64, error) {})
+	g.turn(t)
+	if c := r.Checked(); c.State != CheckComputing {
+		t.Fatalf("%+v", c)
+	}
+	s := h.engine.NewSnapshot()
+	x, err := s.Export(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := h.engine.NewImport(7, r.self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		chunk, err := x.Next()
+		if err == io.EOF {
+			break
+		}
+		if err := errors.Join(err, i.Add(chunk)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.machine.InstallBegin()
+	state, err := i.Finish()
+	if err := errors.Join(err, i.Install(state.Descriptor.Span), i.Close(), x.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	g.machine.InstallEnd(&state)
 	h.steps.run()
 	if c := r.Checked(); c.State != CheckNotCompared || r.Differs() || !strings.Contains(c.Reason, "by a snapshot") {
 		t.Errorf("%+v", c)

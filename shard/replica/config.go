@@ -101,5 +101,6 @@ type view interface {
 	Garbage(o storage.GarbageOptions) (storage.Garbage, error)
 	Versions(key []byte, max int) ([]storage.Version, error)
 	Walk(span shard.Span, above shard.Revision, max int) (steps int, err error)
+	Sizes(o storage.SizesOptions, each func(key []byte, bytes int)) (storage.Sizes, error)
 	Close() error
 }

@@ -31,6 +31,15 @@
 // rises as time passes, by what the leader proposes of its own samples (floor.go);
 // every replica drops the versions below it for itself, in the background (sweep.go).
 //
+// # Load and size
+//
+// Every replica counts its requests (load.go); once a second the counts of those that are
+// asked for anything become rates (loads.go), and the keys of the busiest ones' requests are
+// sampled (sample.go). A leader whose load was too much for ten seconds finds the key where it
+// halves (halve.go). One that seems to hold too many bytes is measured, in
+// parts, which finds the middle (measure.go). Either is only told (wish.go): splitting is
+// placement's decision.
+//
 // # A stream
 //
 // Requests come on the streams of sessions (Stream). The newest stream of a session

@@ -58,6 +58,7 @@ type node struct {
 	leads  chan shard.ID // a shard for each gain of leadership
 
 	retention time.Duration
+	workers   int
 	revisions counting // goes on when the node starts again
 }
 
@@ -96,7 +97,8 @@ func (n *node) start() {
 				n.leads <- d.ID
 			}
 		}})
-	n.host, err = raftgroup.NewHost(raftgroup.Config{Node: 1, Incarnation: 1, Env: n.env, Engine: n.engine, Transport: nobody{}, NewMachine: n.store.NewMachine})
+	n.host, err = raftgroup.NewHost(raftgroup.Config{Node: 1, Incarnation: 1, Env: n.env, Engine: n.engine, Transport: nobody{}, NewMachine: n.store.NewMachine,
+		Workers: n.workers, ReserveSpan: n.store.ReserveSpan, Covers: n.store.Covers})
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -115,6 +115,9 @@ func (rd *read) serve(v view) {
 		rd.again()
 		return
 	}
+	if err == nil {
+		r.load.read(&rd.command, res.Resume)
+	}
 	rd.finish(shard.Response{Err: err, Result: res})
 }
 

@@ -346,7 +346,10 @@ func (broken) Garbage(storage.GarbageOptions) (storage.Garbage, error) {
 }
 func (broken) Versions([]byte, int) ([]storage.Version, error)   { return nil, errBroken }
 func (broken) Walk(shard.Span, shard.Revision, int) (int, error) { return 0, errBroken }
-func (broken) Close() error                                      { return errBroken }
+func (broken) Sizes(storage.SizesOptions, func([]byte, int)) (storage.Sizes, error) {
+	return storage.Sizes{}, errBroken
+}
+func (broken) Close() error { return errBroken }
 
 func TestFifo(t *testing.T) {
 	var f fifo

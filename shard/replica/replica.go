@@ -55,6 +55,8 @@ type Replica struct {
 	history history
 	sweep   sweepState
 	check   checkState
+	load    load
+	size    atomic.Pointer[measured] // nil: it was not
 
 	// membership tells that a change is on its way through the log.
 	membership atomic.Bool
@@ -67,6 +69,7 @@ func (s *Store) newReplica(g group, id shard.ID, self shard.ReplicaID, state *st
 	r.draws.init(r)
 	r.raises.init(r)
 	r.history.init(r)
+	r.load.r = r
 	if state != nil {
 		d := state.Descriptor
 		r.descriptor.Store(&d)

@@ -26,7 +26,7 @@ func (r *Replica) Split(s shard.Split, done func(left, right shard.Descriptor, e
 		fail(err)
 		return
 	}
-	keys, bytes, err := r.estimateOf(d.Span, right.Span)
+	share, err := r.shareBelow(s.Key)
 	if err != nil {
 		fail(&shard.InternalError{Reason: "estimating the data of the new shard: " + err.Error()})
 		return
@@ -37,7 +37,9 @@ func (r *Replica) Split(s shard.Split, done func(left, right shard.Descriptor, e
 		fail(fmt.Errorf("%w: a membership change or a split is under way", shard.ErrDropped))
 		return
 	}
-	c := shard.Command{Kind: shard.KindSplit, Key: s.Key, Right: s.Right, ConfVersion: s.Epoch.ConfVersion, RightKeys: keys, RightBytes: bytes}
+	keys, bytes := r.Estimate()
+	c := shard.Command{Kind: shard.KindSplit, Key: s.Key, Right: s.Right, ConfVersion: s.Epoch.ConfVersion,
+		RightKeys: uint64(float64(keys) * (1 - share)), RightBytes: uint64(float64(bytes) * (1 - share))}
 	r.proposeUpkeep(l.Term, s.Epoch.Version, &c, func(res raftgroup.Result, err error) {
 		r.membership.Store(false)
 		if err == nil {
@@ -49,25 +51,6 @@ func (r *Replica) Split(s shard.Split, done func(left, right shard.Descriptor, e
 		}
 		done(left, right, nil)
 	})
-}
-
-// estimateOf is about how many keys and bytes of the shard's lie in a part of its span:
-// the share that its tables have there, and half while all is in memory.
-func (r *Replica) estimateOf(span, part shard.Span) (keys, bytes uint64, err error) {
-	keys, bytes = r.Estimate()
-	whole, err := r.store.cfg.Engine.SpanBytes(span)
-	if err != nil {
-		return 0, 0, err
-	}
-	some, err := r.store.cfg.Engine.SpanBytes(part)
-	if err != nil {
-		return 0, 0, err
-	}
-	share := 0.5
-	if whole > 0 {
-		share = min(1, float64(some)/float64(whole))
-	}
-	return uint64(float64(keys) * share), uint64(float64(bytes) * share), nil
 }
 
 // parted follows a batch in which the shard was split, while the generation is odd. The

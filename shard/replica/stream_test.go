@@ -329,7 +329,7 @@ func TestStreamsHearTheNews(t *testing.T) {
 	}
 	second.Close()
 	clear(heard)
-	h.settle(retention/5, g)
+	h.settle(time.Minute, g) // until its load is forgotten as well
 	if len(heard) != 0 || len(h.steps.timers) != 1 {
 		t.Errorf("heard of %v; %d timers", heard, len(h.steps.timers))
 	}

@@ -323,7 +323,7 @@ func (w *sweeper) finish() {
 	s := &run.r.sweep
 	s.known, s.floor, s.below, s.left = true, run.floor, run.below, run.kept
 	s.leftBytes = run.bytes / max(run.keys, 1) * run.kept
-	s.estimate.Store(s.estimate.Load().next(run))
+	s.estimate.Store(s.estimate.Load().next(run.keys, run.bytes, &run.state))
 	w.u.store.stats.sweeps.Add(1)
 	w.end()
 }

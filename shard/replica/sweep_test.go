@@ -366,7 +366,7 @@ func TestEstimate(t *testing.T) {
 	}
 	h.settle(3*time.Second, g)
 	check("some are removed", 390, 0)
-	if e := (*estimate)(nil).next(&sweepRun{}); e.keysPerVersion != 0 {
+	if e := (*estimate)(nil).next(0, 0, &storage.ReplicaState{}); e.keysPerVersion != 0 {
 		t.Errorf("%+v", e)
 	}
 }

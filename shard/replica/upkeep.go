@@ -11,9 +11,9 @@ import (
 )
 
 // upkeep is what a store does of itself: it lets the floors of its shards rise as
-// time passes, drops the versions below them, and tells its clients how far revisions
-// have got. All of it runs on one queue, with one timer for all replicas and streams,
-// so that thousands of idle ones cost a look now and then.
+// time passes, drops the versions below them, finds where they are to be split, and tells
+// its clients how far revisions have got. All of it runs on one queue, with one timer for
+// all replicas and streams, so that thousands of idle ones cost a look now and then.
 type upkeep struct {
 	store *Store
 	queue env.Queue
@@ -26,6 +26,8 @@ type upkeep struct {
 	timer env.Timer
 	armed uint64 // numbers the timers; a step of any but the last one does nothing
 	sweep sweeper
+	sizes sizes
+	loads loads
 }
 
 // The interval at which revisions are sampled is a tenth of the retention, within
@@ -41,6 +43,7 @@ func (u *upkeep) init(s *Store) {
 	u.retention.Store(int64(s.cfg.Retention))
 	u.rate.Store(max(s.cfg.DropRate, 0))
 	u.sweep.init(u)
+	u.sizes.u, u.loads.u = u, u
 	u.queue.Submit(u.arm)
 }
 
@@ -50,6 +53,8 @@ func (u *upkeep) close() {
 	u.queue.Submit(func() {
 		u.timer.Stop()
 		u.sweep.stop()
+		u.sizes.stop()
+		u.loads.stop()
 	})
 }
 
@@ -113,6 +118,7 @@ func (u *upkeep) tick() {
 		r.history.raise(now - retention)
 	}
 	u.sweep.look()
+	u.sizes.lookAtAll()
 	u.store.tellNews()
 	u.store.checks.look()
 	u.arm()

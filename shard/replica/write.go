@@ -52,6 +52,7 @@ func (s *Store) write(r *Replica, q *shard.Request, c *shard.Command, st *Stream
 		return
 	}
 	s.stats.write(c)
+	r.load.write(c, len(q.Command))
 	w := s.writePool.Get().(*write)
 	w.r, w.id, w.reply, w.command = r, q.ID, reply, q.Command
 	w.bytes, w.counted, w.version, w.term, w.draws = bytes, counted, q.Target.Version, q.Target.Term, 0
