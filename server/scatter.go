@@ -60,8 +60,10 @@ func (v *view) scatter(id uint64, draw func(int) int) (*pb.ScatterShardsResponse
 	}
 	switch {
 	case len(chosen) == 0 && id != 0:
-		_, err := v.shard(id)
-		return nil, nil, err
+		if _, err := v.shard(id); err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, refuse("shard", "%d cannot be scattered now: what is known of it makes no sense", id)
 	case len(r.Refused) > 0 && id != 0:
 		return nil, nil, refuse("shard", "%d cannot be scattered now: %s", id, r.Refused[0].Text)
 	}

@@ -168,3 +168,18 @@ func TestVeryManyShardsAreAskedForSeldom(t *testing.T) {
 		t.Fatalf("%+v", m)
 	}
 }
+
+// Where there are many shards a poll for one that waits is enough for its next step.
+func TestOneOfManyShardsDoesNotWaitForTheOthers(t *testing.T) {
+	w := newWorld(t, 3, 1100)
+	w.driver().Start(1)
+	w.until(20*time.Second, "raised", w.raised)
+	w.join(4)
+	w.env.RunFor(5 * time.Second)
+	w.ask(7, w.shards[6].d.Replicas[0].Node, 4)
+	began := func() bool { _, added := w.shards[6].d.ReplicaOn(4); return added }
+	w.until(5*time.Second, "a learner", began)
+	if took := w.until(5*time.Second, "a voter", func() bool { r, _ := w.shards[6].d.ReplicaOn(4); return r.Role == shard.Voter }); took > 500*time.Millisecond {
+		t.Fatalf("the learner waited for %v", took)
+	}
+}
