@@ -21,7 +21,7 @@ import (
 //	          flagRemoved: shard, replica that was removed, lowest replica that may follow it
 //	          flagAsk: shard, replica that asks whether it was removed
 //	shard, from replica, to replica   uvarints
-//	start key length and bytes, if flagged: of appends that probe
+//	start key length and bytes, if flagged: of appends that probe, and of snapshots
 //	type      byte, raftpb's number
 //	fields    byte: which of the optional fields follow; reject
 //	term, log term, index, commit, reject hint   uvarints

@@ -43,6 +43,11 @@ func (h *Host) ReceiveSnapshot(from shard.NodeID, header []byte, large bool) (Sn
 	if err := g.refuseOlder(from, &e); err != nil {
 		return nil, err
 	}
+	if len(e.startKey) > 0 && h.cfg.Covers(e.shard, e.startKey) {
+		// The split that made the shard, or the end of another replica, is on its way here.
+		// ReserveSpan would find out, when all has been sent.
+		return nil, fmt.Errorf("a replica of another shard covers where shard %d starts: %w", e.shard, shard.ErrBusy)
+	}
 	if err := g.reserveReceiving(large); err != nil {
 		return nil, err
 	}

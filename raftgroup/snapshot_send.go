@@ -136,8 +136,9 @@ func (o *outgoingSnapshot) look(view *storage.Snapshot) (OutgoingSnapshot, error
 	m.Snapshot = &raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{
 		Index: state.Applied, Term: state.AppliedTerm, ConfState: confState(state.Descriptor.Replicas)}}
 	o.index.Store(state.Applied)
+	start := state.Descriptor.Span.Start
 	return OutgoingSnapshot{
-		Header: appendMessage(nil, g.shard, nil, &m, messageBytes(g.shard, nil, &m)),
+		Header: appendMessage(nil, g.shard, start, &m, messageBytes(g.shard, start, &m)),
 		Large:  !small,
 		Chunks: &exportSource{shard: g.shard, view: view, sent: &o.sent},
 	}, nil

@@ -528,3 +528,33 @@ func TestBirthsAreClaimed(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot of a shard whose parent still covers its place is refused before its data are
+// sent, and taken when the split is applied.
+func TestSnapshotBeforeTheSplitIsRefusedAtOnce(t *testing.T) {
+	c := withSplits(t, 390, 3)
+	c.mustAgree(5)
+	late := c.node(c.waitLeader(5).id%3 + 1)
+	c.filter = func(_, to shard.NodeID, e *envelope) bool { return to != late.id || e.shard == 9 && e.msg.Type != raftpb.MsgApp }
+	c.split(5, "m", 9)
+	l := c.waitLeader(9)
+	m, chunks := l.snapshotNow(9, shard.ReplicaID(late.id), l.machine(9).leadership.Term)
+	start := c.descriptor(9).Span.Start
+	ask := func() error {
+		sink, err := late.host.ReceiveSnapshot(l.id, appendMessage(nil, 9, start, &m, messageBytes(9, start, &m)), false)
+		if err == nil {
+			sink.Abort(nil)
+		}
+		return err
+	}
+	if err := ask(); !errors.Is(err, shard.ErrBusy) || len(chunks) == 0 {
+		t.Errorf("%v, %d chunks", err, len(chunks))
+	}
+	c.filter = func(_, to shard.NodeID, e *envelope) bool { return to != late.id || e.shard == 5 }
+	c.until("the split is applied", func() bool { return late.machine(9) != nil && late.machine(9).state != nil })
+	if err := ask(); err != nil {
+		t.Error(err)
+	}
+	c.filter = nil
+	c.mustServe(5, 9)
+}
