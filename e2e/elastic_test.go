@@ -17,13 +17,9 @@ import (
 // nodes. It checks every step itself; here every document that it got has to be JSON,
 // and one document.
 func TestElasticExample(t *testing.T) {
-	const scatters = false // whether there is `shard scatter`
 	script, err := filepath.Abs("../examples/elastic.sh")
 	if err != nil {
 		t.Fatal(err)
-	}
-	if !scatters {
-		script = withoutStep(t, script, "leaders and replicas spread")
 	}
 	documents := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -51,23 +47,4 @@ func TestElasticExample(t *testing.T) {
 			t.Errorf("%s is not one JSON document: %v\n%s", name, err, b)
 		}
 	}
-}
-
-// withoutStep copies a tour without one of its steps.
-func withoutStep(t *testing.T, script, title string) string {
-	t.Helper()
-	b, err := os.ReadFile(script)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, found := strings.Cut(string(b), "\nstep \""+title)
-	_, rest, last := strings.Cut(rest, "\nstep \"")
-	if !found || !last {
-		t.Fatalf("no step %q in %s", title, script)
-	}
-	shorter := filepath.Join(t.TempDir(), "tour.sh")
-	if err := os.WriteFile(shorter, []byte(head+"\nstep \""+rest), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return shorter
 }

@@ -31,11 +31,11 @@ type Node struct {
 
 const (
 	nodePrefix = string(rune(shard.SystemKeyspace)) + "node/"
-	// The format of a record is nodeFormat, and what it has beside that is added: a
-	// version that knows of nothing else reads all records without.
+	// A record's format is nodeFormat plus what it has beside that: a version that knows of
+	// nothing else reads all records without.
 	nodeFormat  = 1
-	nodeLocated = nodeFormat + 1
-	nodeEnded   = nodeFormat + 2
+	nodeLocated = 1 // a locality
+	nodeEnded   = 2 // when its operation has ended
 	// nodeStringBytesMax bounds each string of a record.
 	nodeStringBytesMax = 1 << 10
 )
@@ -53,10 +53,10 @@ func NodeSpan() shard.Span { return prefixSpan(nodePrefix) }
 func AppendNode(b []byte, n *Node) []byte {
 	format := byte(nodeFormat)
 	if n.Locality != "" {
-		format += nodeLocated - nodeFormat
+		format += nodeLocated
 	}
 	if n.Ended != 0 {
-		format += nodeEnded - nodeFormat
+		format += nodeEnded
 	}
 	b = append(b, format)
 	b = binary.AppendUvarint(b, uint64(n.ID))
@@ -81,7 +81,7 @@ func AppendNode(b []byte, n *Node) []byte {
 func DecodeNode(b []byte) (Node, error) {
 	r := reader{b: b}
 	var n Node
-	has := r.format("node record", nodeFormat, nodeLocated, nodeEnded, nodeLocated+nodeEnded-nodeFormat) - nodeFormat
+	has := r.format("node record", nodeFormat, nodeFormat+nodeLocated, nodeFormat+nodeEnded, nodeFormat+nodeLocated+nodeEnded) - nodeFormat
 	n.ID = shard.NodeID(r.uvarint())
 	n.Address = r.string()
 	n.HTTPAddress = r.string()
@@ -91,13 +91,13 @@ func DecodeNode(b []byte) (Node, error) {
 	n.State = shard.NodeState(r.byte())
 	n.Operation = r.uvarint()
 	n.Since = r.uvarint()
-	if has&(nodeLocated-nodeFormat) != 0 {
+	if has&nodeLocated != 0 {
 		n.Locality = shard.Locality(r.string())
 		if l, err := shard.ParseLocality(string(n.Locality)); r.err == nil && (err != nil || l == "") {
 			r.fail("a node at %q", n.Locality)
 		}
 	}
-	if has&(nodeEnded-nodeFormat) != 0 {
+	if has&nodeEnded != 0 {
 		if n.Ended = r.uvarint(); r.err == nil && n.Ended == 0 {
 			r.fail("an end that is none")
 		}

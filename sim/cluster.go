@@ -149,25 +149,28 @@ func (c *Cluster) addresses() []string {
 	return as
 }
 
-// shardOf finds the shard that covers a key.
-func (c *Cluster) shardOf(key []byte) shard.ID {
-	for i := range c.descriptors {
-		if c.descriptors[i].Span.Contains(key) {
-			return c.descriptors[i].ID
+// shards are the newest descriptors that anybody has applied, in order of span.
+func (c *Cluster) shards() []shard.Descriptor { return c.witness.newestDescriptors() }
+
+// anyShard draws one of the shards that there are now.
+func (c *Cluster) anyShard() *shard.Descriptor {
+	all := c.shards()
+	return &all[c.loop.rand.IntN(len(all))]
+}
+
+// covering is the newest descriptor of the shard that covers a key.
+func (c *Cluster) covering(key []byte) *shard.Descriptor {
+	all := c.shards()
+	for i := range all {
+		if all[i].Span.Contains(key) {
+			return &all[i]
 		}
 	}
 	panic(fmt.Sprintf("no shard covers key %x", key))
 }
 
-// spanOf is the span of a shard.
-func (c *Cluster) spanOf(id shard.ID) shard.Span {
-	for i := range c.descriptors {
-		if c.descriptors[i].ID == id {
-			return c.descriptors[i].Span
-		}
-	}
-	panic(fmt.Sprintf("no shard has the ID %d", id))
-}
+// shardOf is the ID of the shard that covers a key.
+func (c *Cluster) shardOf(key []byte) shard.ID { return c.covering(key).ID }
 
 // Unsettled says what keeps the cluster from being settled, or nothing: every
 // shard has all the voters that it shall have, exactly one leader, which all
@@ -178,9 +181,9 @@ func (c *Cluster) Unsettled() string {
 			return n.Name + " is not up"
 		}
 	}
-	for i := range c.descriptors {
-		if why := c.unsettled(c.descriptors[i].ID); why != "" {
-			return fmt.Sprintf("shard %d %s", c.descriptors[i].ID, why)
+	for _, d := range c.shards() {
+		if why := c.unsettled(d.ID); why != "" {
+			return fmt.Sprintf("shard %d %s", d.ID, why)
 		}
 	}
 	if why := c.unasked(); why != "" {

@@ -2048,8 +2048,8 @@ type NodeInfo struct {
 	Dead           bool                   `protobuf:"varint,15,opt,name=dead,proto3" json:"dead,omitempty"`                                                                                    // its replicas are rebuilt elsewhere
 	CapacityBytes  uint64                 `protobuf:"varint,16,opt,name=capacity_bytes,json=capacityBytes,proto3" json:"capacity_bytes,omitempty"`                                             // of its disk; 0: not known
 	AvailableBytes uint64                 `protobuf:"varint,17,opt,name=available_bytes,json=availableBytes,proto3" json:"available_bytes,omitempty"`
-	Locality       string                 `protobuf:"bytes,18,opt,name=locality,proto3" json:"locality,omitempty"`                                                                         // "region=eu,zone=a"
 	Gauges         map[string]float64     `protobuf:"bytes,19,rep,name=gauges,proto3" json:"gauges,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // of this moment; see metrics of the same names
+	Locality       string                 `protobuf:"bytes,18,opt,name=locality,proto3" json:"locality,omitempty"`                                                                         // "region=eu,zone=a"
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2203,18 +2203,18 @@ func (x *NodeInfo) GetAvailableBytes() uint64 {
 	return 0
 }
 
-func (x *NodeInfo) GetLocality() string {
-	if x != nil {
-		return x.Locality
-	}
-	return ""
-}
-
 func (x *NodeInfo) GetGauges() map[string]float64 {
 	if x != nil {
 		return x.Gauges
 	}
 	return nil
+}
+
+func (x *NodeInfo) GetLocality() string {
+	if x != nil {
+		return x.Locality
+	}
+	return ""
 }
 
 type ListShardsRequest struct {
@@ -5696,9 +5696,9 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x0esilent_seconds\x18\x0e \x01(\x04R\rsilentSeconds\x12\x12\n" +
 	"\x04dead\x18\x0f \x01(\bR\x04dead\x12%\n" +
 	"\x0ecapacity_bytes\x18\x10 \x01(\x04R\rcapacityBytes\x12'\n" +
-	"\x0favailable_bytes\x18\x11 \x01(\x04R\x0eavailableBytes\x12\x1a\n" +
-	"\blocality\x18\x12 \x01(\tR\blocality\x129\n" +
-	"\x06gauges\x18\x13 \x03(\v2!.kiloraft.v1.NodeInfo.GaugesEntryR\x06gauges\x1a;\n" +
+	"\x0favailable_bytes\x18\x11 \x01(\x04R\x0eavailableBytes\x129\n" +
+	"\x06gauges\x18\x13 \x03(\v2!.kiloraft.v1.NodeInfo.GaugesEntryR\x06gauges\x12\x1a\n" +
+	"\blocality\x18\x12 \x01(\tR\blocality\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a9\n" +

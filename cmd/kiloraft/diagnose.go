@@ -70,7 +70,7 @@ func diagnose(f *facts) []finding {
 	var found []finding
 	for _, rule := range []func(*facts) []finding{
 		differingReplicas, stoppedReplicas, servingShards, silentNodes, fullDisks, certificates, slowDisks, busyCompactions, jointShards,
-		longOperations, placementAtWork, badSettings, snapshotLines, restarts, versions, nodesOnTheirWayOut, evenVoters, spreads, fewNodes, openPorts,
+		longOperations, placementAtWork, badSettings, snapshotLines, restarts, versions, nodesOnTheirWayOut, evenVoters, unsplit, spreads, fewNodes, openPorts,
 	} {
 		found = append(found, rule(f)...)
 	}
@@ -465,6 +465,21 @@ func evenVoters(f *facts) []finding {
 	}
 	return []finding{{Severity: severityNote, About: shardNames(ids), What: "an even number of voters: one of them adds work and no safety",
 		Todo: "`kiloraft shard add-replica` or `remove-replica`"}}
+}
+
+// unsplit are shards that have grown too large, or are asked for too much, and cannot be
+// split for a reason.
+func unsplit(f *facts) (found []finding) {
+	for _, s := range f.now.shards {
+		for _, r := range s.GetReplicas() {
+			if r.GetLeading() && r.GetNode() == s.GetLeaderNode() && r.GetSplitRefusal() != "" {
+				found = append(found, finding{Severity: severityNote, About: fmt.Sprintf("shard %d", s.GetDescriptor_().GetId()),
+					What: fmt.Sprintf("it is to be split by %s, and is not: %s", cmp.Or(r.GetSplitReason(), "size or load"), r.GetSplitRefusal()),
+					Todo: "`kiloraft top` shows its load and its hot keys"})
+			}
+		}
+	}
+	return found
 }
 
 // spreads are about replicas and leaders that are on few nodes.

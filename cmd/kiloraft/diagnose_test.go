@@ -118,6 +118,10 @@ func TestDiagnose(t *testing.T) {
 		{"a bad setting", func(f *facts) { f.settings[2].Problem = "is of no known format" }, []string{"warning setting placement.dead_after|no known format|settings set placement.dead_after"}},
 		{"nodes on their way out", func(f *facts) { node(f, 1).State, node(f, 2).State = "draining", "leaving" }, []string{"note node 1|draining|--undo", "note node 2|decommissioned|2 are left"}},
 		{"an even number of voters", func(f *facts) { f.now.shards[1] = soundShard(2, 1, 2, 3, 4) }, []string{"note shard 2|even number of voters"}},
+		{"a shard that cannot be split", func(f *facts) {
+			f.now.shards[1].Replicas[0].SplitReason, f.now.shards[1].Replicas[0].SplitRefusal = "load", "one key has it all"
+			f.now.shards[1].Replicas[1].SplitRefusal = "no leader's word"
+		}, []string{"note shard 2|by load|one key has it all"}},
 		{"an uneven spread", func(f *facts) { node(f, 1).Leaders, node(f, 2).Leaders = 30, 20 }, []string{"note cluster|node 1 has 30 leaders, and node 3 has 1|placement evens that out"}},
 		{"an uneven spread that stays", func(f *facts) { node(f, 1).Shards, f.settings[1].Value = 40, "false" }, []string{"note cluster|node 1 has 40 replicas, and node 2 has 2|switched off"}},
 		{"two nodes", func(f *facts) {

@@ -13,48 +13,42 @@ import (
 
 func (a *app) shardScatterCommand() *cobra.Command {
 	var which shardFlags
-	var dryRun bool
 	cmd := &cobra.Command{
-		Use:   "scatter [ID | --key KEY | all]",
+		Use:   "scatter [ID | --key KEY]",
 		Short: "Draw new places for a shard's replicas and leader, or for all shards'",
-		Long: "Draw new places for the replicas and the leader of a shard, or of all shards of users: as far apart as their nodes'\n" +
+		Long: "Draw new places for the replicas and the leader of a shard, or without one of all shards of users: as far apart as their nodes'\n" +
 			"localities allow, so that nodes hold and bear the same, and at random beyond that. Data is copied for all that moves." + goesOn,
 		Example: `  kiloraft shard scatter 2
-  kiloraft shard scatter all --dry-run
-  kiloraft shard scatter all --timeout 10m -o json`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.onCluster(cmd.Context(), func(ctx context.Context, c *cluster) error {
-				request := &kiloraftpb.ScatterShardsRequest{DryRun: dryRun}
-				if len(args) == 0 && !cmd.Flags().Changed("key") {
-					return usagef("ID, --key or all is missing")
-				}
-				if len(args) != 1 || args[0] != "all" {
-					s, err := which.find(ctx, c, cmd, args)
-					if err != nil {
-						return err
-					}
-					request.Shard = s.GetDescriptor_().GetId()
-				} else if cmd.Flags().Changed("key") {
-					return usagef("give all or --key, not both")
-				}
-				answer, err := askAdmin(ctx, c, func(ctx context.Context, admin kiloraftpb.AdminClient) (*kiloraftpb.ScatterShardsResponse, error) {
-					return admin.ScatterShards(ctx, request)
-				})
+  kiloraft shard scatter --dry-run
+  kiloraft shard scatter --timeout 10m -o json`,
+	}
+	dryRun := dryRunFlag(cmd)
+	which.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.onCluster(cmd.Context(), func(ctx context.Context, c *cluster) error {
+			request := &kiloraftpb.ScatterShardsRequest{DryRun: *dryRun}
+			if len(args) > 0 || cmd.Flags().Changed("key") {
+				s, err := which.find(ctx, c, cmd, args)
 				if err != nil {
 					return err
 				}
-				for _, note := range answer.GetRefused() {
-					fmt.Fprintf(a.stderr, "shard %d stays where it is: %s\n", note.GetId(), note.GetText())
-				}
-				if dryRun {
-					return a.printScatter(answer.GetOperations(), true)
-				}
-				return a.followScatter(ctx, c, answer.GetOperations())
+				request.Shard = s.GetDescriptor_().GetId()
+			}
+			answer, err := askAdmin(ctx, c, func(ctx context.Context, admin kiloraftpb.AdminClient) (*kiloraftpb.ScatterShardsResponse, error) {
+				return admin.ScatterShards(ctx, request)
 			})
-		},
+			if err != nil {
+				return err
+			}
+			for _, note := range answer.GetRefused() {
+				fmt.Fprintf(a.stderr, "shard %d stays where it is: %s\n", note.GetId(), note.GetText())
+			}
+			if *dryRun {
+				return a.printScatter(answer.GetOperations(), true)
+			}
+			return a.followScatter(ctx, c, answer.GetOperations())
+		})
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what might be done; places are drawn anew each time")
-	which.add(cmd)
 	return cmd
 }
 
@@ -119,20 +113,23 @@ func (a *app) scattered(begun []*kiloraftpb.Operation, open map[uint64]int, now 
 }
 
 func (a *app) printScatter(ops []*kiloraftpb.Operation, dryRun bool) error {
-	records := make([]operationRecord, 0, len(ops))
+	record := struct {
+		DryRun     bool              `json:"dry_run"`
+		Operations []operationRecord `json:"operations"`
+	}{dryRun, []operationRecord{}}
 	for _, op := range ops {
 		r := operationOf(op)
 		if dryRun {
 			r.State, r.Progress = "planned", ""
 		}
-		records = append(records, r)
+		record.Operations = append(record.Operations, r)
 	}
-	return a.print(records, func(w io.Writer) error {
-		if len(records) == 0 {
+	return a.print(record, func(w io.Writer) error {
+		if len(record.Operations) == 0 {
 			_, err := fmt.Fprintln(w, "every shard is in its place")
 			return err
 		}
-		for _, r := range records {
+		for _, r := range record.Operations {
 			if _, err := fmt.Fprintf(w, "%s: %s\n", r.what(), r.State); err != nil {
 				return err
 			}

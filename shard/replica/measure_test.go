@@ -130,9 +130,11 @@ func TestMeasuresOneShardAtATime(t *testing.T) {
 	if z.run == nil || z.run.r != all[0] {
 		t.Fatalf("%+v", z.run)
 	}
-	d := *all[0].descriptor.Load()
-	d.Epoch.Version++
-	all[0].descriptor.Store(&d)
+	first := z.run
+	if z.lookAtAll(); z.run != first {
+		t.Error("a second one is measured at the same time")
+	}
+	all[0].nextVersion()
 	groups[1].follow()
 	h.steps.run()
 	if all[0].size.Load() != nil || all[1].size.Load() != nil {
@@ -147,6 +149,19 @@ func TestMeasuresOneShardAtATime(t *testing.T) {
 	if all[0].size.Load().version != 3 {
 		t.Errorf("%+v", all[0].size.Load())
 	}
+	// What is still too large after another split is measured anew.
+	all[0].nextVersion()
+	h.steps.pass(time.Minute)
+	if all[0].size.Load().version != 4 || len(all[0].SplitWish().At) == 0 {
+		t.Errorf("%+v", all[0].size.Load())
+	}
+}
+
+// nextVersion is that of the epoch after a split, which leaves the rest as it is.
+func (r *Replica) nextVersion() {
+	d := *r.descriptor.Load()
+	d.Epoch.Version++
+	r.descriptor.Store(&d)
 }
 
 // A split that comes between the last part of a measurement and its end has divided the
