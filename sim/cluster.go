@@ -229,9 +229,10 @@ func (c *Cluster) unsettled(id shard.ID) string {
 		}
 	}
 	// A learner that took a node's place while it was away is removed when that one
-	// is back. Voters that somebody adds by hand beside placement stay.
+	// is back. Voters that somebody adds by hand beside placement stay. So does one that was
+	// promoted in the place of a leader whose node was to be drained, and is not any more.
 	want := placement.VotersWanted(id, max(up, min(replicationFactor, len(c.nodes))))
-	if c.byHand {
+	if c.byHand || len(c.drained) > 0 {
 		want = max(want, voters)
 	}
 	present := want

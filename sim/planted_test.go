@@ -52,7 +52,7 @@ var plantedBugs = []struct {
 	{planted.FloorNotCopied, 10, "a floor never falls, over splits neither", "is born with floor", "", ""},
 	{planted.FloorNotCopied, 20, "a read at R repeats", "did not find what the logs say|is missing", "is born with floor", ""},
 	{planted.EpochNotChecked, 3, "a write applies to its epoch", "is applied to version|is applied to epoch", "", ""},
-	{planted.BirthIgnoresLater, 5, "a removed replica never acts again", "which was removed from", "", "SplitComesAfterTheRemoval"},
+	{planted.BirthIgnoresLater, 5, "a removed replica never acts again", "which was removed from|two shards that overlap", "", "SplitComesAfterTheRemoval"},
 }
 
 // fleetOnly chooses among the planted bugs.
