@@ -15,14 +15,7 @@ func (p *Plan) coolDown(settled []*Shard, taken map[shard.ID]bool) (steps []Step
 	if !p.uneven() {
 		return nil
 	}
-	var hot []*Shard
-	for _, s := range settled {
-		if !taken[s.Descriptor.ID] && s.load() >= 2*leaderLoad && p.couldCool(s) {
-			hot = append(hot, s)
-		}
-	}
-	slices.SortStableFunc(hot, func(a, b *Shard) int { return cmp.Compare(b.load(), a.load()) })
-	for _, s := range hot {
+	for _, s := range p.hot(settled, taken) {
 		if p.Full() {
 			break
 		}
@@ -35,19 +28,34 @@ func (p *Plan) coolDown(settled []*Shard, taken map[shard.ID]bool) (steps []Step
 	return steps
 }
 
-// couldCool tells whether some node bears so little that the shard's leader would move
-// there, had it a voter.
-func (p *Plan) couldCool(s *Shard) bool {
-	from := p.node(s.Leader)
-	if from == nil || !from.host() {
-		return false
-	}
+// coolLooks bounds the shards that are looked at in one decision: the hottest. There are
+// more moves to begin in none.
+const coolLooks = 1 << 10
+
+// hot are the hottest shards whose leader would move to the node that bears the least of
+// those that can take a move, had they a voter there.
+func (p *Plan) hot(settled []*Shard, taken map[shard.ID]bool) []*Shard {
+	var cold *nodeCount
 	for i := range p.nodes {
-		if n := &p.nodes[i]; n.host() && p.hands(from, n, s.load()) {
-			return true
+		n := &p.nodes[i]
+		if n.host() && n.moving < p.limits.MovesMax && (cold == nil || n.load < cold.load) {
+			cold = n
 		}
 	}
-	return false
+	if cold == nil {
+		return nil
+	}
+	var hot []*Shard
+	for _, s := range settled {
+		from := p.node(s.Leader)
+		if from != nil && from.host() && s.load() >= 2*leaderLoad && p.hands(from, cold, s.load()) && !taken[s.Descriptor.ID] {
+			hot = append(hot, s)
+		}
+	}
+	slices.SortFunc(hot, func(a, b *Shard) int {
+		return cmp.Or(cmp.Compare(b.load(), a.load()), cmp.Compare(a.Descriptor.ID, b.Descriptor.ID))
+	})
+	return hot[:min(len(hot), coolLooks)]
 }
 
 // cooler is the move of a voter that does not lead to the node that bears the least, if

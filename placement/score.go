@@ -27,7 +27,7 @@ func (s *Shard) load() int64 {
 	if !(served > 0) { // negative, or not a number
 		return leaderLoad
 	}
-	return leaderLoad + int64(min(math.Round(served), shardLoadMax))
+	return leaderLoad + int64(min(served+0.5, shardLoadMax))
 }
 
 // weigh gives nodes weights by the room that their disks offer: what is free, and
