@@ -8,9 +8,9 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/kiloraft/kiloraft/internal/env/prod"
+	"github.com/kiloraft/kiloraft/raftgroup/raftgrouptest"
 	"github.com/kiloraft/kiloraft/revision"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/shard/machine"
@@ -161,32 +161,17 @@ func TestRecover(t *testing.T) {
 
 // waiting is what a log holds that is not applied.
 type waiting struct {
-	t       *testing.T
+	*raftgrouptest.Tail
 	version uint64
-	entries []raftpb.Entry
-}
-
-func (w *waiting) entry(kind raftpb.EntryType, data []byte) {
-	w.entries = append(w.entries, raftpb.Entry{Type: kind, Term: 2, Index: 11 + uint64(len(w.entries)), Data: data})
 }
 
 // operations of the epoch version that the shard is expected to have by then, in one entry.
 func (w *waiting) operations(cs ...shard.Command) {
-	data := []byte{1} // the format
+	var ops [][]byte
 	for i := range cs {
-		op := shard.AppendCommand(machine.AppendHeader(nil, machine.Header{Revision: 5000, Version: w.version}), &cs[i])
-		data = append(binary.AppendUvarint(data, uint64(len(op))), op...)
+		ops = append(ops, shard.AppendCommand(machine.AppendHeader(nil, machine.Header{Revision: 5000, Version: w.version}), &cs[i]))
 	}
-	w.entry(raftpb.EntryNormal, data)
-}
-
-func (w *waiting) change(m shard.MembershipChange) {
-	cc := raftpb.ConfChangeV2{Context: shard.AppendMembershipChange(nil, &m)}
-	data, err := cc.Marshal()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.entry(raftpb.EntryConfChangeV2, data)
+	w.Operations(ops...)
 }
 
 // A replica that has a split in its log and has not applied it is no base for a recovery;
@@ -196,8 +181,8 @@ func TestASplitInTheLogIsFoundBeforeARecovery(t *testing.T) {
 	split := func(conf uint64, key string, right shard.ID) shard.Command {
 		return shard.Command{Kind: shard.KindSplit, Key: shard.UserKey([]byte(key)), ConfVersion: conf, Right: right}
 	}
-	learner := func(conf uint64) shard.MembershipChange {
-		return shard.MembershipChange{Shard: 2, Epoch: shard.Epoch{Version: 1, ConfVersion: conf}, Changes: []shard.Change{{Kind: shard.AddLearner, Replica: 4, Node: 4}}}
+	learner := func(conf uint64) *shard.MembershipChange {
+		return &shard.MembershipChange{Shard: 2, Epoch: shard.Epoch{Version: 1, ConfVersion: conf}, Changes: []shard.Change{{Kind: shard.AddLearner, Replica: 4, Node: 4}}}
 	}
 	for _, c := range []struct {
 		name   string
@@ -208,9 +193,9 @@ func TestASplitInTheLogIsFoundBeforeARecovery(t *testing.T) {
 	}{
 		{name: "nothing", write: func(*waiting) {}},
 		{name: "a leader's first entry and writes", write: func(w *waiting) {
-			w.entry(raftpb.EntryNormal, nil)
+			w.Operations()
 			w.operations(put, put)
-			w.change(learner(1))
+			w.Membership(learner(1))
 		}},
 		{name: "a split", write: func(w *waiting) {
 			w.operations(put)
@@ -227,15 +212,15 @@ func TestASplitInTheLogIsFoundBeforeARecovery(t *testing.T) {
 		{name: "a split behind what is known to be committed", write: func(w *waiting) { w.operations(put); w.operations(split(1, "m", 9)) },
 			commit: 11, index: 12, says: "version 2 or a higher one"},
 		{name: "a split behind a membership change", write: func(w *waiting) {
-			w.change(learner(1))
+			w.Membership(learner(1))
 			w.operations(split(2, "m", 9))
 		}, index: 12, says: "splits it at m"},
 		{name: "one that the change before it will have refused", write: func(w *waiting) {
-			w.change(learner(1))
+			w.Membership(learner(1))
 			w.operations(split(1, "m", 9))
 		}},
 		{name: "one behind a change that will be refused", write: func(w *waiting) {
-			w.change(learner(5))
+			w.Membership(learner(5))
 			w.operations(split(1, "m", 9))
 		}, index: 12},
 		{name: "one for an earlier epoch", write: func(w *waiting) { w.version = 0; w.operations(split(1, "m", 9)) }},
@@ -243,17 +228,16 @@ func TestASplitInTheLogIsFoundBeforeARecovery(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e, world := recoverable(t)
-			w := &waiting{t: t, version: 1}
-			c.write(w)
 			log, err := e.OpenLog(2, 2)
 			if err != nil {
 				t.Fatal(err)
 			}
+			w := &waiting{raftgrouptest.NewTail(log, 2), 1}
+			c.write(w)
 			b := e.NewBatch()
-			if len(w.entries) > 0 {
-				log.Append(b, w.entries)
+			if err := w.Stage(b, max(10, c.commit)); err != nil {
+				t.Fatal(err)
 			}
-			log.SetHardState(b, raftpb.HardState{Term: 2, Commit: max(10, c.commit)})
 			durably(t, func(done func()) error { return e.CommitSync(b, 0, done) })
 			plans, err := PlanRecovery(e, world, []shard.NodeID{1, 3})
 			if err != nil || len(plans) != 2 || plans[0].Unapplied != nil {
