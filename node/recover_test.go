@@ -207,6 +207,7 @@ func TestASplitInTheLogIsFoundBeforeARecovery(t *testing.T) {
 			w.version = 2
 			w.operations(split(1, "c", 10))
 		}, index: 11, says: "shard 9 begins"},
+		{name: "two splits for the same epoch, of which one takes effect", write: func(w *waiting) { w.operations(split(1, "m", 9)); w.operations(split(1, "c", 9)) }, index: 11},
 		{name: "a split that is known to be committed", write: func(w *waiting) { w.operations(put); w.operations(split(1, "m", 9)) },
 			commit: 12, index: 12, says: "start this node"},
 		{name: "a split behind what is known to be committed", write: func(w *waiting) { w.operations(put); w.operations(split(1, "m", 9)) },
