@@ -1,7 +1,7 @@
 # Kiloraft's targets. A fresh machine needs Go and make, nothing else:
 # `make demo` and `make test` fetch and build all there is to fetch and build.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test e2e race sim sim-planted chaos lint generate bench fuzz badinput crash soak clean
+.PHONY: help build demo test e2e race sim sim-planted chaos lint generate bench bench-elastic fuzz badinput crash soak clean
 
 GO        ?= go
 VERSION   ?= 0.1.0
@@ -19,7 +19,7 @@ START     ?= 1
 help: ## list the targets (the default)
 	@echo 'Kiloraft: a sharded, strongly consistent, ordered key-value store.'
 	@echo
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-13s %s\n' "$$target" "$$text"; done
 
 build: ## build bin/kiloraft
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kiloraft ./cmd/kiloraft
@@ -63,6 +63,10 @@ generate: ## reproduce the generated code with pinned tools
 bench: build ## puts and gets on a three-node cluster with 48 shards
 	bin/kiloraft demo --nodes 3 --shards 48 --exec 'kiloraft bench put --clients 256 --duration $(BENCHTIME)'
 	bin/kiloraft demo --nodes 3 --shards 48 --exec 'kiloraft bench get --load --clients 256 --duration $(BENCHTIME)'
+
+bench-elastic: build ## what splits, moves and a new node cost: PART (churn,spread,join), DURATION (60s) of the churn, SIZE (2) GiB to join
+	$(GO) build -trimpath -o bin/elastic ./bench/elastic
+	@bin/elastic $(if $(PART),-part $(PART)) $(if $(DURATION),-duration $(DURATION)) $(if $(SIZE),-size $(SIZE)) $(ARGS)
 
 fuzz: ## run every fuzz test: DURATION together, or FUZZTIME (10s) each
 	@$(GO) build -C tools -o $(CURDIR)/bin/fuzz ./fuzz

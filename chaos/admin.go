@@ -76,6 +76,9 @@ type member struct {
 
 type shardRecord struct {
 	ID       uint64 `json:"id"`
+	Keyspace string `json:"keyspace"`
+	Start    string `json:"start"` // as text; "": of the keyspace
+	End      string `json:"end"`
 	Leader   uint64 `json:"leader"`
 	Replicas []struct {
 		Node uint64 `json:"node"`

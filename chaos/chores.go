@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/kiloraft/kiloraft/shard"
 )
 
 // chores are what operators do to a living cluster, whatever else happens to it. They may be
@@ -11,6 +13,8 @@ import (
 var chores = []fault{
 	{kind: "transfer", least: 0, most: 200 * time.Millisecond, inflict: transfer},
 	{kind: "transfer", least: 0, most: 200 * time.Millisecond, inflict: transfer},
+	{kind: "split", least: 0, most: 200 * time.Millisecond, inflict: splitShard},
+	{kind: "split", least: 0, most: 200 * time.Millisecond, inflict: splitShard},
 	{kind: "move", least: 0, most: time.Second, inflict: move},
 	{kind: "add-remove", least: 0, most: time.Second, inflict: addAndRemove},
 	{kind: "drain", least: time.Second, most: 3 * time.Second, inflict: drainAndUndo},
@@ -77,6 +81,36 @@ func move(f *fire, rnd *rand.Rand) (string, func() error, error) {
 		return "", nil, errBusy
 	}
 	return f.ask("shard", "move", fmt.Sprint(s.shard.ID), "--from", fmt.Sprint(from), "--to", fmt.Sprint(to)), nil, nil
+}
+
+// shardsMax is how many shards a run has at most.
+const shardsMax = 4 * ranges
+
+// splitShard splits the shards of one to three keys that are drawn near those in use: some
+// of a slot are left on each side then, while others are moved, or have to elect a leader.
+func splitShard(f *fire, rnd *rand.Rand) (string, func() error, error) {
+	command := []string{"shard", "split"}
+	for range 1 + rnd.IntN(3) {
+		command = append(command, "--at", shard.FormatUserKey([]byte(splitKey(rnd))))
+	}
+	all, err := f.shards(f.ctx, chorePatience)
+	if err != nil || len(all) >= shardsMax {
+		return "", nil, errBusy
+	}
+	return f.ask(command...), nil, nil
+}
+
+// splitKey is the first key of a slot, one in the middle of a slot, or one that lies
+// behind all keys of a range.
+func splitKey(rnd *rand.Rand) string {
+	where, slot := rnd.IntN(ranges), rnd.IntN(slots)
+	switch rnd.IntN(4) {
+	case 0:
+		return prefix(where) + string([]byte{0xff, byte(rnd.IntN(256))})
+	case 1:
+		return registerKey(where, slot, 0)
+	}
+	return registerKey(where, slot, rnd.IntN(40))
 }
 
 func addAndRemove(f *fire, rnd *rand.Rand) (string, func() error, error) {

@@ -14,10 +14,8 @@ import (
 )
 
 const (
-	// ranges is into how many shards the user keys are divided.
-	ranges = 8
-	// firstShard is the ID of that of the first range.
-	firstShard = 2
+	// ranges is into how many shards the user keys are divided to begin with.
+	ranges     = 8
 	nodeMemory = "64MiB"
 	// diskBytes is the size of the disk that is filled.
 	diskBytes = 512 << 20

@@ -7,13 +7,14 @@
 // inflicts faults that are drawn from the seed: processes are killed, one or all at
 // once, paused past every time-out, restarted in turn; the network is cut in two, in one direction, or but for
 // a bridge, delayed, lossy, unplugged; a disk is full, a node loses its disk and
-// joins anew; and shards are moved, their leaders too, and nodes are drained meanwhile. In the end
+// joins anew; and shards are split and moved, their leaders too, and nodes are drained meanwhile. In the end
 // everything is healed. The run has passed if all of this holds:
 //
 //   - every key's history is linearizable, revisions are unique and follow real time,
 //     reads at a revision give the same answer whenever they are asked (package sim judges);
 //   - every acknowledged write of the ledger, of keys that are written once, is there;
 //   - the cluster is healthy again within a bound, without a node too many or too few;
+//   - every key has one shard;
 //   - the replicas of every shard have the same content (kiloraft debug check);
 //   - no process ended without having been made to.
 //

@@ -77,6 +77,13 @@ func judge(ctx context.Context, c *cluster, l *load, r *report) error {
 	if err := c.compareReplicas(ctx, r); err != nil {
 		return err
 	}
+	all, err := c.shards(ctx, 20*time.Second)
+	if err != nil {
+		return fmt.Errorf("the shards cannot be listed: %w", err)
+	}
+	if why := gapOrOverlap(all); why != "" {
+		c.verdict.fail("%s", why)
+	}
 	if err := l.readAll(ctx); err != nil {
 		return fmt.Errorf("what was written cannot be read: %w", err)
 	}
@@ -94,6 +101,38 @@ func judge(ctx context.Context, c *cluster, l *load, r *report) error {
 		l.verdict.fail("%v", err)
 	}
 	return nil
+}
+
+// gapOrOverlap says where users' keys have no shard, or two, or nothing.
+func gapOrOverlap(all []shardRecord) string {
+	next := make(map[string]shardRecord)
+	users := 0
+	for _, s := range all {
+		if s.Keyspace != "user" {
+			continue
+		}
+		if other, taken := next[s.Start]; taken {
+			return fmt.Sprintf("shards %d and %d both begin at %q", other.ID, s.ID, s.Start)
+		}
+		next[s.Start] = s
+		users++
+	}
+	at, passed := "", 0
+	for {
+		s, there := next[at]
+		if !there {
+			return fmt.Sprintf("no shard begins at %q, where another one ends", at)
+		}
+		delete(next, at) // a second time would be a circle
+		passed++
+		if at = s.End; at == "" {
+			break
+		}
+	}
+	if passed < users {
+		return fmt.Sprintf("%d of %d shards overlap others", users-passed, users)
+	}
+	return ""
 }
 
 // compareReplicas has all shards' replicas compared. A check that did not come to an end, because

@@ -109,7 +109,7 @@ func attack(ctx context.Context, cfg config, dir string, v *verdict, started tim
 		return err
 	}
 	o := newOutages(ranges, time.Now(), func(where int, d time.Duration) {
-		v.say("%-10s nothing was done in range %d (shard %d) for %.1f s", "", where, firstShard+where, d.Seconds())
+		v.say("%-10s nothing was done in range %d for %.1f s", "", where, d.Seconds())
 	})
 	l, err := openLoad(ctx, c, o, cfg.seed, started)
 	if err != nil {

@@ -8,6 +8,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kiloraft/kiloraft/placement"
+	"github.com/kiloraft/kiloraft/shard"
 )
 
 // newNode adds a node that joins the first one; it is not started.
@@ -75,11 +78,11 @@ func (c *cluster) await(within time.Duration, what string, ready func() bool) {
 }
 
 // even is that every live node has about as many replicas as any other, and every
-// shard three voters and nothing else.
+// shard its voters and nothing else: the meta shard has five where five nodes serve.
 func (c *cluster) even(nodes int) bool {
 	held := map[uint64]int{}
 	for _, s := range c.shards() {
-		if len(s.Replicas) != 3 {
+		if len(s.Replicas) != placement.VotersWanted(shard.ID(s.ID), nodes) {
 			return false
 		}
 		for _, r := range s.Replicas {

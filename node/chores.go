@@ -35,6 +35,7 @@ func (n *Node) startChores() {
 	n.chores.record = router.Node{
 		ID: n.cfg.Identity.Node, Address: n.cfg.Advertise, HTTPAddress: n.cfg.HTTPAddress,
 		Incarnation: n.cfg.Identity.Incarnation, StartNonce: n.cfg.Env.Uint64(), Version: n.cfg.Version,
+		Locality: n.cfg.Locality,
 	}
 	n.queue.Submit(n.register)
 	n.queue.Submit(n.supervisePlacement)

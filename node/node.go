@@ -22,7 +22,7 @@ import (
 // readWorkers is how many reads may wait for the disk at once.
 const readWorkers = 2
 
-// Config of a node. HTTPAddress, Join, CPUSeconds, Raft, RaiseBy and Watch may be left out.
+// Config of a node. HTTPAddress, Join, Locality, CPUSeconds, Gauges, Raft, RaiseBy and Watch may be left out.
 type Config struct {
 	Identity    storage.Identity // as Bootstrap, Adopt or Resume gave it
 	Env         env.Env
@@ -35,8 +35,10 @@ type Config struct {
 	HTTPAddress string   // "" without one
 	Join        []string // more addresses at which the node's own client may find the cluster
 	Version     string
+	Locality    shard.Locality // where it is; "" says nothing of it
 	Logger      *slog.Logger
 	CPUSeconds  func() float64 // CPU time of the process so far
+	Gauges      func() []Gauge // of the process around the node
 	UnixNow     func() uint64  // the wall clock in seconds, for records that people read; nil: 0
 	// Stop asks for the end of the process: the cluster refuses this store.
 	// It is called at most once, from a step.

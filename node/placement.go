@@ -52,7 +52,7 @@ func (c *drivenCluster) Reports(only []shard.ID, done func([]driver.Report)) {
 	n := (*Node)(c)
 	known := n.addresses.All()
 	delete(known, n.cfg.Identity.Node)
-	query := ReportQuery{Replicas: true, Shards: only}
+	query := ReportQuery{Replicas: true, Shards: only, Leading: true}
 	g := &gathering{waiting: len(known), done: done}
 	g.reports = append(g.reports, toReport(n.Report(query)))
 	if len(known) == 0 {
@@ -93,13 +93,15 @@ func (g *gathering) add(r *pb.NodeReportResponse, err error) {
 // toReport keeps what the driver needs; replicas whose descriptor does not
 // decode are left out, like those that are not initialized.
 func toReport(r *pb.NodeReportResponse) driver.Report {
-	out := driver.Report{Node: shard.NodeID(r.GetNode().GetId()), Held: int(r.GetNode().GetShards())}
+	out := driver.Report{Node: shard.NodeID(r.GetNode().GetId()), Held: int(r.GetNode().GetShards()),
+		Capacity: r.GetNode().GetCapacityBytes(), Available: r.GetNode().GetAvailableBytes(), DiskBytes: r.GetNode().GetBytes()}
 	for _, info := range r.Replicas {
 		d, err := api.ToDescriptor(info.Descriptor_)
 		if err != nil {
 			continue
 		}
-		rep := driver.ReplicaReport{Descriptor: d, Term: info.Term, Leading: info.Leading, Commit: info.Commit, Bytes: info.Bytes}
+		rep := driver.ReplicaReport{Descriptor: d, Term: info.Term, Leading: info.Leading, Commit: info.Commit, Bytes: info.Bytes,
+			Load: placement.Load{Reads: info.ReadsPerSecond, Writes: info.WritesPerSecond}, SplitAt: info.SplitKey, SplitReason: info.SplitReason}
 		for _, p := range info.Progress {
 			rep.Progress = append(rep.Progress, placement.Progress{Replica: shard.ReplicaID(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot})
 		}
@@ -116,6 +118,16 @@ func (c *drivenCluster) ChangeMembership(node shard.NodeID, m shard.MembershipCh
 		return
 	}
 	n.cfg.Peers.ChangeMembership(n.addresses.Lookup(node), m, stepPatience, done)
+}
+
+// SplitShard asks the leader on a node, directly if that is this one.
+func (c *drivenCluster) SplitShard(node shard.NodeID, s shard.Split, done func(left, right shard.Descriptor, err error)) {
+	n := (*Node)(c)
+	if node == n.cfg.Identity.Node {
+		n.SplitShard(s, done)
+		return
+	}
+	n.cfg.Peers.SplitShard(n.addresses.Lookup(node), s, stepPatience, done)
 }
 
 // TransferShard asks the leader on a node, directly if that is this one.

@@ -15,8 +15,12 @@ import (
 type ReportQuery struct {
 	Replicas bool
 	Shards   []shard.ID // with Replicas: only those of these shards; empty: all
+	Leading  bool       // with Replicas: not those that follow a leader
 	// Placement: what the driver of placement is about, if it works on this node.
 	Placement bool
+	// ExplainShard or ExplainNode, with Placement: why that is where it is; see Explain.
+	ExplainShard shard.ID
+	ExplainNode  shard.NodeID
 }
 
 func (q *ReportQuery) wants(id shard.ID) bool {
@@ -35,7 +39,7 @@ func (n *Node) Report(q ReportQuery) *pb.NodeReportResponse {
 		if status.Leading {
 			report.Node.Leaders++
 		}
-		if q.wants(status.Shard) {
+		if q.wants(status.Shard) && !(q.Leading && !status.Leading && status.LeaderNode != 0) {
 			info := describeReplica(r, &status)
 			info.Node = uint64(id.Node)
 			report.Replicas = append(report.Replicas, info)
@@ -49,8 +53,22 @@ func (n *Node) Report(q ReportQuery) *pb.NodeReportResponse {
 	return report
 }
 
+// Explain completes a report of this node with what its driver of placement says of the
+// shard or the node that the query names.
+func (n *Node) Explain(q ReportQuery, report *pb.NodeReportResponse, done func(*pb.NodeReportResponse)) {
+	if report.Placement == nil || q.ExplainShard == 0 && q.ExplainNode == 0 {
+		done(report)
+		return
+	}
+	n.driver.Explain(q.ExplainShard, q.ExplainNode, func(lines []string) {
+		report.Placement.Explained = lines
+		done(report)
+	})
+}
+
 func describePlacement(s *driver.Summary) *pb.PlacementReport {
-	r := &pb.PlacementReport{Term: s.Term, Paused: s.Tuning.Paused, Rebalance: s.Tuning.Rebalance, DeadAfterSeconds: s.Tuning.DeadAfter.Seconds()}
+	r := &pb.PlacementReport{Term: s.Term, Paused: s.Tuning.Paused, Rebalance: s.Tuning.Rebalance, DeadAfterSeconds: s.Tuning.DeadAfter.Seconds(),
+		LowSpace: uint32(s.Tuning.LowSpace), FullSpace: uint32(s.Tuning.FullSpace)}
 	for _, n := range s.Nodes {
 		r.Nodes = append(r.Nodes, &pb.PlacementNode{
 			Id: uint64(n.ID), State: n.State.String(), Live: n.Live, Dead: n.Dead, SilentSeconds: n.Silent.Seconds(),
@@ -76,10 +94,11 @@ func (n *Node) info() *pb.NodeInfo {
 	granted, grantRounds := n.grants.Granted()
 	info := &pb.NodeInfo{
 		Id: uint64(id.Node), Address: n.cfg.Advertise, HttpAddress: n.cfg.HTTPAddress, Live: true,
-		Bytes: uint64(max(0, disk.DiskBytes)), Incarnation: id.Incarnation, Version: n.cfg.Version,
-		UptimeSeconds: (n.cfg.Env.Now() - n.started).Seconds(),
+		Bytes: uint64(max(0, disk.DiskBytes)), Incarnation: id.Incarnation, Version: n.cfg.Version, Locality: string(n.cfg.Locality),
+		UptimeSeconds: (n.cfg.Env.Now() - n.started).Seconds(), Gauges: map[string]float64{},
 		Counters: map[string]float64{
 			"wal_syncs_total":        float64(disk.WALSyncs),
+			"wal_sync_seconds_total": disk.WALSyncTime.Seconds(),
 			"commits_total":          float64(disk.Commits),
 			"ingests_total":          float64(disk.Ingests),
 			"rounds_total":           float64(host.Rounds),
@@ -116,6 +135,10 @@ func (n *Node) info() *pb.NodeInfo {
 			"removal_questions_total": float64(host.Questions),
 		},
 	}
+	info.CapacityBytes, info.AvailableBytes = n.cfg.Engine.Space()
+	for _, g := range n.gauges(disk, host, peers) {
+		info.Gauges[g.Name] = g.Value
+	}
 	if n.cfg.CPUSeconds != nil {
 		info.Counters["process_cpu_seconds_total"] = n.cfg.CPUSeconds()
 	}
@@ -143,7 +166,8 @@ func describeReplica(r *replica.Replica, s *raftgroup.Status) *pb.ReplicaInfo {
 		describeLoad(info, r)
 	}
 	for _, p := range s.Progress {
-		info.Progress = append(info.Progress, &pb.MemberProgress{Replica: uint64(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot})
+		info.Progress = append(info.Progress, &pb.MemberProgress{Replica: uint64(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot,
+			SnapshotBytes: p.SnapshotBytes})
 	}
 	return info
 }

@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/kiloraft/kiloraft/shard"
@@ -17,6 +18,10 @@ type world struct {
 	shards []*Shard
 	moved  map[shard.ID]int
 }
+
+// idleDiffMin is how many leaders more than another a node has when they move without
+// another reason, and serve nothing.
+const idleDiffMin = 3
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 1)), live: map[shard.NodeID]bool{}, moved: map[shard.ID]int{}}
@@ -102,6 +107,10 @@ func (w *world) finish(s *Shard, succeed bool) {
 		s.Leader, s.Raised = st.Node, false
 		return
 	}
+	if st.Kind == Split {
+		w.split(s, st)
+		return
+	}
 	m := st.Membership()
 	next, err := m.Apply(d)
 	if err != nil {
@@ -112,6 +121,20 @@ func (w *world) finish(s *Shard, succeed bool) {
 	}
 	s.Raised = st.Kind == LeaveJoint
 	*d = next
+}
+
+// split divides a shard; its leader wishes that no more.
+func (w *world) split(s *Shard, st *Step) {
+	right := *s
+	right.Descriptor = s.Descriptor
+	right.Descriptor.Replicas = slices.Clone(s.Descriptor.Replicas)
+	right.Descriptor.ID = shard.ID(len(w.shards) + 1)
+	right.Descriptor.Span.Start, s.Descriptor.Span.End = st.SplitAt, st.SplitAt
+	s.SplitAt, right.SplitAt, right.Task = nil, nil, nil
+	s.Bytes, right.Bytes = s.Bytes/2, s.Bytes/2
+	s.Descriptor.Epoch.Version++
+	right.Descriptor.Epoch = s.Descriptor.Epoch
+	w.shards = append(w.shards, &right)
 }
 
 func (w *world) round(chaos bool) (steps int) {
@@ -138,10 +161,9 @@ func (w *world) round(chaos bool) (steps int) {
 }
 
 func (w *world) check() error {
-	want := min(3, w.nodes)
 	leaders := map[shard.NodeID]int{}
 	for _, s := range w.shards {
-		voters := 0
+		voters, want := 0, VotersWanted(s.Descriptor.ID, w.nodes)
 		for _, r := range s.Descriptor.Replicas {
 			if r.Role == shard.Voter {
 				voters++

@@ -15,12 +15,13 @@ func (p *Plan) Decide(shards []*Shard) (steps []Step, later []*Shard) {
 	var byKind [TransferLeader + 1][]*Shard
 	var settled []*Shard
 	var meta *Shard
-	busy := false
+	busy, onlyEvening := false, true
 	for _, s := range shards {
 		st, ok := p.Next(s)
 		need := p.need(&s.Descriptor)
 		needs := s.Task != nil || !need.none()
 		busy = busy || needs
+		onlyEvening = onlyEvening && need.none() && (s.Task == nil || s.Task.Auto)
 		switch {
 		case ok:
 			byKind[st.Kind] = append(byKind[st.Kind], s)
@@ -44,53 +45,43 @@ func (p *Plan) Decide(shards []*Shard) (steps []Step, later []*Shard) {
 			}
 		}
 	}
-	if p.paused {
-		return steps, later
-	}
-	steps = append(steps, p.balance(settled)...)
-	// The meta shard's leader drives placement, and its move interrupts that: it
-	// goes when there is nothing else to do, and only if moving others has not
-	// evened the spread.
-	if meta != nil && p.steps == 0 && !busy {
-		if st, ok := p.spread(meta, idleDiffMin); ok {
-			p.Take(&st)
-			steps = append(steps, st)
-		}
-	}
-	if p.even && p.onlyEvening(shards) {
-		steps = append(steps, p.evenOut(withoutSteps(settled, steps))...)
+	if !p.paused {
+		steps = append(steps, p.improve(settled, meta, busy, onlyEvening)...)
 	}
 	return steps, later
 }
 
-// onlyEvening tells whether no shard needs anything but what evens out: replicas
-// that are missing go first, and are themselves put where there are the fewest.
-func (p *Plan) onlyEvening(shards []*Shard) bool {
-	for _, s := range shards {
-		need := p.need(&s.Descriptor)
-		if !need.none() || s.Task != nil && !s.Task.Auto {
-			return false
+// improve decides and takes steps that nothing calls for but what could be better: shards
+// spread over more places, and nodes that hold and bear the same. Replicas move only
+// when no shard needs anything else: missing ones go first, and are themselves put where
+// they are best. settled and meta are shards that need nothing; meta may be nil.
+func (p *Plan) improve(settled []*Shard, meta *Shard, busy, onlyEvening bool) (steps []Step) {
+	taken := map[shard.ID]bool{}
+	moves := p.even && onlyEvening
+	if moves {
+		if meta != nil {
+			settled = append(settled, meta)
+		}
+		steps = append(steps, p.spreadOut(settled, taken)...)
+		if meta != nil {
+			settled = settled[:len(settled)-1]
+		}
+		steps = append(steps, p.evenOut(settled, taken)...)
+	}
+	steps = append(steps, p.balance(settled, taken)...)
+	if moves {
+		steps = append(steps, p.coolDown(settled, taken)...)
+	}
+	// The meta shard's leader drives placement, and its move interrupts that: it
+	// goes when there is nothing else to do, and only if moving others has not
+	// evened the spread.
+	if meta != nil && p.steps == 0 && !busy {
+		if st, ok := p.spread(meta, false); ok {
+			p.Take(&st)
+			steps = append(steps, st)
 		}
 	}
-	return true
-}
-
-// withoutSteps are the shards for which none of the steps is.
-func withoutSteps(shards []*Shard, steps []Step) []*Shard {
-	if len(steps) == 0 {
-		return shards
-	}
-	taken := make(map[shard.ID]bool, len(steps))
-	for i := range steps {
-		taken[steps[i].Shard] = true
-	}
-	var rest []*Shard
-	for _, s := range shards {
-		if !taken[s.Descriptor.ID] {
-			rest = append(rest, s)
-		}
-	}
-	return rest
+	return steps
 }
 
 // Next is the step that the shard needs, whether or not there is room for it. The
@@ -106,7 +97,7 @@ func (p *Plan) Next(s *Shard) (Step, bool) {
 		if r, ok := d.ReplicaOn(s.Leader); !ok || r.Role == shard.Outgoing {
 			return Step{}, false
 		}
-		return Step{Kind: LeaveJoint, Shard: d.ID, Epoch: d.Epoch, Leader: s.Leader}, true
+		return s.step(LeaveJoint), true
 	}
 	if st, ok := p.drain(s); ok {
 		return st, true
@@ -123,8 +114,13 @@ func (p *Plan) Next(s *Shard) (Step, bool) {
 	if st, ok := p.tidy(s, &need); ok {
 		return st, true
 	}
+	if need.none() {
+		if st, ok := p.split(s); ok {
+			return st, true
+		}
+	}
 	if s.Raised && !p.paused && d.ID != shard.MetaID {
-		return p.spread(s, raisedDiffMin)
+		return p.spread(s, true)
 	}
 	return Step{}, false
 }
@@ -141,42 +137,4 @@ func (p *Plan) leaves(d *shard.Descriptor) bool {
 
 func (p *Plan) eligible(s *Shard) bool {
 	return s.InFlight == nil && !s.Hold && p.isLive(s.Leader)
-}
-
-// balance decides and takes transfers that even out leaders: it asks each
-// settled shard once, those of the node with the most leaders first.
-func (p *Plan) balance(settled []*Shard) (steps []Step) {
-	if len(settled) == 0 || !p.uneven() {
-		return nil
-	}
-	byLeader := make(map[shard.NodeID][]*Shard, len(p.nodes))
-	for _, s := range settled {
-		byLeader[s.Leader] = append(byLeader[s.Leader], s)
-	}
-	for !p.Full() {
-		from := p.mostLeaders(byLeader)
-		if from == nil {
-			return steps
-		}
-		rest := byLeader[from.id]
-		s := rest[len(rest)-1]
-		byLeader[from.id] = rest[:len(rest)-1]
-		if st, ok := p.spread(s, idleDiffMin); ok {
-			p.Take(&st)
-			steps = append(steps, st)
-		}
-	}
-	return steps
-}
-
-// mostLeaders is the node with the most leaders among those that lead a shard in
-// byLeader, the smaller ID first; nil if none does.
-func (p *Plan) mostLeaders(byLeader map[shard.NodeID][]*Shard) *load {
-	var most *load
-	for i := range p.nodes {
-		if n := &p.nodes[i]; len(byLeader[n.id]) > 0 && (most == nil || n.leaders > most.leaders) {
-			most = n
-		}
-	}
-	return most
 }

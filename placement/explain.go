@@ -48,6 +48,8 @@ func (p *Plan) explainTask(s *Shard) string {
 	d, t := &s.Descriptor, s.Task
 	what := ""
 	switch {
+	case t.From == 0 && t.To == 0:
+		what = fmt.Sprintf("is to be led by node %d", t.Lead)
 	case t.From == 0:
 		what = fmt.Sprintf("gets a replica on node %d", t.To)
 	case t.To == 0:
@@ -56,7 +58,7 @@ func (p *Plan) explainTask(s *Shard) string {
 		what = fmt.Sprintf("moves from node %d to node %d", t.From, t.To)
 	}
 	if t.Auto {
-		what += ", to even out replicas"
+		what += ", " + t.Why
 	}
 	if r, ok := d.ReplicaOn(t.To); ok && r.Role == shard.Learner && !s.caughtUp(r.ID) {
 		return what + ": " + s.lag(r)
@@ -91,7 +93,7 @@ func (p *Plan) explainNeed(s *Shard, need *need) string {
 		}
 	}
 	silent, waits := p.waits(s, need.voters, need.demoted)
-	text := fmt.Sprintf("needs %d more of %d voters", need.voters, p.limits.ReplicationFactor)
+	text := fmt.Sprintf("needs %d more of %d voters", need.voters, need.factor)
 	if len(need.demoted) > 0 {
 		text += ", in the place of those on " + nodesText(need.demoted)
 	}
@@ -100,7 +102,7 @@ func (p *Plan) explainNeed(s *Shard, need *need) string {
 		return text + ": placement is paused"
 	case len(lags) > 0:
 		return text + ": " + strings.Join(lags, "; ")
-	case need.voters > p.usableLearners(d) && p.roomiest(d, true) == nil:
+	case need.voters > p.usableLearners(d) && p.roomiest(s, true) == nil:
 		return text + ": waits until other shards' learners have caught up"
 	case need.voters > 0 && waits:
 		return text + ": " + waitsText(silent)
@@ -129,8 +131,8 @@ func (p *Plan) explainShort(d *shard.Descriptor, need *need) string {
 		return nodesText(silent) + " with a voter of it does not answer, and placement is paused"
 	case len(silent) > 0:
 		return nodesText(silent) + " with a voter of it does not answer; it is not yet given up"
-	case need.kept < p.limits.ReplicationFactor:
-		return fmt.Sprintf("has %d of %d voters: no other node that serves is without a replica of it; start another node", need.kept, p.limits.ReplicationFactor)
+	case need.kept < need.factor:
+		return fmt.Sprintf("has %d of %d voters: no other node that serves is without a replica of it; start another node", need.kept, need.factor)
 	}
 	return ""
 }

@@ -7,9 +7,6 @@ import (
 	"github.com/kiloraft/kiloraft/shard"
 )
 
-// ReplicationFactor is how many voters every shard is to have.
-const ReplicationFactor = 3
-
 // Limits of what is under way at once. Zero fields take their defaults.
 type Limits struct {
 	// ReplicationFactor is how many voters a shard has when enough nodes live. Default ReplicationFactor.
@@ -20,9 +17,13 @@ type Limits struct {
 	// have before no further shard gets its first learner there: each of them
 	// costs a snapshot. Default 128.
 	LearnersMax int
-	// MovesMax bounds the moves under way that only even out replicas: each of them
-	// costs a snapshot, and is in no hurry. Default 8.
+	// MovesMax bounds the moves under way that nobody asked for and that a node takes part
+	// in, as their source or their target: each of them costs a snapshot, and is in no
+	// hurry. Default 8.
 	MovesMax int
+	// LowSpace is the use of a node's disk, in percent, from which on replicas go
+	// elsewhere if they can, FullSpace that from which on none come at all. Defaults 80, 95.
+	LowSpace, FullSpace int
 }
 
 func (l Limits) withDefaults() Limits {
@@ -38,6 +39,12 @@ func (l Limits) withDefaults() Limits {
 	if l.MovesMax == 0 {
 		l.MovesMax = 8
 	}
+	if l.LowSpace == 0 {
+		l.LowSpace = 80
+	}
+	if l.FullSpace == 0 {
+		l.FullSpace = 95
+	}
 	return l
 }
 
@@ -46,63 +53,79 @@ func (l Limits) withDefaults() Limits {
 // themselves: make a new plan for each new view. Not safe for concurrent use.
 type Plan struct {
 	limits   Limits
-	nodes    []load // in order of ID
-	hosts    int    // nodes that may be given replicas
-	steps    int    // in flight
-	moves    int    // tasks that even out
+	nodes    []nodeCount // in order of ID
+	hosts    int         // nodes that may be given replicas
+	steps    int         // in flight
 	settling bool
 	paused   bool
 	even     bool
+	places   places
+
+	meanSize, meanLoad int64   // over hosts, when the plan was made
+	tolerance          float64 // of scores
+	looks              int     // at shards, to even out: how much work that was
 }
 
-type load struct {
+// nodeCount is what the plan counts of a node.
+type nodeCount struct {
 	id       shard.NodeID
 	live     bool
 	dead     bool
 	state    shard.NodeState
-	replicas int // once all tasks are done
+	replicas int   // once all tasks are done
+	size     int64 // that they cost
 	leaders  int
-	learners int // that their shards wait for
+	load     int64 // that they cost
+	learners int   // that their shards wait for
+	coming   int64 // size of them
+	moving   int   // moves that nobody asked for and that it takes part in
+
+	weight              float64 // of its room, 1 on average
+	capacity, available uint64  // bytes of its disk; 0: not known
+	place               int     // number of its locality
 }
 
 // host tells whether the node may be given replicas and leaders.
-func (n *load) host() bool { return n.live && n.state == shard.Serving }
+func (n *nodeCount) host() bool { return n.live && n.state == shard.Serving }
 
 // NewPlan counts what is in v, which it does not keep.
 func NewPlan(v View, limits Limits) *Plan {
 	p := &Plan{limits: limits.withDefaults(), settling: v.Settling, paused: v.Paused, even: v.Even}
 	for _, n := range v.Nodes {
-		p.nodes = append(p.nodes, load{id: n.ID, live: n.Live, dead: n.Dead, state: n.State})
+		p.nodes = append(p.nodes, nodeCount{id: n.ID, live: n.Live, dead: n.Dead, state: n.State})
 		if n.Live && n.State == shard.Serving {
 			p.hosts++
 		}
 	}
-	slices.SortFunc(p.nodes, func(a, b load) int { return cmp.Compare(a.id, b.id) })
+	slices.SortFunc(p.nodes, func(a, b nodeCount) int { return cmp.Compare(a.id, b.id) })
+	p.weigh(v.Nodes)
+	p.locate(v.Nodes)
 	for _, s := range v.Shards {
 		p.count(s)
 	}
+	p.measure(v.Shards)
 	return p
 }
 
 // count adds a shard, its task and its step in flight.
 func (p *Plan) count(s *Shard) {
 	d := &s.Descriptor
-	needs := p.need(d)
-	waits := needs.voters > 0 || s.Task != nil
+	waits := s.Task != nil
+	if !waits && voters(d) != len(d.Replicas) {
+		waits = p.need(d).voters > 0
+	}
 	for _, r := range d.Replicas {
-		if n := p.node(r.Node); n != nil {
-			n.replicas++
-			if waits && r.Role == shard.Learner {
-				n.learners++
-			}
+		p.hold(r.Node, s.size(), 1)
+		if waits && r.Role == shard.Learner {
+			p.await(r.Node, s.size(), 1)
 		}
 	}
-	p.lead(s.Leader, +1)
-	if t := s.Task; t != nil {
-		p.countTask(d, t)
+	p.lead(s.Leader, s.load(), 1)
+	if s.Task != nil {
+		p.countTask(s)
 	}
 	if st := s.InFlight; st != nil {
-		if s.Task != nil && (st.Kind == AddLearner || st.Kind == RemoveLearner) {
+		if s.Task != nil && (st.Kind == AddLearner || st.Kind == RemoveLearner || st.Kind == TransferLeader && s.Task.Lead != 0) {
 			p.steps++ // counted with the task
 			return
 		}
@@ -111,31 +134,73 @@ func (p *Plan) count(s *Shard) {
 }
 
 // countTask counts what a task still has to do to nodes as done.
-func (p *Plan) countTask(d *shard.Descriptor, t *Task) {
+func (p *Plan) countTask(s *Shard) {
+	d, t := &s.Descriptor, s.Task
 	if t.Auto {
-		p.moves++
+		p.move(t, 1)
 	}
 	if _, there := d.ReplicaOn(t.From); there {
-		p.hold(t.From, -1)
+		p.hold(t.From, -s.size(), -1)
 	}
 	if _, there := d.ReplicaOn(t.To); !there {
-		p.hold(t.To, +1)
+		p.hold(t.To, s.size(), 1)
+	}
+	if t.Lead != 0 {
+		p.lead(s.Leader, -s.load(), -1)
+		p.lead(t.Lead, s.load(), 1)
 	}
 }
 
-func (p *Plan) hold(id shard.NodeID, by int) {
+func (p *Plan) hold(id shard.NodeID, size int64, replicas int) {
 	if n := p.node(id); n != nil {
-		n.replicas += by
+		n.size += size
+		n.replicas += replicas
 	}
+}
+
+func (p *Plan) lead(id shard.NodeID, load int64, leaders int) {
+	if n := p.node(id); n != nil {
+		n.load += load
+		n.leaders += leaders
+	}
+}
+
+// await counts learners that their shards wait for.
+func (p *Plan) await(id shard.NodeID, size int64, learners int) {
+	if n := p.node(id); n != nil {
+		n.coming += size
+		n.learners += learners
+	}
+}
+
+// move counts a move that nobody asked for.
+func (p *Plan) move(t *Task, by int) {
+	for _, id := range []shard.NodeID{t.From, t.To} {
+		if n := p.node(id); n != nil {
+			n.moving += by
+		}
+	}
+}
+
+// index finds the number of a node; -1 if the view does not have it.
+func (p *Plan) index(id shard.NodeID) int {
+	// Most often no ID was ever left out.
+	if i := int(id) - 1; i >= 0 && i < len(p.nodes) && p.nodes[i].id == id {
+		return i
+	}
+	i, ok := slices.BinarySearchFunc(p.nodes, id, func(n nodeCount, id shard.NodeID) int { return cmp.Compare(n.id, id) })
+	if !ok {
+		return -1
+	}
+	return i
 }
 
 // node finds a node's counts; nil if the view does not have it.
-func (p *Plan) node(id shard.NodeID) *load {
-	i, ok := slices.BinarySearchFunc(p.nodes, id, func(n load, id shard.NodeID) int { return cmp.Compare(n.id, id) })
-	if !ok {
-		return nil
+func (p *Plan) node(id shard.NodeID) *nodeCount {
+	if i := p.index(id); i >= 0 {
+		return &p.nodes[i]
 	}
-	return &p.nodes[i]
+	return nil
 }
 
 func (p *Plan) isLive(id shard.NodeID) bool {
@@ -156,12 +221,6 @@ func (p *Plan) isGone(id shard.NodeID) bool {
 	return n != nil && (n.dead && !p.paused || n.state >= shard.Leaving)
 }
 
-func (p *Plan) lead(id shard.NodeID, by int) {
-	if n := p.node(id); n != nil {
-		n.leaders += by
-	}
-}
-
 // Take counts a step that begins, as if it had succeeded.
 func (p *Plan) Take(st *Step) {
 	p.steps++
@@ -177,29 +236,40 @@ func (p *Plan) Finish(st *Step, succeeded bool) {
 }
 
 func (p *Plan) effect(st *Step, by int) {
+	size, load := int64(by)*st.size, int64(by)*st.load
 	switch st.Kind {
 	case AddLearner:
-		if n := p.node(st.Node); n != nil && !st.counted {
-			n.replicas += by
-			n.learners += by
+		if !st.counted {
+			p.hold(st.Node, size, by)
+			p.await(st.Node, size, by)
 		}
-		if st.Task != nil {
-			p.hold(st.Task.From, -by)
-			p.moves += by
+		if t := st.Task; t != nil {
+			p.hold(t.From, -size, -by)
+			p.move(t, by)
+			if t.Lead != 0 {
+				p.lead(st.Leader, -load, -by)
+				p.lead(t.Lead, load, by)
+			}
 		}
 	case RemoveLearner:
 		if !st.counted {
-			p.hold(st.Node, -by)
+			p.hold(st.Node, -size, -by)
 		}
 	case Joint:
 		for _, r := range st.Promoted {
-			if n := p.node(r.Node); n != nil {
-				n.learners -= by
-			}
+			p.await(r.Node, -size, -by)
 		}
+	case Split:
+		// Data and load are divided: what comes to them is a replica's and a leader's own cost.
+		for _, id := range st.members {
+			p.hold(id, int64(by)*replicaBytes, by)
+		}
+		p.lead(st.Leader, int64(by)*leaderLoad, by)
 	case TransferLeader:
-		p.lead(st.Leader, -by)
-		p.lead(st.Node, +by)
+		if !st.counted {
+			p.lead(st.Leader, -load, -by)
+			p.lead(st.Node, load, by)
+		}
 	}
 }
 

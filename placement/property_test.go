@@ -22,6 +22,11 @@ func drawView(t *rapid.T) (v View) {
 			n.Live = rapid.Bool().Draw(t, "live")
 			n.Dead = !n.Live && rapid.Bool().Draw(t, "dead")
 		}
+		n.Locality = shard.Locality(rapid.SampledFrom([]string{"", "zone=a", "zone=b", "zone=c"}).Draw(t, "place"))
+		if rapid.Bool().Draw(t, "disk known") {
+			n.Capacity = rapid.Uint64Range(1, 1<<40).Draw(t, "capacity")
+			n.Available = n.Capacity - n.Capacity*rapid.Uint64Range(0, 100).Draw(t, "used")/100
+		}
 		v.Nodes = append(v.Nodes, n)
 	}
 	v.Settling, v.Paused, v.Even = rapid.Bool().Draw(t, "settling"), rapid.Bool().Draw(t, "paused"), rapid.Bool().Draw(t, "even")
@@ -56,6 +61,12 @@ func drawShard(t *rapid.T, id shard.ID, nodes int) *Shard {
 				Active: rapid.IntRange(0, 3).Draw(t, "active") > 0, Snapshot: rapid.IntRange(0, 4).Draw(t, "snapshot") == 0})
 		}
 	}
+	if d.ID == shard.MetaID || rapid.IntRange(0, 3).Draw(t, "wishes") == 0 {
+		s.SplitAt, s.SplitReason = shard.UserKey(rapid.SliceOfN(rapid.Byte(), 0, 2).Draw(t, "at")), "size"
+	}
+	s.Bytes = rapid.Uint64Range(0, 1<<30).Draw(t, "bytes")
+	s.Load.Writes = rapid.Float64Range(0, 1e4).Draw(t, "load")
+	d.Span = shard.UserSpan()
 	s.Descriptor = d
 	if rapid.IntRange(0, 5).Draw(t, "led") > 0 {
 		s.Leader = rapid.SampledFrom(leads).Draw(t, "leader")
@@ -65,7 +76,9 @@ func drawShard(t *rapid.T, id shard.ID, nodes int) *Shard {
 		s.Task = &Task{From: shard.NodeID(node.Draw(t, "from")), To: shard.NodeID(node.Draw(t, "to")), Auto: rapid.Bool().Draw(t, "auto")}
 	}
 	if rapid.IntRange(0, 5).Draw(t, "busy") == 0 {
-		s.InFlight = &Step{Kind: TransferLeader, Shard: id, Epoch: d.Epoch, Leader: s.Leader, Node: leads[0], Replica: d.Replicas[0].ID}
+		st := s.step(TransferLeader)
+		st.Node, st.Replica = leads[0], d.Replicas[0].ID
+		s.InFlight = &st
 	}
 	return s
 }
@@ -120,6 +133,13 @@ func (v *View) takes(id shard.NodeID) bool {
 	return slices.ContainsFunc(v.Nodes, func(n Node) bool { return n.ID == id && n.Live && !n.Dead && n.State == shard.Serving })
 }
 
+// full tells whether hardly anything of a node's disk is free.
+func (v *View) full(id shard.NodeID) bool {
+	return slices.ContainsFunc(v.Nodes, func(n Node) bool {
+		return n.ID == id && n.Capacity > 0 && n.Available < min(reserveMax, n.Capacity/21)
+	})
+}
+
 // checkStep judges a step by what it does to the shard, and not by how it was found.
 func checkStep(t *rapid.T, v *View, s *Shard, st *Step) {
 	d := &s.Descriptor
@@ -127,6 +147,13 @@ func checkStep(t *rapid.T, v *View, s *Shard, st *Step) {
 		r, ok := d.Replica(st.Replica)
 		if !ok || r.Node != st.Node || r.Role != shard.Voter || r.Node == s.Leader || !v.takes(r.Node) || d.Joint() || !s.caughtUp(r.ID) {
 			t.Fatalf("%v of %+v", st, d)
+		}
+		return
+	}
+	if st.Kind == Split {
+		split := shard.Split{Shard: d.ID, Epoch: st.Epoch, Key: st.SplitAt, Right: 1000}
+		if _, _, err := split.Apply(d); err != nil || v.Paused || s.Task != nil || voters(d) != len(d.Replicas) || d.ID == shard.MetaID {
+			t.Fatalf("%v of %+v: %v", st, d, err)
 		}
 		return
 	}
@@ -139,7 +166,7 @@ func checkStep(t *rapid.T, v *View, s *Shard, st *Step) {
 	switch st.Kind {
 	case AddLearner:
 		// A person's task may wait at a node that is silent, but not begin there.
-		if !v.takes(st.Node) || st.Replica != d.NextReplica {
+		if !v.takes(st.Node) || st.Replica != d.NextReplica || v.full(st.Node) {
 			t.Fatalf("%v of %+v on nodes %+v", st, d, v.Nodes)
 		}
 	case RemoveLearner:

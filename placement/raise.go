@@ -15,8 +15,8 @@ type need struct {
 	// the replication factor without them once voters were added: those that are
 	// not replaced stay, because a smaller shard tolerates less.
 	demoted []shard.Replica
-	// kept is how many voters stay.
-	kept int
+	// kept is how many voters stay, factor how many there are to be.
+	kept, factor int
 }
 
 func (n *need) none() bool { return n.voters == 0 && len(n.demoted) == 0 }
@@ -40,12 +40,47 @@ func (p *Plan) need(d *shard.Descriptor) need {
 			n.kept++
 		}
 	}
-	rf := p.limits.ReplicationFactor
-	n.voters = max(0, min(rf-n.kept, hosts))
-	if surplus := n.kept + n.voters + len(gone) - rf; surplus > 0 {
+	n.factor = p.factor(d.ID, n.kept+hosts)
+	n.voters = max(0, min(n.factor-n.kept, hosts))
+	if surplus := n.kept + n.voters + len(gone) - n.factor; surplus > 0 {
 		n.demoted = p.deadFirst(gone)[:min(surplus, len(gone))]
 	}
+	p.needOdd(d, &n)
 	return n
+}
+
+// needOdd has the meta shard that loses one of five voters, for which there is no other
+// node, lose another one with it.
+func (p *Plan) needOdd(d *shard.Descriptor, n *need) {
+	if d.ID != shard.MetaID || len(n.demoted) == 0 || n.kept <= n.factor || (n.kept-n.factor)%2 == 0 {
+		return
+	}
+	var least *shard.Replica
+	stay := p.staying(d)
+	for i := range stay {
+		if r := &stay[i]; votes(*r) && (least == nil || p.missedLess(stay, r, least)) {
+			least = r
+		}
+	}
+	n.demoted = append(n.demoted, *least)
+	n.kept--
+}
+
+// missedLess tells whether a voter is missed less than another of those that stay: its node
+// does not answer, or is to lead nothing, or is nearer to the others, or else it is the
+// later one.
+func (p *Plan) missedLess(stay []shard.Replica, r, than *shard.Replica) bool {
+	a, b := p.node(r.Node), p.node(than.Node)
+	if a == nil || b == nil {
+		return a == nil
+	}
+	if a.host() != b.host() {
+		return !a.host()
+	}
+	if near, nearer := p.apartFrom(a, stay, a.id), p.apartFrom(b, stay, b.id); near != nearer {
+		return near < nearer
+	}
+	return r.ID > than.ID
 }
 
 // deadFirst orders voters that are to go: a dead one helps nobody any more.
@@ -119,7 +154,7 @@ func (p *Plan) raise(s *Shard, n *need) (Step, bool) {
 		}
 	}
 	if len(ready) == n.voters {
-		if p.settling && n.voters < p.limits.ReplicationFactor-n.kept {
+		if p.settling && n.voters < n.factor-n.kept {
 			return Step{}, false // wait for the nodes that would make it complete
 		}
 		return p.joint(s, ready, n.demoted)
@@ -131,7 +166,7 @@ func (p *Plan) raise(s *Shard, n *need) (Step, bool) {
 	// The bound on learners holds where a raise begins. If it held for the second
 	// learner too, shards that wait for their second one could fill each other's
 	// nodes for ever.
-	to := p.roomiest(d, learners == 0)
+	to := p.roomiest(s, learners == 0)
 	if to == nil {
 		return Step{}, false
 	}
@@ -139,8 +174,9 @@ func (p *Plan) raise(s *Shard, n *need) (Step, bool) {
 }
 
 func (p *Plan) addLearner(s *Shard, to shard.NodeID) Step {
-	d := &s.Descriptor
-	return Step{Kind: AddLearner, Shard: d.ID, Epoch: d.Epoch, Leader: s.Leader, Node: to, Replica: d.NextReplica}
+	st := s.step(AddLearner)
+	st.Node, st.Replica = to, s.Descriptor.NextReplica
+	return st
 }
 
 // joint decides a joint change. A leader that ceases to vote by it hands over
@@ -161,7 +197,9 @@ func (p *Plan) joint(s *Shard, promoted, demoted []shard.Replica) (Step, bool) {
 	if _, waits := p.waits(s, len(promoted), demoted); waits {
 		return Step{}, false
 	}
-	return Step{Kind: Joint, Shard: d.ID, Epoch: d.Epoch, Leader: s.Leader, Promoted: promoted, Demoted: demoted}, true
+	st := s.step(Joint)
+	st.Promoted, st.Demoted = promoted, demoted
+	return st, true
 }
 
 // waits tells whether a joint change that promotes some has to wait, and for whom: a
@@ -211,7 +249,7 @@ func (p *Plan) tidy(s *Shard, n *need) (Step, bool) {
 		if r.Role != shard.Learner {
 			continue
 		}
-		if p.isGone(r.Node) || s.Spare && !p.paused && n.kept >= p.limits.ReplicationFactor {
+		if p.isGone(r.Node) || s.Spare && !p.paused && n.kept >= n.factor {
 			return p.removeLearner(s, r), true
 		}
 	}
@@ -219,23 +257,57 @@ func (p *Plan) tidy(s *Shard, n *need) (Step, bool) {
 }
 
 func (p *Plan) removeLearner(s *Shard, r shard.Replica) Step {
-	d := &s.Descriptor
-	return Step{Kind: RemoveLearner, Shard: d.ID, Epoch: d.Epoch, Leader: s.Leader, Node: r.Node, Replica: r.ID}
+	st := s.step(RemoveLearner)
+	st.Node, st.Replica = r.Node, r.ID
+	return st
 }
 
-// roomiest is the host without a replica of d that has the fewest replicas, the
-// smaller ID first; nil if there is none. If bounded, nodes that wait for as many
-// learners as they may are left out.
-func (p *Plan) roomiest(d *shard.Descriptor, bounded bool) *load {
-	var best *load
+// roomiest is the host without a replica of the shard that is to have the next one: the
+// farthest from those that stay, of these one that is not low on space, of these the one
+// that holds the least for its room, the smaller ID first; nil if there is none. If
+// bounded, nodes that wait for as many learners as they may are left out.
+func (p *Plan) roomiest(s *Shard, bounded bool) *nodeCount {
+	d := &s.Descriptor
+	var stay []shard.Replica
+	if p.located() {
+		stay = p.staying(d)
+	}
+	var best *nodeCount
+	var bestApart int
 	for i := range p.nodes {
 		n := &p.nodes[i]
-		if !n.host() || bounded && n.learners >= p.limits.LearnersMax || best != nil && n.replicas >= best.replicas {
+		if !n.host() || bounded && n.learners >= p.limits.LearnersMax || p.full(n, s.size()) {
 			continue
 		}
-		if _, member := d.ReplicaOn(n.id); !member {
-			best = n
+		if _, member := d.ReplicaOn(n.id); member {
+			continue
+		}
+		apart := p.apartFrom(n, stay, 0)
+		if best == nil || p.roomier(n, best, apart-bestApart) {
+			best, bestApart = n, apart
 		}
 	}
 	return best
+}
+
+// roomier tells whether a replica had rather go to n, which is farther from the others by
+// so much, than to than.
+func (p *Plan) roomier(n, than *nodeCount, farther int) bool {
+	if farther != 0 {
+		return farther > 0
+	}
+	if low := p.low(n); low != p.low(than) {
+		return !low
+	}
+	return n.score() < than.score()
+}
+
+// staying are the members of d whose nodes keep them.
+func (p *Plan) staying(d *shard.Descriptor) (stay []shard.Replica) {
+	for _, r := range d.Replicas {
+		if !p.isGone(r.Node) {
+			stay = append(stay, r)
+		}
+	}
+	return stay
 }

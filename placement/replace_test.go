@@ -13,6 +13,8 @@ import (
 // replicas, at any moment.
 type replacing struct {
 	*world
+	disks map[shard.NodeID]uint64 // capacity, of which half is free
+	at    map[shard.NodeID]shard.Locality
 	dead  map[shard.NodeID]bool
 	state map[shard.NodeID]shard.NodeState
 }
@@ -23,12 +25,30 @@ func newReplacing(t *testing.T, seed uint64) *replacing {
 	return w
 }
 
+// outfit gives nodes disks and places, and shards sizes, loads and wishes.
+func (w *replacing) outfit() {
+	w.disks, w.at = map[shard.NodeID]uint64{}, map[shard.NodeID]shard.Locality{}
+	zones := 1 + w.r.IntN(4)
+	for n := 1; n <= w.nodes; n++ {
+		w.disks[shard.NodeID(n)] = uint64(1+w.r.IntN(3)) << 40
+		w.at[shard.NodeID(n)] = shard.Locality(fmt.Sprintf("zone=%d", w.r.IntN(zones)))
+	}
+	for _, s := range w.shards {
+		s.Bytes = w.r.Uint64N(1 << 30)
+		s.Load.Writes = float64(w.r.IntN(2000))
+		if s.Descriptor.ID != shard.MetaID && w.r.IntN(4) == 0 {
+			s.SplitAt, s.SplitReason = shard.UserKey([]byte{byte(1 + w.r.IntN(200))}), "size"
+		}
+	}
+}
+
 func (w *replacing) view() View {
 	v := w.world.view()
 	v.Even = true
 	for i := range v.Nodes {
 		n := &v.Nodes[i]
 		n.Dead, n.State = w.dead[n.ID] && !n.Live, w.state[n.ID]
+		n.Locality, n.Capacity, n.Available = w.at[n.ID], w.disks[n.ID], w.disks[n.ID]/2
 	}
 	return v
 }
@@ -231,7 +251,39 @@ func (w *replacing) giveUp() (any bool) {
 
 func TestNodesThatDieDrainAndLeaveAreReplaced(t *testing.T) {
 	for seed := range uint64(600) {
+		replaceAll(t, seed, newReplacing(t, seed))
+	}
+}
+
+// The same with nodes of different sizes in different places, and shards that are split.
+func TestDifferentNodesAreReplaced(t *testing.T) {
+	splits := 0
+	for seed := range uint64(300) {
 		w := newReplacing(t, seed)
+		w.outfit()
+		before := len(w.shards)
+		replaceAll(t, seed, w)
+		splits += len(w.shards) - before
+		p := NewPlan(w.view(), Limits{})
+		for _, s := range w.shards {
+			if d := &s.Descriptor; p.mayMove(s) && p.couldSpread(d) && p.Unscattered(s) == "" {
+				if _, to := p.widerMove(s); to != nil {
+					t.Fatalf("seed %d: shard %d could be in more places: %+v at %v, %v", seed, d.ID, d.Replicas, w.at, w.state)
+				}
+			}
+		}
+		if _, from, to := (&evening{plan: p, taken: map[shard.ID]bool{}, futile: map[[2]int]bool{}}).best(w.shards[1:]); to != nil {
+			t.Fatalf("seed %d: node %d holds too much, node %d too little", seed, from.id, to.id)
+		}
+	}
+	if splits == 0 {
+		t.Fatal("nothing was ever split")
+	}
+}
+
+func replaceAll(t *testing.T, seed uint64, w *replacing) {
+	t.Helper()
+	{
 		for range 20 + w.r.IntN(80) {
 			w.upset()
 			w.round(true)

@@ -17,16 +17,18 @@ import (
 //
 //	nodes 1 2 !3
 //
-// (node 3 does not answer; with !! it is dead; 3:draining and 3:leaving are), perhaps
-// lines settling, paused and even, and a line for each shard:
+// (node 3 does not answer; with !! it is dead; 3:draining and 3:leaving are; more is
+// 3:at=LOCALITY and 3:disk=FREE/CAPACITY in GiB), perhaps lines settling, paused and even,
+// and a line for each shard:
 //
-//	shard ID epoch=V.C leader=NODE commit=N [raised] [spare] [hold] [inflight=add:NODE|transfer:NODE|leave] [task=[auto:]FROM>TO] REPLICA…
+//	shard ID epoch=V.C leader=NODE commit=N [bytes=MIB] [load=N] [split=KEY:REASON] [raised] [spare] [hold]
+//	  [inflight=add:NODE|transfer:NODE|leave|split] [task=[auto:]FROM>TO[!LEAD]] REPLICA…
 //
 // with a replica as id@node:role:match, where the role is voter if left out and
 // the match index the commit index; match may be followed by :inactive or
 // :snapshot, and is ? for a member of which the leader knows nothing.
 // "shards FROM-TO …" stands for many alike. decide prints the steps and what has
-// become of tasks, explain what is said of each shard.
+// become of tasks, explain what is said of each shard, why all that is.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		if filepath.Ext(path) != ".txt" {
@@ -38,6 +40,7 @@ func TestScenarios(t *testing.T) {
 			d.MaybeScanArgs(t, "steps", &limits.StepsMax)
 			d.MaybeScanArgs(t, "learners", &limits.LearnersMax)
 			d.MaybeScanArgs(t, "moves", &limits.MovesMax)
+			d.MaybeScanArgs(t, "low", &limits.LowSpace)
 			v := parseView(t, d.Input)
 			switch d.Cmd {
 			case "decide":
@@ -57,6 +60,18 @@ func TestScenarios(t *testing.T) {
 					fmt.Fprintf(&b, "shard %d: %s\n", s.Descriptor.ID, p.Explain(s))
 				}
 				return b.String()
+			case "why":
+				p := NewPlan(v, limits)
+				var lines []string
+				for _, s := range v.Shards {
+					lines = append(lines, fmt.Sprintf("shard %d", s.Descriptor.ID))
+					lines = append(lines, p.ExplainShard(s, false)...)
+				}
+				for i := range v.Nodes {
+					lines = append(lines, fmt.Sprintf("node %d", v.Nodes[i].ID))
+					lines = append(lines, p.ExplainNode(v.Nodes[i].ID)...)
+				}
+				return strings.Join(lines, "\n") + "\n"
 			case "later":
 				_, later := NewPlan(v, limits).Decide(v.Shards)
 				var b strings.Builder
@@ -119,17 +134,25 @@ func parseView(t *testing.T, input string) (v View) {
 
 func parseNode(t *testing.T, word string) Node {
 	t.Helper()
-	name, state, _ := strings.Cut(word, ":")
+	parts := strings.Split(word, ":")
+	name := parts[0]
 	id := strings.TrimLeft(name, "!")
 	n := Node{ID: shard.NodeID(number(t, id)), Live: id == name, Dead: strings.HasPrefix(name, "!!")}
-	switch state {
-	case "":
-	case "draining":
-		n.State = shard.Draining
-	case "leaving":
-		n.State = shard.Leaving
-	default:
-		t.Fatalf("unknown state of node %q", word)
+	for _, part := range parts[1:] {
+		what, value, _ := strings.Cut(part, "=")
+		switch what {
+		case "draining":
+			n.State = shard.Draining
+		case "leaving":
+			n.State = shard.Leaving
+		case "at":
+			n.Locality = shard.Locality(value)
+		case "disk":
+			free, all, _ := strings.Cut(value, "/")
+			n.Available, n.Capacity = number(t, free)<<30, number(t, all)<<30
+		default:
+			t.Fatalf("unknown state of node %q", word)
+		}
 	}
 	return n
 }
@@ -149,6 +172,13 @@ func parseShard(t *testing.T, id shard.ID, words []string) *Shard {
 			s.Leader = shard.NodeID(number(t, value))
 		case "commit":
 			s.Commit = number(t, value)
+		case "bytes":
+			s.Bytes = number(t, value) << 20
+		case "load":
+			s.Load.Writes = float64(number(t, value))
+		case "split":
+			at, reason, _ := strings.Cut(value, ":")
+			s.SplitAt, s.SplitReason = shard.UserKey([]byte(at)), reason
 		case "raised":
 			s.Raised = true
 		case "spare":
@@ -157,8 +187,15 @@ func parseShard(t *testing.T, id shard.ID, words []string) *Shard {
 			s.Hold = true
 		case "task":
 			pair, auto := strings.CutPrefix(value, "auto:")
+			pair, lead, _ := strings.Cut(pair, "!")
 			from, to, _ := strings.Cut(pair, ">")
 			s.Task = &Task{From: shard.NodeID(number(t, from)), To: shard.NodeID(number(t, to)), Auto: auto}
+			if auto {
+				s.Task.Why = "to be better"
+			}
+			if lead != "" {
+				s.Task.Lead = shard.NodeID(number(t, lead))
+			}
 		case "inflight":
 			inFlight = value
 		default:
@@ -166,7 +203,9 @@ func parseShard(t *testing.T, id shard.ID, words []string) *Shard {
 		}
 	}
 	if inFlight != "" {
-		st := &Step{Shard: id, Epoch: d.Epoch, Leader: s.Leader, Replica: d.NextReplica}
+		begun := s.step(LeaveJoint)
+		st := &begun
+		st.Replica = d.NextReplica
 		kind, node, _ := strings.Cut(inFlight, ":")
 		switch kind {
 		case "add":
@@ -175,6 +214,11 @@ func parseShard(t *testing.T, id shard.ID, words []string) *Shard {
 			st.Kind, st.Node = TransferLeader, shard.NodeID(number(t, node))
 		case "leave":
 			st.Kind = LeaveJoint
+		case "split":
+			st.Kind = Split
+			for _, r := range d.Replicas {
+				st.members = append(st.members, r.Node)
+			}
 		default:
 			t.Fatalf("unknown step %q", inFlight)
 		}

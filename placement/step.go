@@ -17,6 +17,7 @@ const (
 	Joint
 	RemoveLearner
 	AddLearner
+	Split
 	TransferLeader
 )
 
@@ -35,14 +36,29 @@ type Step struct {
 	// become learners, each in order of ID.
 	Promoted, Demoted []shard.Replica
 
+	// SplitAt is the key at which the shard is to be split, with its keyspace: the right
+	// side begins there. Reason says in a word why.
+	SplitAt []byte
+	Reason  string
+
 	// Task begins with this step, an AddLearner; nil: none does.
 	Task *Task
 	// counted: the shard's task counts what the step does to nodes.
 	counted bool
+	// size and load are what a replica and the leader of the shard cost a node, and
+	// members the nodes of its replicas if it is split.
+	size, load int64
+	members    []shard.NodeID
 }
 
-// Membership is the step as a change of the shard's membership; TransferLeader
-// is none.
+// step begins a step for the shard as it is.
+func (s *Shard) step(kind Kind) Step {
+	d := &s.Descriptor
+	return Step{Kind: kind, Shard: d.ID, Epoch: d.Epoch, Leader: s.Leader, size: s.size(), load: s.load()}
+}
+
+// Membership is the step as a change of the shard's membership; Split and
+// TransferLeader are none.
 func (st *Step) Membership() shard.MembershipChange {
 	m := shard.MembershipChange{Shard: st.Shard, Epoch: st.Epoch}
 	switch st.Kind {
@@ -88,6 +104,8 @@ func (st *Step) What() string {
 		if st.Task != nil {
 			fmt.Fprintf(&s, " in place of the replica on node %d", st.Task.From)
 		}
+	case Split:
+		fmt.Fprintf(&s, "split at %s, by %s", shard.FormatKey(st.SplitAt), st.Reason)
 	case TransferLeader:
 		fmt.Fprintf(&s, "transfer leader to replica %d (node %d)", st.Replica, st.Node)
 	}

@@ -28,17 +28,19 @@ func (p *Plan) Judge(s *Shard) (TaskState, string) {
 	to, added := d.ReplicaOn(t.To)
 	arrived := t.To == 0 || added && to.Role == shard.Voter
 	switch {
-	case t.From == t.To:
+	case t.From == t.To && t.Lead == 0:
 		return TaskImpossible, fmt.Sprintf("it is from node %d to itself", t.To)
 	case d.Joint():
 		return TaskGoesOn, ""
+	case arrived && !leaves && t.Lead != 0 && t.Lead != s.Leader:
+		return p.judgeLead(s)
 	case arrived && !leaves:
 		return TaskDone, ""
 	case arrived && from.Role == shard.Learner:
 		return TaskGoesOn, ""
 	case arrived && voters(d) == 1:
 		return TaskImpossible, fmt.Sprintf("the replica on node %d is the only voter", t.From)
-	case arrived && voters(d)-1 < min(p.limits.ReplicationFactor, p.hosts) && (t.To != 0 || !p.paused):
+	case arrived && voters(d)-1 < min(p.factor(d.ID, p.hosts), p.hosts) && (t.To != 0 || !p.paused):
 		return TaskImpossible, fmt.Sprintf("without the replica on node %d there would be %d voters", t.From, voters(d)-1)
 	case arrived:
 		return TaskGoesOn, ""
@@ -51,8 +53,23 @@ func (p *Plan) Judge(s *Shard) (TaskState, string) {
 	if why := p.refusal(t.To); why != "" {
 		return TaskImpossible, why
 	}
+	if n := p.node(t.To); !added && p.full(n, s.size()) {
+		return TaskImpossible, fmt.Sprintf("node %d has %s", t.To, SpaceText(n.capacity, n.available))
+	}
 	if silent, waits := p.taskWaits(s); waits && p.node(silent.Node) != nil && p.node(silent.Node).dead {
 		return TaskImpossible, fmt.Sprintf("node %d is dead, and its voter is to be replaced first", silent.Node)
+	}
+	return TaskGoesOn, ""
+}
+
+// judgeLead is Judge where nothing is left but that the node that is to lead does.
+func (p *Plan) judgeLead(s *Shard) (TaskState, string) {
+	t := s.Task
+	switch r, there := s.Descriptor.ReplicaOn(t.Lead); {
+	case !there || r.Role != shard.Voter:
+		return TaskImpossible, fmt.Sprintf("node %d has no voter of the shard that could lead", t.Lead)
+	case p.refusal(t.Lead) != "":
+		return TaskImpossible, p.refusal(t.Lead)
 	}
 	return TaskGoesOn, ""
 }
@@ -113,5 +130,19 @@ func (p *Plan) task(s *Shard) (Step, bool) {
 	if leaves && from.Role == shard.Voter {
 		demoted = append(demoted, from)
 	}
+	if promoted == nil && demoted == nil {
+		return p.takeLead(s)
+	}
 	return p.joint(s, promoted, demoted)
+}
+
+// takeLead decides that the node that the task is to have lead does.
+func (p *Plan) takeLead(s *Shard) (Step, bool) {
+	r, there := s.Descriptor.ReplicaOn(s.Task.Lead)
+	if !there || !p.isHost(r.Node) || !s.caughtUp(r.ID) {
+		return Step{}, false
+	}
+	st := s.step(TransferLeader)
+	st.Node, st.Replica, st.counted = r.Node, r.ID, true
+	return st, true
 }

@@ -12,7 +12,8 @@ type View struct {
 	// Paused: only what a person asked for is decided, and what is half done is
 	// finished.
 	Paused bool
-	// Even: replicas move only to even out how many each node has, too.
+	// Even: replicas move by placement's own wish, too: over more places, and to even
+	// out what nodes hold and bear.
 	Even bool
 }
 
@@ -25,6 +26,11 @@ type Node struct {
 	// elsewhere. Never set together with Live.
 	Dead  bool
 	State shard.NodeState
+	// Locality is where it is; "" says nothing of it.
+	Locality shard.Locality
+	// Capacity and Available are the bytes of its disk, and those of them that are free;
+	// Capacity 0: not known. Held are those that its store takes up.
+	Capacity, Available, Held uint64
 }
 
 // Shard is what is known of a shard.
@@ -33,6 +39,13 @@ type Shard struct {
 	// Leader is the node of the replica that leads; 0: none is known, and no
 	// step is decided.
 	Leader shard.NodeID
+	// Bytes is an estimate of what a replica of it holds, Load what the leader bears.
+	Bytes uint64
+	Load  Load
+	// SplitAt is the key at which its leader wishes it split, with its keyspace; nil: it
+	// does not. SplitReason says in a word why, for people.
+	SplitAt     []byte
+	SplitReason string
 	// Commit is the leader's commit index.
 	Commit uint64
 	// Progress is what the leader knows of the members; a member that is not
@@ -53,13 +66,19 @@ type Shard struct {
 	Hold bool
 }
 
-// Task is a change of a shard's voters that takes several steps.
+// Load is what a shard's leader serves, in operations per second.
+type Load struct{ Reads, Writes float64 }
+
+// Task is a change of a shard's voters that takes several steps, or of its leader.
 type Task struct {
 	// From is the node whose voter is to go, To the node that is to have one. One
 	// of them may be 0.
 	From, To shard.NodeID
-	// Auto: nobody asked for it; it evens out replicas.
+	// Lead is the node that is to lead; then From and To are both 0.
+	Lead shard.NodeID
+	// Auto: nobody asked for it. Why says what it is good for.
 	Auto bool
+	Why  string
 }
 
 // Progress is what a leader knows of a member.

@@ -26,8 +26,9 @@ type register struct {
 	installs   int
 	stopped    error
 	removed    bool
-	applies    int  // operations
-	corrupt    bool // every operation is corruption here
+	applies    int             // operations
+	corrupt    bool            // every operation is corruption here
+	ended      func(*register) // is called by EndApply; nil: nothing is
 }
 
 // readRequest is a Read of the tests.
@@ -131,6 +132,9 @@ func (m *register) EndApply(b *storage.Batch, at Position) {
 	m.state.Applied, m.state.AppliedTerm = at.Index, at.Term
 	b.PutReplicaState(m.g.Shard(), m.state)
 	m.staged = true
+	if m.ended != nil {
+		m.ended(m)
+	}
 }
 
 func (m *register) Published() {

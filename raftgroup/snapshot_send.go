@@ -28,6 +28,8 @@ type outgoingSnapshot struct {
 	// index is the applied index of the view that is being sent, or a lower one; 0
 	// while there is none.
 	index atomic.Uint64
+	// sent is how many bytes of chunks were read to be sent, since the view was opened.
+	sent atomic.Uint64
 
 	// Of the group's turn; times are the group's clock.
 	opened   uint64 // when a view was first seen; 0: not yet
@@ -99,6 +101,7 @@ func (o *outgoingSnapshot) open() (OutgoingSnapshot, error) {
 	}
 	// Truncation must not pass the view between its opening and this being known.
 	o.index.Store(max(g.Status().Applied, 1))
+	o.sent.Store(0)
 	view := g.h.engine.NewSnapshot()
 	opened, err := o.look(view)
 	if err != nil {
@@ -136,7 +139,7 @@ func (o *outgoingSnapshot) look(view *storage.Snapshot) (OutgoingSnapshot, error
 	return OutgoingSnapshot{
 		Header: appendMessage(nil, g.shard, nil, &m, messageBytes(g.shard, nil, &m)),
 		Large:  !small,
-		Chunks: &exportSource{shard: g.shard, view: view},
+		Chunks: &exportSource{shard: g.shard, view: view, sent: &o.sent},
 	}, nil
 }
 
@@ -220,6 +223,16 @@ func (g *Group) heldBack() uint64 {
 	return held
 }
 
+// snapshotBytes is how much was sent of the snapshot that is on its way to a replica.
+func (g *Group) snapshotBytes(id shard.ReplicaID) uint64 {
+	for _, o := range g.outgoing {
+		if o.to == id && !o.reported {
+			return o.sent.Load()
+		}
+	}
+	return 0
+}
+
 // match is how far a replica's log is known to agree with this leader's; 0: unknown.
 func (g *Group) match(id shard.ReplicaID) (match uint64) {
 	g.rn.WithProgress(func(other uint64, _ raft.ProgressType, pr tracker.Progress) {
@@ -235,6 +248,7 @@ func (g *Group) match(id shard.ReplicaID) (match uint64) {
 type exportSource struct {
 	shard  shard.ID
 	view   *storage.Snapshot
+	sent   *atomic.Uint64
 	export *storage.Export
 	closed atomic.Bool
 }
@@ -250,7 +264,9 @@ func (s *exportSource) Next() ([]byte, error) {
 		}
 		s.export = x
 	}
-	return s.export.Next()
+	chunk, err := s.export.Next()
+	s.sent.Add(uint64(len(chunk)))
+	return chunk, err
 }
 
 func (s *exportSource) Close() error {

@@ -3,7 +3,9 @@ package raftgroup
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,7 +46,7 @@ func (c *cluster) leaveBehind(id shard.ID, far *testNode, valueBytes int) {
 
 // outgoing is a snapshot of shard 5 as a group would open it.
 func outgoing(m *raftpb.Message, large bool, view *storage.Snapshot) OutgoingSnapshot {
-	return OutgoingSnapshot{Header: appendMessage(nil, 5, nil, m, messageBytes(5, nil, m)), Large: large, Chunks: &exportSource{shard: 5, view: view}}
+	return OutgoingSnapshot{Header: appendMessage(nil, 5, nil, m, messageBytes(5, nil, m)), Large: large, Chunks: &exportSource{shard: 5, view: view, sent: new(atomic.Uint64)}}
 }
 
 // A follower that fell behind a truncated log gets a snapshot, small or large,
@@ -600,4 +602,45 @@ func TestReceiverHoldsBackTruncation(t *testing.T) {
 	}
 	c.filter = nil
 	c.mustAgree(5)
+}
+
+// A leader's status tells how much of a snapshot was sent, while it is being sent.
+func TestStatusTellsHowMuchOfASnapshotWasSent(t *testing.T) {
+	c := newCluster(t, 46, 3)
+	c.config = func(cfg *Config) { cfg.LogBytesMax = 8 << 10 }
+	c.bootstrap(5, 1, 2, 3)
+	c.start()
+	c.put(5, "k=v")
+	far := c.node(shard.NodeID(uint64(c.waitLeader(5).id)%3 + 1))
+	c.leaveBehind(5, far, 500)
+	c.snapshotDelay = 3 * time.Second
+	c.heal()
+	out := c.beingSent(5)
+	told := func() uint64 {
+		for _, p := range out.g.Status().Progress {
+			if p.Replica == out.to && p.Snapshot {
+				return p.SnapshotBytes
+			}
+		}
+		return 0
+	}
+	if n := told(); n != 0 {
+		t.Errorf("%d bytes before the first chunk", n)
+	}
+	out.sent.Store(123)
+	c.runFor(500 * time.Millisecond)
+	if n := told(); n != 123 {
+		t.Errorf("the status tells of %d bytes, and 123 were sent", n)
+	}
+	var counts []uint64
+	c.breaks = func(int) error { counts = append(counts, out.sent.Load()); return nil }
+	c.mustAgree(5)
+	if len(counts) == 0 || counts[0] <= 123 || !slices.IsSorted(counts) {
+		t.Errorf("after each chunk: %v", counts)
+	}
+	c.until("no snapshot is under way", func() bool { return out.reported })
+	c.runFor(500 * time.Millisecond)
+	if n := told(); n != 0 {
+		t.Errorf("%d bytes of a snapshot that has landed", n)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
 )
@@ -56,11 +57,11 @@ func (g *Group) stageBirth(b *storage.Batch, w *applyWork, state *storage.Replic
 	switch {
 	case initialized || found && here.replica < m.ID || h.claims[d.ID]:
 		return fmt.Errorf("%w: shard %d splits off shard %d and has a replica here already", shard.ErrMalformed, d.ID, g.shard)
-	case lowest > m.ID || found && here.replica > m.ID:
+	case (lowest > m.ID || found && here.replica > m.ID) && !planted.On(planted.BirthIgnoresLater):
 		b.DeleteSpan(d.Span)
 		return nil
 	}
-	h.claims[d.ID] = true
+	h.claims[d.ID] = !planted.On(planted.BirthWithoutClaim)
 	b.PutBornReplica(m.ID, state)
 	w.births = append(w.births, birth{id: d.ID, replica: m.ID, here: here})
 	return nil

@@ -489,3 +489,42 @@ func TestSplitInAnEntryThatIsNotApplied(t *testing.T) {
 		}
 	}
 }
+
+// While the state of a new shard is on its way to the store, a message of that shard makes
+// no replica here: it would have been made without a state, and never take that in. Nor
+// is one removed that was found: its state would come after its tombstone.
+func TestBirthsAreClaimed(t *testing.T) {
+	for _, found := range []bool{false, true} {
+		c := withSplits(t, 390, 3)
+		c.mustAgree(5)
+		late := c.node(c.waitLeader(5).id%3 + 1)
+		c.filter = func(_, to shard.NodeID, e *envelope) bool { return to != late.id || e.shard == 9 && found }
+		c.split(5, "m", 9)
+		c.put(9, "y=1")
+		if found {
+			c.until("a replica is made by a message", func() bool { return late.machine(9) != nil })
+		}
+		tried := false
+		late.machine(5).ended = func(m *register) {
+			if m.state.Descriptor.Epoch.Version == 1 || tried {
+				return
+			}
+			tried = true
+			if !found {
+				if _, err := late.host.create(9, c.replicaOn(9, late.id), false); !errors.Is(err, shard.ErrUnavailable) {
+					t.Errorf("a replica is made: %v", err)
+				}
+			} else if g, _ := late.host.Group(9); late.host.erase(g, g.replica+1) {
+				t.Error("a replica is removed")
+			}
+		}
+		c.filter = nil
+		c.mustServe(5, 9)
+		if m := late.machine(9); !tried || m == nil || m.state == nil {
+			t.Errorf("found %v, tried %v: the late node's replica has no state", found, tried)
+		}
+		if len(late.host.claims) > 0 {
+			t.Errorf("claims are left: %v", late.host.claims)
+		}
+	}
+}

@@ -30,6 +30,8 @@ type Progress struct {
 	Match    uint64
 	Active   bool // heard from within the last election timeout
 	Snapshot bool // is being sent a snapshot
+	// SnapshotBytes of it were sent.
+	SnapshotBytes uint64
 }
 
 // Status is a copy of what the group last published, refreshed at least once a
@@ -64,8 +66,11 @@ func (g *Group) publishStatus() {
 func (g *Group) progress(s *Status) {
 	s.Progress = make([]Progress, 0, len(g.peers))
 	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		s.Progress = append(s.Progress, Progress{Replica: shard.ReplicaID(id), Match: pr.Match,
-			Active: g.active(id), Snapshot: pr.State == tracker.StateSnapshot})
+		p := Progress{Replica: shard.ReplicaID(id), Match: pr.Match, Active: g.active(id), Snapshot: pr.State == tracker.StateSnapshot}
+		if p.Snapshot {
+			p.SnapshotBytes = g.snapshotBytes(p.Replica)
+		}
+		s.Progress = append(s.Progress, p)
 	})
 	slices.SortFunc(s.Progress, func(a, b Progress) int { return int(int64(a.Replica) - int64(b.Replica)) })
 }

@@ -3,6 +3,7 @@ package router
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/kiloraft/kiloraft/shard"
 )
@@ -15,6 +16,7 @@ type Node struct {
 	Incarnation uint64
 	StartNonce  uint64 // random at each start: tells two starts of one incarnation (a copied store) apart
 	Version     string // of the program
+	Locality    shard.Locality
 	State       shard.NodeState
 	// Operation is the operation that brought the node into its state, and Since
 	// when that was, in seconds of Unix time by the clock of whoever asked; both 0
@@ -22,11 +24,18 @@ type Node struct {
 	// its decommissioning that was cancelled last, if there was one.
 	Operation uint64
 	Since     uint64
+	// Ended is when the operation ended, by the clock of whoever ended it; 0: it has
+	// not, or a version ended it that did not record that.
+	Ended uint64
 }
 
 const (
 	nodePrefix = string(rune(shard.SystemKeyspace)) + "node/"
-	nodeFormat = 1
+	// A record's format is nodeFormat plus what it has beside that: a version that knows of
+	// nothing else reads all records without.
+	nodeFormat  = 1
+	nodeLocated = 1 // a locality
+	nodeEnded   = 2 // when its operation has ended
 	// nodeStringBytesMax bounds each string of a record.
 	nodeStringBytesMax = 1 << 10
 )
@@ -39,9 +48,17 @@ func NodeKey(id shard.NodeID) []byte {
 // NodeSpan holds the records of all nodes, in order of their IDs.
 func NodeSpan() shard.Span { return prefixSpan(nodePrefix) }
 
-// AppendNode appends the encoding of n to b.
+// AppendNode appends the encoding of n to b. One without Ended is written as every
+// version reads it.
 func AppendNode(b []byte, n *Node) []byte {
-	b = append(b, nodeFormat)
+	format := byte(nodeFormat)
+	if n.Locality != "" {
+		format += nodeLocated
+	}
+	if n.Ended != 0 {
+		format += nodeEnded
+	}
+	b = append(b, format)
 	b = binary.AppendUvarint(b, uint64(n.ID))
 	b = appendString(b, n.Address)
 	b = appendString(b, n.HTTPAddress)
@@ -50,14 +67,21 @@ func AppendNode(b []byte, n *Node) []byte {
 	b = appendString(b, n.Version)
 	b = append(b, byte(n.State))
 	b = binary.AppendUvarint(b, n.Operation)
-	return binary.AppendUvarint(b, n.Since)
+	b = binary.AppendUvarint(b, n.Since)
+	if n.Locality != "" {
+		b = appendString(b, string(n.Locality))
+	}
+	if n.Ended != 0 {
+		b = binary.AppendUvarint(b, n.Ended)
+	}
+	return b
 }
 
 // DecodeNode reads what AppendNode wrote. The result shares no memory with b.
 func DecodeNode(b []byte) (Node, error) {
 	r := reader{b: b}
 	var n Node
-	r.format("node record", nodeFormat)
+	has := r.format("node record", nodeFormat, nodeFormat+nodeLocated, nodeFormat+nodeEnded, nodeFormat+nodeLocated+nodeEnded) - nodeFormat
 	n.ID = shard.NodeID(r.uvarint())
 	n.Address = r.string()
 	n.HTTPAddress = r.string()
@@ -67,6 +91,17 @@ func DecodeNode(b []byte) (Node, error) {
 	n.State = shard.NodeState(r.byte())
 	n.Operation = r.uvarint()
 	n.Since = r.uvarint()
+	if has&nodeLocated != 0 {
+		n.Locality = shard.Locality(r.string())
+		if l, err := shard.ParseLocality(string(n.Locality)); r.err == nil && (err != nil || l == "") {
+			r.fail("a node at %q", n.Locality)
+		}
+	}
+	if has&nodeEnded != 0 {
+		if n.Ended = r.uvarint(); r.err == nil && n.Ended == 0 {
+			r.fail("an end that is none")
+		}
+	}
 	if r.err == nil && !n.State.Valid() {
 		r.fail("a node in state %d", n.State)
 	}
@@ -105,16 +140,19 @@ func (r *reader) done() error {
 	return r.err
 }
 
-func (r *reader) format(what string, want byte) {
+// format reads the format byte, which has to be one of those known.
+func (r *reader) format(what string, known ...byte) byte {
 	if len(r.b) == 0 {
 		r.fail("an empty %s", what)
-		return
+		return 0
 	}
-	if r.b[0] != want {
-		r.fail("%s of format %d, this version reads %d", what, r.b[0], want)
-		return
+	format := r.b[0]
+	if !slices.Contains(known, format) {
+		r.fail("%s of format %d, this version reads %d", what, format, known)
+		return 0
 	}
 	r.b = r.b[1:]
+	return format
 }
 
 func (r *reader) uvarint() uint64 {

@@ -35,6 +35,7 @@ func sampleNodes() []Node {
 		{ID: 1},
 		{ID: 300, Address: "127.0.0.1:7400", HTTPAddress: "127.0.0.1:7401", Incarnation: 1234, StartNonce: 1<<63 + 5, Version: "0.1.0"},
 		{ID: 2, Address: "b:1", State: shard.Leaving, Operation: 300, Since: 1_700_000_000},
+		{ID: 5, Address: "c:1", State: shard.Removed, Operation: 7, Since: 1_700_000_000, Ended: 1_700_000_060},
 	}
 }
 
@@ -83,7 +84,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 func TestForeignRecordsAreRefused(t *testing.T) {
 	long := sampleNodes()[1]
 	long.Version = strings.Repeat("v", nodeStringBytesMax+1)
-	for _, b := range [][]byte{nil, {}, {0}, {2, 1}, AppendNode(nil, &long), AppendNode(nil, &Node{})} {
+	for _, b := range [][]byte{nil, {}, {0}, {2, 1}, {3, 1}, AppendNode(nil, &long), AppendNode(nil, &Node{})} {
 		if _, err := DecodeNode(b); !errors.Is(err, shard.ErrMalformed) {
 			t.Errorf("node record %.20x: %v", b, err)
 		}

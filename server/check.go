@@ -41,6 +41,9 @@ func (v *view) checkChange(q *pb.ChangeReplicasRequest) error {
 		if err := v.checkHost("--to", q.ToNode); err != nil {
 			return err
 		}
+		if err := v.checkSpace("--to", q.ToNode, sh.Bytes); err != nil {
+			return err
+		}
 		if to != nil {
 			return refuse("--to", "node %d has a replica of shard %d already, a %v", q.ToNode, q.Shard, shard.Role(to.Role))
 		}
@@ -99,10 +102,42 @@ func (v *view) checkRemoval(sh *pb.ShardInfo, from uint64) error {
 		return refuse(removing, "would leave shard %d without a voter; `shard move` takes it elsewhere", id)
 	case 2*live <= stay:
 		return refuse(removing, "would leave shard %d with %d voters of which %d answer, which is no majority: it would stop", id, stay, live)
-	case stay < min(placement.ReplicationFactor, hosts) && !v.placement().GetPaused():
+	case stay < placement.VotersWanted(shard.ID(id), hosts) && !v.placement().GetPaused():
 		return refuse(removing, "would leave shard %d with %d voters, and placement would add one at once; use `shard move`, or first `placement pause`", id, stay)
 	}
 	return nil
+}
+
+// checkCancel says why an operation on a shard cannot be cancelled.
+func checkCancel(sh *pb.ShardInfo, op *pb.Operation) error {
+	past := func(what string) error {
+		return refuse("operation", "%d is past its joint change and ends by itself in a moment: %s; the way back is another operation", op.Id, what)
+	}
+	if to := memberOn(sh, op.ToNode); op.ToNode != 0 && to != nil && shard.Role(to.Role) != shard.Learner {
+		return past(fmt.Sprintf("the replica on node %d votes", op.ToNode))
+	}
+	if from := memberOn(sh, op.FromNode); op.FromNode != 0 && op.ToNode == 0 && (from == nil || shard.Role(from.Role) == shard.Outgoing) {
+		return past(fmt.Sprintf("the replica on node %d votes no more", op.FromNode))
+	}
+	return nil
+}
+
+// checkTransfer says why a shard's leader cannot go to a node, and returns the shard,
+// and the replica there unless it leads already. Once the leader was asked, a node that
+// is late with its report may be busy taking over.
+func (v *view) checkTransfer(q *pb.TransferLeaderRequest, first bool) (*pb.ShardInfo, shard.ReplicaID, error) {
+	sh, err := v.shard(q.Shard)
+	if err != nil || sh.LeaderNode == q.ToNode && q.ToNode != 0 {
+		return sh, 0, err
+	}
+	if state := v.states[q.ToNode]; state != shard.Serving {
+		return nil, 0, refuse("--to", "node %d is %v and leads nothing", q.ToNode, state)
+	}
+	to, err := transferTarget(sh, q.ToNode)
+	if err == nil && first && v.reports[q.ToNode] == nil {
+		err = refuse("--to", "node %d is not answering; start it, or choose another node", q.ToNode)
+	}
+	return sh, to, err
 }
 
 // checkHost says why a node cannot be given replicas or leaders.
@@ -116,6 +151,16 @@ func (v *view) checkHost(field string, id uint64) error {
 		return refuse(field, "node %d is not answering; start it, or choose another node", id)
 	}
 	return nil
+}
+
+// checkSpace says why a node has no room for a replica of so many bytes.
+func (v *view) checkSpace(field string, id, size uint64) error {
+	n, full := v.reports[id].GetNode(), v.placement().GetFullSpace()
+	if full == 0 || !placement.Full(n.GetCapacityBytes(), n.GetAvailableBytes(), size, int(full)) {
+		return nil
+	}
+	return refuse(field, "node %d has %s and takes no replicas; make room on its disk, or choose another node", id,
+		placement.SpaceText(n.GetCapacityBytes(), n.GetAvailableBytes()))
 }
 
 // checkDrain says why leaders cannot leave a node: there has to be another one.

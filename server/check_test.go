@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 // shard that has voters on some of them and is led by the first of these.
 func viewOf(nodes int, states map[shard.NodeID]shard.NodeState, silent []uint64, voters ...uint64) *view {
 	v := &view{nodes: map[uint64]*pb.NodeAddress{}, states: map[uint64]shard.NodeState{}, reports: map[uint64]*pb.NodeReportResponse{}}
-	d := &pb.Descriptor{Id: 2, Epoch: &pb.Epoch{Version: 1, ConfVersion: 1}, NextReplica: 10}
+	d := &pb.Descriptor{Id: 2, Start: shard.UserSpan().Start, End: shard.UserSpan().End, Epoch: &pb.Epoch{Version: 1, ConfVersion: 1}, NextReplica: 10}
 	leader := &pb.ReplicaInfo{Shard: 2, Replica: 1, Node: voters[0], Leading: true, Term: 3, Commit: 20, Descriptor_: d}
 	for i, n := range voters {
 		d.Replicas = append(d.Replicas, &pb.Replica{Id: uint64(i + 1), Node: n, Role: uint32(shard.Voter)})
@@ -42,6 +43,42 @@ func withLearner(v *view, node uint64) *view {
 	return v
 }
 
+// withDisk gives a node of v a disk of which some percent are free, and returns v.
+func withDisk(v *view, node, free uint64) *view {
+	n := v.reports[node].Node
+	n.CapacityBytes, n.AvailableBytes = 100<<20, free<<20
+	v.reports[1].Placement = &pb.PlacementReport{Term: 1, LowSpace: 80, FullSpace: 95}
+	return v
+}
+
+// What a scatter draws is admissible, and what is there already needs no operation.
+func TestScatterDrawsPlaces(t *testing.T) {
+	v := viewOf(5, map[shard.NodeID]shard.NodeState{4: shard.Draining}, []uint64{5}, 1, 2, 3)
+	second := func(int) int { return 1 }
+	r, spots, err := v.scatter(0, second)
+	if err != nil || len(r.Refused) != 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if len(spots) != 1 {
+		t.Fatalf("%+v", spots)
+	}
+	for _, spot := range spots {
+		if slices.Contains(spot.Nodes, 4) || slices.Contains(spot.Nodes, 5) || len(spot.Nodes) != 3 || spot.Nodes[0] == 1 {
+			t.Fatalf("%+v", spot)
+		}
+	}
+	if _, _, err := v.scatter(9, second); err == nil || !strings.Contains(err.Error(), "shard 9 does not exist") {
+		t.Fatalf("%v", err)
+	}
+	v = viewOf(5, nil, []uint64{3}, 1, 2, 3)
+	if _, _, err := v.scatter(2, second); err == nil || !strings.Contains(err.Error(), "shard 2 cannot be scattered now: node 3 with a voter of it does not answer") {
+		t.Fatalf("%v", err)
+	}
+	if r, spots, err := v.scatter(0, second); err != nil || len(spots) != 0 || len(r.Refused) != 1 {
+		t.Fatalf("%+v, %+v, %v", r, spots, err)
+	}
+}
+
 func TestWhatCannotBeIsRefusedAtOnce(t *testing.T) {
 	none := map[shard.NodeID]shard.NodeState{}
 	for _, c := range []struct {
@@ -54,6 +91,8 @@ func TestWhatCannotBeIsRefusedAtOnce(t *testing.T) {
 		{"an added replica", viewOf(4, none, nil, 1, 2, 3), &pb.ChangeReplicasRequest{Shard: 2, ToNode: 4}, ""},
 		{"a replica too many", viewOf(4, none, nil, 1, 2, 3, 4), &pb.ChangeReplicasRequest{Shard: 2, FromNode: 4}, ""},
 		{"no such shard", viewOf(4, none, nil, 1, 2, 3), &pb.ChangeReplicasRequest{Shard: 9, FromNode: 3, ToNode: 4}, "shard 9 does not exist"},
+		{"a full target", withDisk(viewOf(4, none, nil, 1, 2, 3), 4, 2), &pb.ChangeReplicasRequest{Shard: 2, FromNode: 3, ToNode: 4}, "node 4 has 2 % of its disk free and takes no replicas"},
+		{"a target with little space", withDisk(viewOf(4, none, nil, 1, 2, 3), 4, 10), &pb.ChangeReplicasRequest{Shard: 2, FromNode: 3, ToNode: 4}, ""},
 		{"no such target", viewOf(4, none, nil, 1, 2, 3), &pb.ChangeReplicasRequest{Shard: 2, FromNode: 3, ToNode: 9}, "--to node 9 does not exist"},
 		{"no such source", viewOf(4, none, nil, 1, 2, 3), &pb.ChangeReplicasRequest{Shard: 2, FromNode: 9, ToNode: 4}, "--from node 9 does not exist"},
 		{"a source without a replica", viewOf(4, none, nil, 1, 2, 3), &pb.ChangeReplicasRequest{Shard: 2, FromNode: 4, ToNode: 3}, "--from node 4 has no replica of shard 2; it has replicas on nodes 1, 2, 3"},

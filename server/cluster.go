@@ -40,7 +40,7 @@ func nodeAddresses(m map[shard.NodeID]string) []*pb.NodeAddress {
 }
 
 func (s *clusterService) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
-	v, err := s.look(ctx, true)
+	v, err := s.look(ctx, everything)
 	if err != nil {
 		return nil, api.Status(err)
 	}
@@ -48,7 +48,7 @@ func (s *clusterService) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.S
 }
 
 func (s *clusterService) ListNodes(ctx context.Context, _ *pb.ListNodesRequest) (*pb.ListNodesResponse, error) {
-	v, err := s.look(ctx, false)
+	v, err := s.look(ctx, node.ReportQuery{Placement: true})
 	if err != nil {
 		return nil, api.Status(err)
 	}
@@ -56,7 +56,7 @@ func (s *clusterService) ListNodes(ctx context.Context, _ *pb.ListNodesRequest) 
 }
 
 func (s *clusterService) ListShards(ctx context.Context, q *pb.ListShardsRequest) (*pb.ListShardsResponse, error) {
-	v, err := s.look(ctx, true)
+	v, err := s.look(ctx, everything)
 	if err != nil {
 		return nil, api.Status(err)
 	}
@@ -74,9 +74,17 @@ func (s *clusterService) ListShards(ctx context.Context, q *pb.ListShardsRequest
 	return r, nil
 }
 
+// everything is what nodes have to report for a look at all shards.
+var everything = node.ReportQuery{Replicas: true, Placement: true}
+
+// replicasOf is what they have to report for a look at some shards, perhaps none.
+func replicasOf(ids ...shard.ID) node.ReportQuery {
+	return node.ReportQuery{Replicas: len(ids) > 0, Shards: ids, Placement: true}
+}
+
 // look asks every known node for its report, at the same time. Nodes that the
 // meta shard knows and this node does not are asked too, if the meta shard answers.
-func (s *clusterService) look(ctx context.Context, replicas bool) (*view, error) {
+func (s *clusterService) look(ctx context.Context, query node.ReportQuery) (*view, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*reportTimeout)
 	defer cancel()
 	v := &view{cluster: s.node.Identity().Cluster, nodes: make(map[uint64]*pb.NodeAddress), states: make(map[uint64]shard.NodeState), reports: make(map[uint64]*pb.NodeReportResponse)}
@@ -88,18 +96,20 @@ func (s *clusterService) look(ctx context.Context, replicas bool) (*view, error)
 		v.know(&known[i])
 	}
 	v.directory = directory
-	for _, r := range s.reports(ctx, v.nodes, replicas) {
+	for _, r := range s.reports(ctx, v.nodes, query) {
 		v.reports[r.Node.Id] = r
 	}
 	return v, ctx.Err()
 }
 
 // reports gathers what the nodes answer within reportTimeout, this one included.
-func (s *clusterService) reports(ctx context.Context, nodes map[uint64]*pb.NodeAddress, replicas bool) []*pb.NodeReportResponse {
+func (s *clusterService) reports(ctx context.Context, nodes map[uint64]*pb.NodeAddress, query node.ReportQuery) []*pb.NodeReportResponse {
 	self := s.node.Identity()
-	query := node.ReportQuery{Replicas: replicas, Placement: true}
 	var mu sync.Mutex
-	out := []*pb.NodeReportResponse{s.node.Report(query)}
+	var out []*pb.NodeReportResponse
+	if r, err := explained(ctx, s.node, query); err == nil {
+		out = append(out, r)
+	}
 	var waiting sync.WaitGroup
 	for id, n := range nodes {
 		if id == uint64(self.Node) || n.Address == "" {
@@ -129,44 +139,38 @@ type adminService struct {
 // TransferLeader hands a shard over to the replica on a node, and returns when
 // that replica leads.
 func (s *adminService) TransferLeader(ctx context.Context, q *pb.TransferLeaderRequest) (*pb.TransferLeaderResponse, error) {
-	r, err := s.transfer(ctx, q.Shard, q.ToNode)
+	r, err := s.transfer(ctx, q)
 	if err != nil {
 		return nil, api.Status(err)
 	}
 	return r, nil
 }
 
-func (s *adminService) transfer(ctx context.Context, id, toNode uint64) (*pb.TransferLeaderResponse, error) {
+func (s *adminService) transfer(ctx context.Context, q *pb.TransferLeaderRequest) (*pb.TransferLeaderResponse, error) {
 	if _, limited := ctx.Deadline(); !limited {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 	}
-	for {
-		v, err := s.cluster.look(ctx, true)
+	for first := true; ; first = false {
+		v, err := s.cluster.look(ctx, everything)
 		if err != nil {
 			return nil, err
 		}
-		sh, err := v.shard(id)
-		if err != nil {
+		sh, to, err := v.checkTransfer(q, first)
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if sh.LeaderNode == toNode {
-			return &pb.TransferLeaderResponse{LeaderNode: toNode, Term: sh.Term}, nil
-		}
-		if state := v.states[toNode]; state != shard.Serving {
-			return nil, refuse("--to", "node %d is %v and leads nothing", toNode, state)
-		}
-		to, err := transferTarget(sh, toNode)
-		if err != nil {
-			return nil, err
-		}
-		if sh.LeaderNode != 0 {
+		case q.DryRun:
+			return &pb.TransferLeaderResponse{Forecast: forecastTransfer(sh, q.ToNode)}, nil
+		case sh.LeaderNode == q.ToNode:
+			return &pb.TransferLeaderResponse{LeaderNode: q.ToNode, Term: sh.Term}, nil
+		case sh.LeaderNode != 0:
 			s.handOver(ctx, sh, to)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, &shard.InternalError{Reason: "node " + shard.NodeID(toNode).String() + " did not take over in time; shard show tells who leads"}
+			return nil, &shard.InternalError{Reason: "node " + shard.NodeID(q.ToNode).String() + " did not take over in time; shard show tells who leads"}
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

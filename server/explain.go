@@ -11,7 +11,9 @@ import (
 
 // ExplainPlacement puts what the driver of placement says beside what the nodes report.
 func (s *clusterService) ExplainPlacement(ctx context.Context, q *pb.ExplainPlacementRequest) (*pb.ExplainPlacementResponse, error) {
-	v, err := s.look(ctx, true)
+	query := everything
+	query.ExplainShard, query.ExplainNode = shard.ID(q.Shard), shard.NodeID(q.Node)
+	v, err := s.look(ctx, query)
 	if err != nil {
 		return nil, api.Status(err)
 	}
@@ -72,12 +74,17 @@ func (v *view) explainShard(id uint64) ([]string, error) {
 	if p == nil {
 		return append(lines, nobodyDrives), nil
 	}
+	noted := false
 	for _, note := range p.Shards {
-		if note.Id == id {
-			return append(lines, note.Text), nil
+		noted = noted || note.Id == id
+		if note.Id == id && len(p.Explained) == 0 {
+			lines = append(lines, note.Text)
 		}
 	}
-	return append(lines, "has what it needs"), nil
+	if !noted {
+		lines = append(lines, "has what it needs")
+	}
+	return append(lines, p.Explained...), nil
 }
 
 func (v *view) explainNode(id uint64) ([]string, error) {
@@ -96,6 +103,7 @@ func (v *view) explainNode(id uint64) ([]string, error) {
 		if !n.Live {
 			lines = append(lines, "it is not answering"+silentText(n, p))
 		}
+		lines = append(lines, p.Explained...)
 		for _, note := range p.Shards {
 			if sh, err := v.shard(note.Id); err == nil && memberOn(sh, id) != nil {
 				lines = append(lines, fmt.Sprintf("shard %d: %s", note.Id, note.Text))

@@ -80,6 +80,7 @@ var gateTable = map[string]access{
 	pb.Admin_SetSetting_FullMethodName:       admins,
 	pb.Admin_CheckShard_FullMethodName:       admins,
 	pb.Admin_SplitShard_FullMethodName:       admins,
+	pb.Admin_ScatterShards_FullMethodName:    admins,
 
 	pb.Peer_Join_FullMethodName:             nodes,
 	pb.Peer_NodeReport_FullMethodName:       nodes,

@@ -11,13 +11,9 @@ import (
 
 // newMetrics registers everything that /metrics shows. Names are
 // kiloraft_<what>_<unit>; what also appears in a node's report has the same name there.
-func newMetrics(n *node.Node, s *security) *prometheus.Registry {
+func newMetrics(n *node.Node) *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &nodeCollector{node: n})
-	if s.secure() {
-		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kiloraft_certificate_expiry_seconds", Help: "When the node's certificate expires, in Unix time."},
-			func() float64 { return float64(s.source.Expires().Unix()) }))
-	}
 	return reg
 }
 
@@ -50,6 +46,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 
 var counterHelp = map[string]string{
 	"wal_syncs_total":               "Syncs of the write-ahead log.",
+	"wal_sync_seconds_total":        "Time that they took together.",
 	"commits_total":                 "Batches committed to the engine.",
 	"ingests_total":                 "Snapshots that were ingested as tables; small ones are written as batches.",
 	"rounds_total":                  "Rounds of the scheduler.",

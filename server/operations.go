@@ -19,8 +19,10 @@ const (
 	kindAdd          = "add-replica"
 	kindRemove       = "remove-replica"
 	kindMove         = "move"
+	kindScatter      = "scatter"
 	kindDrain        = "drain"
 	kindDecommission = "decommission"
+	kindTransfer     = "transfer-leader" // of a forecast
 )
 
 // ListOperations lists what was asked of placement, from the records, with what
@@ -48,14 +50,19 @@ func (s *clusterService) operations(ctx context.Context) ([]*pb.Operation, error
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.look(ctx, false)
+	v, err := s.look(ctx, replicasOf(running(records)...))
 	if err != nil {
 		return nil, err
 	}
 	driver := v.placement()
+	shards := v.shards()
 	var ops []*pb.Operation
 	for i := range records {
-		ops = append(ops, shardOperation(&records[i], driver))
+		op := shardOperation(&records[i], driver)
+		if k := slices.IndexFunc(shards, func(sh *pb.ShardInfo) bool { return sh.Descriptor_.Id == op.Shard }); k >= 0 && op.State == catalog.OperationRunning.String() {
+			op.BytesDone, op.BytesTotal = copied(shards[k], op.ToNode)
+		}
+		ops = append(ops, op)
 	}
 	for i := range nodes {
 		if nodes[i].Operation != 0 {
@@ -66,12 +73,54 @@ func (s *clusterService) operations(ctx context.Context) ([]*pb.Operation, error
 	return ops, nil
 }
 
+// running are the shards of the operations that run.
+func running(records []catalog.Operation) (ids []shard.ID) {
+	for i := range records {
+		if records[i].State == catalog.OperationRunning {
+			ids = append(ids, records[i].Shard)
+		}
+	}
+	return ids
+}
+
+// copied is how many bytes of a shard's data a node has that is to get a replica, and
+// how many there are, an estimate; both 0 if none is to be copied.
+func copied(sh *pb.ShardInfo, to uint64) (done, total uint64) {
+	leader := leading(sh)
+	if to == 0 || leader == nil {
+		return 0, 0
+	}
+	m := memberOn(sh, to)
+	total = max(sh.Bytes, 1)
+	switch {
+	case m == nil:
+		return 0, total
+	case shard.Role(m.Role) != shard.Learner:
+		return total, total
+	}
+	for _, p := range leader.Progress {
+		switch {
+		case p.Replica != m.Id:
+		case p.Snapshot:
+			return min(p.SnapshotBytes, total), total
+		case p.Match > 0:
+			return total, total
+		}
+	}
+	return 0, total
+}
+
 func shardOperation(record *catalog.Operation, driver *pb.PlacementReport) *pb.Operation {
 	op := &pb.Operation{
 		Id: record.ID, Kind: kindMove, Shard: uint64(record.Shard), FromNode: uint64(record.From), ToNode: uint64(record.To),
 		State: record.State.String(), Reason: record.Reason, BeganUnix: record.Began, EndedUnix: record.Ended,
 	}
+	for _, n := range record.Nodes {
+		op.Nodes = append(op.Nodes, uint64(n))
+	}
 	switch {
+	case len(op.Nodes) > 0:
+		op.Kind = kindScatter
 	case record.From == 0:
 		op.Kind = kindAdd
 	case record.To == 0:
@@ -90,7 +139,7 @@ func shardOperation(record *catalog.Operation, driver *pb.PlacementReport) *pb.O
 
 // nodeOperation is a node's state as the operation that brought it about.
 func nodeOperation(n *router.Node, driver *pb.PlacementReport) *pb.Operation {
-	op := &pb.Operation{Id: n.Operation, Kind: kindDecommission, Node: uint64(n.ID), State: catalog.OperationRunning.String(), BeganUnix: n.Since,
+	op := &pb.Operation{Id: n.Operation, Kind: kindDecommission, Node: uint64(n.ID), State: catalog.OperationRunning.String(), BeganUnix: n.Since, EndedUnix: n.Ended,
 		Progress: "waits for placement to begin"}
 	switch n.State {
 	case shard.Draining:
@@ -104,6 +153,7 @@ func nodeOperation(n *router.Node, driver *pb.PlacementReport) *pb.Operation {
 			continue
 		}
 		op.Progress = fmt.Sprintf("left on it: %d replicas, %d of them lead", known.Replicas, known.Leaders)
+		op.ReplicasLeft, op.LeadersLeft = known.Replicas, known.Leaders
 		if known.Homeless > 0 && n.State == shard.Leaving {
 			op.Progress += fmt.Sprintf("; no other node can take %d of them now: start another node", known.Homeless)
 		}
@@ -120,12 +170,18 @@ func nodeOperation(n *router.Node, driver *pb.PlacementReport) *pb.Operation {
 // ChangeReplicas records an operation after it has been checked against what the
 // nodes report. Whoever drives placement checks again, at every step.
 func (s *adminService) ChangeReplicas(ctx context.Context, q *pb.ChangeReplicasRequest) (*pb.OperationResponse, error) {
-	v, err := s.cluster.look(ctx, true)
+	v, err := s.cluster.look(ctx, everything)
 	if err != nil {
 		return nil, api.Status(err)
 	}
 	if err := v.checkChange(q); err != nil {
 		return nil, api.Status(err)
+	}
+	if q.DryRun {
+		if err := s.mayBegin(ctx, shard.ID(q.Shard)); err != nil {
+			return nil, api.Status(err)
+		}
+		return &pb.OperationResponse{Forecast: v.forecastChange(q)}, nil
 	}
 	op, err := await(ctx, func(done func(catalog.Operation, error)) {
 		s.cluster.node.Catalog().BeginOperation(catalog.Operation{
@@ -138,24 +194,30 @@ func (s *adminService) ChangeReplicas(ctx context.Context, q *pb.ChangeReplicasR
 	return &pb.OperationResponse{Operation: shardOperation(&op, nil)}, nil
 }
 
+// mayBegin says why no operation on a shard can begin.
+func (s *adminService) mayBegin(ctx context.Context, id shard.ID) error {
+	_, err := await(ctx, func(done func(struct{}, error)) {
+		s.cluster.node.Catalog().MayBeginOperation(id, func(err error) { done(struct{}{}, err) })
+	})
+	return err
+}
+
 // DrainNode changes the node's record; leaders follow.
 func (s *adminService) DrainNode(ctx context.Context, q *pb.DrainNodeRequest) (*pb.OperationResponse, error) {
-	to := shard.Draining
 	if q.Undo {
-		to = shard.Serving
 		if err := s.refuseUndo(ctx, q.Node); err != nil {
 			return nil, api.Status(err)
 		}
-	} else {
-		v, err := s.cluster.look(ctx, true)
-		if err == nil {
-			err = v.checkDrain(q.Node)
-		}
-		if err != nil {
-			return nil, api.Status(err)
-		}
+		return s.setState(ctx, nil, q.Node, shard.Serving, q.DryRun)
 	}
-	return s.setState(ctx, q.Node, to)
+	v, err := s.cluster.look(ctx, everything)
+	if err == nil {
+		err = v.checkDrain(q.Node)
+	}
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	return s.setState(ctx, v, q.Node, shard.Draining, q.DryRun)
 }
 
 // refuseUndo: what was asked for by another word is ended by another word.
@@ -175,17 +237,27 @@ func (s *adminService) refuseUndo(ctx context.Context, id uint64) error {
 // DecommissionNode changes the node's record; placement empties it and ends its
 // membership.
 func (s *adminService) DecommissionNode(ctx context.Context, q *pb.DecommissionNodeRequest) (*pb.OperationResponse, error) {
-	v, err := s.cluster.look(ctx, true)
+	v, err := s.cluster.look(ctx, everything)
 	if err == nil {
 		err = v.checkDecommission(q.Node)
 	}
 	if err != nil {
 		return nil, api.Status(err)
 	}
-	return s.setState(ctx, q.Node, shard.Leaving)
+	return s.setState(ctx, v, q.Node, shard.Leaving, q.DryRun)
 }
 
-func (s *adminService) setState(ctx context.Context, id uint64, to shard.NodeState) (*pb.OperationResponse, error) {
+// setState changes a node's record, or foretells what that would bring about in v.
+func (s *adminService) setState(ctx context.Context, v *view, id uint64, to shard.NodeState, dry bool) (*pb.OperationResponse, error) {
+	if dry {
+		_, err := await(ctx, func(done func(router.Node, error)) {
+			s.cluster.node.Catalog().MaySetNodeState(shard.NodeID(id), to, done)
+		})
+		if err != nil {
+			return nil, api.Status(err)
+		}
+		return &pb.OperationResponse{Forecast: v.forecastState(id, to)}, nil
+	}
 	n, err := await(ctx, func(done func(router.Node, error)) {
 		s.cluster.node.Catalog().SetNodeState(shard.NodeID(id), to, unixNow(), done)
 	})
@@ -216,8 +288,11 @@ func (s *adminService) CancelOperation(ctx context.Context, q *pb.CancelOperatio
 	case over:
 		err = &shard.InvalidError{Field: "operation", Reason: fmt.Sprintf("%d is %s already", q.Id, op.State)}
 	case op.Node != 0:
-		_, err = s.setState(ctx, op.Node, shard.Serving)
+		_, err = s.setState(ctx, nil, op.Node, shard.Serving, false)
 	default:
+		if err = s.mayCancel(ctx, op); err != nil {
+			break
+		}
 		var record catalog.Operation
 		record, err = await(ctx, func(done func(catalog.Operation, error)) {
 			s.cluster.node.Catalog().EndOperation(shard.ID(op.Shard), op.Id, catalog.OperationCancelled, "", unixNow(), done)
@@ -230,10 +305,24 @@ func (s *adminService) CancelOperation(ctx context.Context, q *pb.CancelOperatio
 		return nil, api.Status(err)
 	}
 	op.State, op.Progress = catalog.OperationCancelled.String(), ""
-	if op.Node == 0 {
-		op.EndedUnix = unixNow()
-	}
+	op.BytesDone, op.BytesTotal, op.ReplicasLeft, op.LeadersLeft = 0, 0, 0, 0
+	op.EndedUnix = unixNow()
 	return &pb.OperationResponse{Operation: op}, nil
+}
+
+// mayCancel says why an operation on a shard cannot be cancelled any more: past its
+// joint change the shard is what was asked for, and what is left of it is done whoever
+// wants it or not.
+func (s *adminService) mayCancel(ctx context.Context, op *pb.Operation) error {
+	v, err := s.cluster.look(ctx, replicasOf(shard.ID(op.Shard)))
+	if err != nil {
+		return err
+	}
+	sh, err := v.shard(op.Shard)
+	if err != nil {
+		return nil // of a shard that nobody reports nothing is under way
+	}
+	return checkCancel(sh, op)
 }
 
 // unixNow is this node's clock, for people to read.

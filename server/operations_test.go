@@ -38,6 +38,45 @@ func TestOperationsOverGRPC(t *testing.T) {
 	refused(t, "the only node", err, codes.InvalidArgument, nil)
 	_, err = admin.CancelOperation(ctx, &pb.CancelOperationRequest{Id: 1})
 	refused(t, "an unknown operation", err, codes.InvalidArgument, nil)
+	// In thought all that is refused alike.
+	for what, try := range map[string]func(dry bool) error{
+		"an unknown target": func(dry bool) error {
+			_, err := admin.ChangeReplicas(ctx, &pb.ChangeReplicasRequest{Shard: 2, FromNode: 1, ToNode: 2, DryRun: dry})
+			return err
+		},
+		"the only voter": func(dry bool) error {
+			_, err := admin.ChangeReplicas(ctx, &pb.ChangeReplicasRequest{Shard: 2, FromNode: 1, DryRun: dry})
+			return err
+		},
+		"the only node drained": func(dry bool) error {
+			_, err := admin.DrainNode(ctx, &pb.DrainNodeRequest{Node: 1, DryRun: dry})
+			return err
+		},
+		"an unknown node": func(dry bool) error {
+			_, err := admin.DrainNode(ctx, &pb.DrainNodeRequest{Node: 5, Undo: true, DryRun: dry})
+			return err
+		},
+		"the only node decommissioned": func(dry bool) error {
+			_, err := admin.DecommissionNode(ctx, &pb.DecommissionNodeRequest{Node: 1, DryRun: dry})
+			return err
+		},
+		"an unknown leader": func(dry bool) error {
+			_, err := admin.TransferLeader(ctx, &pb.TransferLeaderRequest{Shard: 2, ToNode: 7, DryRun: dry})
+			return err
+		},
+	} {
+		dry, earnest := try(true), try(false)
+		refused(t, what, dry, codes.InvalidArgument, nil)
+		if dry == nil || earnest == nil || dry.Error() != earnest.Error() {
+			t.Errorf("%s: in thought %v, in earnest %v", what, dry, earnest)
+		}
+	}
+	if r, err := admin.TransferLeader(ctx, &pb.TransferLeaderRequest{Shard: 2, ToNode: 1, DryRun: true}); err != nil || r.Forecast == nil || len(r.Forecast.Changes) != 0 {
+		t.Errorf("a leader that is where it is to go: %v, %v", r, err)
+	}
+	if r, err := admin.DrainNode(ctx, &pb.DrainNodeRequest{Node: 1, Undo: true, DryRun: true}); err != nil || r.Forecast == nil || r.Operation != nil {
+		t.Errorf("undoing what was not done, in thought: %v, %v", r, err)
+	}
 	if r, err := cluster.ListOperations(ctx, &pb.ListOperationsRequest{}); err != nil || len(r.Operations) != 0 {
 		t.Errorf("%v, %v", r, err)
 	}

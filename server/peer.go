@@ -70,12 +70,23 @@ func coversAddress(ctx context.Context, address string) error {
 	return nil
 }
 
-func (s *peerService) NodeReport(_ context.Context, q *pb.NodeReportRequest) (*pb.NodeReportResponse, error) {
-	query := node.ReportQuery{Replicas: q.Replicas, Placement: q.Placement}
+func (s *peerService) NodeReport(ctx context.Context, q *pb.NodeReportRequest) (*pb.NodeReportResponse, error) {
+	query := node.ReportQuery{Replicas: q.Replicas, Placement: q.Placement, ExplainShard: shard.ID(q.ExplainShard), ExplainNode: shard.NodeID(q.ExplainNode), Leading: q.Leading}
 	for _, id := range q.Shards {
 		query.Shards = append(query.Shards, shard.ID(id))
 	}
-	return s.node.Report(query), nil
+	r, err := explained(ctx, s.node, query)
+	if err != nil {
+		return nil, api.Status(err)
+	}
+	return r, nil
+}
+
+// explained is a node's report, with what its driver of placement explains.
+func explained(ctx context.Context, n *node.Node, q node.ReportQuery) (*pb.NodeReportResponse, error) {
+	return await(ctx, func(done func(*pb.NodeReportResponse, error)) {
+		n.Explain(q, n.Report(q), func(r *pb.NodeReportResponse) { done(r, nil) })
+	})
 }
 
 func (s *peerService) ChangeMembership(ctx context.Context, q *pb.ChangeMembershipRequest) (*pb.ChangeMembershipResponse, error) {

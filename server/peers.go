@@ -71,7 +71,7 @@ func ask[T any](p *peerClient, address string, timeout time.Duration, call func(
 
 func (p *peerClient) Report(address string, q node.ReportQuery, timeout time.Duration, done func(*pb.NodeReportResponse, error)) {
 	ask(p, address, timeout, func(ctx context.Context, c pb.PeerClient) (*pb.NodeReportResponse, error) {
-		request := &pb.NodeReportRequest{Replicas: q.Replicas, Placement: q.Placement}
+		request := &pb.NodeReportRequest{Replicas: q.Replicas, Placement: q.Placement, ExplainShard: uint64(q.ExplainShard), ExplainNode: uint64(q.ExplainNode), Leading: q.Leading}
 		for _, id := range q.Shards {
 			request.Shards = append(request.Shards, uint64(id))
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kiloraft/kiloraft/api"
 	"github.com/kiloraft/kiloraft/internal/certs"
+	"github.com/kiloraft/kiloraft/node"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -40,6 +41,14 @@ func openSecurity(certsDir, advertise string, log *slog.Logger) (*security, erro
 
 // secure tells whether there are certificates.
 func (s *security) secure() bool { return s.source != nil }
+
+// gauges are figures of the certificates.
+func (s *security) gauges() []node.Gauge {
+	if s.source == nil {
+		return nil
+	}
+	return []node.Gauge{{Name: "certificate_expiry_seconds", Help: "When the node's certificate expires, in Unix time.", Value: float64(s.source.Expires().Unix())}}
+}
 
 // dialing are the credentials of connections to other nodes.
 func (s *security) dialing() credentials.TransportCredentials {

@@ -39,13 +39,11 @@ type Config struct {
 	// CertsDir is the folder of the node's certificates; see package certs. Either
 	// it is set, or Insecure.
 	CertsDir    string
-	Insecure    bool  // plaintext, on loopback addresses only
-	MemoryBytes int64 // budget of the engine; 0: its default
-	// Locality says where the node is, zone=a and the like. It is logged; replicas
-	// are not yet placed by it.
-	Locality map[string]string
-	Version  string
-	Logger   *slog.Logger
+	Insecure    bool           // plaintext, on loopback addresses only
+	MemoryBytes int64          // budget of the engine; 0: its default
+	Locality    shard.Locality // where the node is: replicas are spread over places
+	Version     string
+	Logger      *slog.Logger
 	// Raft tunes the groups; zero fields take the defaults.
 	Raft node.RaftConfig
 	// Ready is called once when the node serves. Optional.
@@ -255,8 +253,8 @@ func (s *server) startNode(ctx context.Context) error {
 	s.node, err = node.New(node.Config{
 		Identity: s.identity, Env: s.env, Engine: s.engine, Addresses: addresses, Transport: s.transport,
 		Dialer: s.dialer, Peers: s.peers,
-		Advertise: s.advertise, HTTPAddress: s.cfg.HTTP, Version: s.cfg.Version, Logger: s.log,
-		CPUSeconds: processCPUSeconds, Stop: s.stop, Raft: s.cfg.Raft,
+		Advertise: s.advertise, HTTPAddress: s.cfg.HTTP, Version: s.cfg.Version, Locality: s.cfg.Locality, Logger: s.log,
+		CPUSeconds: processCPUSeconds, Gauges: s.security.gauges, Stop: s.stop, Raft: s.cfg.Raft,
 		Join: s.cfg.Join, UnixNow: unixNow,
 	})
 	if err != nil { // of what is in the store, most likely: say which
@@ -300,7 +298,7 @@ func (s *server) serve(ctx context.Context) error {
 	})
 	if s.httpListener != nil {
 		all.Go(func() error {
-			metrics := newMetrics(s.node, s.security)
+			metrics := newMetrics(s.node)
 			return serveHTTP(ctx, s.security.httpPort(s.httpListener), httpHandler(metrics, s.healthy, s.security.gate()))
 		})
 	}

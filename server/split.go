@@ -74,7 +74,7 @@ func splitKeys(users [][]byte) (keys [][]byte, err error) {
 // planSplits is what splits at keys would come to, or why one of them cannot be. id 0:
 // each in the shard that covers it.
 func (s *adminService) planSplits(ctx context.Context, id uint64, keys [][]byte) ([]*pb.ShardSplit, error) {
-	v, err := s.cluster.look(ctx, true)
+	v, err := s.cluster.look(ctx, everything)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func (v *view) splitShard(id uint64, key []byte) (*pb.ShardInfo, error) {
 func (s *adminService) split(ctx context.Context, key []byte) (*pb.ShardSplit, error) {
 	var last error
 	for {
-		v, err := s.cluster.look(ctx, true)
+		v, err := s.cluster.look(ctx, everything)
 		if err == nil {
 			var done *pb.ShardSplit
 			if done, err = s.trySplit(ctx, v, key); err == nil {

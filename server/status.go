@@ -69,9 +69,19 @@ func (v *view) wantedVoters() int {
 	return min(placement.ReplicationFactor, live)
 }
 
+// wantedMetaVoters is the same of the meta shard, which has more where more nodes serve.
+func (v *view) wantedMetaVoters() int {
+	serve := 0
+	for id := range v.reports {
+		if v.nodes[id] != nil && v.states[id] == shard.Serving {
+			serve++
+		}
+	}
+	return max(v.wantedVoters(), placement.VotersWanted(shard.MetaID, serve))
+}
+
 // count counts shards, and those that lack something.
 func (v *view) count(s *pb.StatusResponse) (lacking int, meta bool) {
-	want := v.wantedVoters()
 	for _, sh := range v.shards() {
 		s.Shards++
 		s.Keys += sh.Keys
@@ -79,6 +89,10 @@ func (v *view) count(s *pb.StatusResponse) (lacking int, meta bool) {
 		s.Revision = max(s.Revision, sh.Revision)
 		meta = meta || sh.Descriptor_.Id == uint64(shard.MetaID)
 		voters := caughtUpVoters(sh)
+		want := v.wantedVoters()
+		if sh.Descriptor_.Id == uint64(shard.MetaID) {
+			want = v.wantedMetaVoters()
+		}
 		switch {
 		case sh.LeaderNode == 0:
 			s.Leaderless++

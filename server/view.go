@@ -74,13 +74,10 @@ func newer(a, b *pb.Epoch) bool {
 // caughtUpVoters counts the voters that the shard's leader hears from and that
 // hold nearly all of its log, itself included.
 func caughtUpVoters(s *pb.ShardInfo) int {
-	i := slices.IndexFunc(s.Replicas, func(r *pb.ReplicaInfo) bool {
-		return r.Leading && r.Term == s.Term && r.Node == s.LeaderNode
-	})
-	if i < 0 {
+	leader := leading(s)
+	if leader == nil {
 		return 0
 	}
-	leader := s.Replicas[i]
 	match := map[uint64]*pb.MemberProgress{}
 	for _, p := range leader.Progress {
 		match[p.Replica] = p
@@ -97,6 +94,16 @@ func caughtUpVoters(s *pb.ShardInfo) int {
 		}
 	}
 	return n
+}
+
+// leading is what the shard's leader reports; nil if there is none.
+func leading(sh *pb.ShardInfo) *pb.ReplicaInfo {
+	for _, r := range sh.Replicas {
+		if r.Leading && r.Term == sh.Term && r.Node == sh.LeaderNode {
+			return r
+		}
+	}
+	return nil
 }
 
 // nodeInfos lists all known nodes in order of ID.

@@ -39,7 +39,7 @@ func (n *Nemesis) ask() {
 		n.askDrain(at, n.anyNode(), l.rand.IntN(2) == 0)
 		return
 	}
-	id := n.cluster.descriptors[l.rand.IntN(len(n.cluster.descriptors))].ID
+	id := n.cluster.anyShard().ID
 	from, to := n.anyNode(), n.anyNode()
 	leader, state := n.cluster.leads(id)
 	if leader == nil || from == to || from.ID == 0 || to.ID == 0 {

@@ -12,16 +12,15 @@ import (
 // Call is a batch or a delete-range, as its client saw it. Before the check it
 // becomes one Op for every key that it concerns.
 type Call struct {
-	Client   int
-	Name     string // see callName
-	Shard    shard.ID
-	ShardEnd []byte // where the shard's span ends
-	Command  shard.Command
-	Result   shard.Result
-	Call     int64
-	Return   int64
-	Outcome  outcome
-	At       time.Duration // virtual time of the call
+	Client  int
+	Name    string   // see callName
+	Shard   shard.ID // where it begins
+	Command shard.Command
+	Result  shard.Result
+	Call    int64
+	Return  int64
+	Outcome outcome
+	At      time.Duration // virtual time of the call
 }
 
 func (c *Call) String() string {
@@ -154,7 +153,7 @@ func (h *History) rangeOps(c *Call, keys []string) (ops []*Op) {
 func (h *History) batchOps(c *Call) (ops []*Op) {
 	res, known := &c.Result, c.Outcome == done
 	if e := h.effects[c.Name]; e != nil && c.Outcome != refused {
-		res, known = e.result, true
+		res, known = &e.result.Result, true
 	}
 	ran, idle := c.Command.Then, c.Command.Else
 	if known && !res.Found {

@@ -65,7 +65,7 @@ func logged(h *History, res shard.Result, removed ...string) *History {
 		h.effects = make(map[string]*effect)
 	}
 	c := h.calls[len(h.calls)-1]
-	h.effects[c.Name] = &effect{op: shard.OpID{Sequence: uint64(len(h.calls))}, shard: 2, rev: res.Revision, kind: c.Command.Kind, result: &res, removed: removed}
+	h.effects[c.Name] = &effect{op: shard.OpID{Sequence: uint64(len(h.calls))}, shard: 2, rev: res.Revision, kind: c.Command.Kind, result: &logResult{Result: res}, removed: removed}
 	return h
 }
 

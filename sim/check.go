@@ -11,7 +11,7 @@ const checkEvery = 250 * time.Millisecond
 // checkShards begins a check of a drawn shard now and then. None may find a difference.
 func (c *Cluster) checkShards() {
 	c.loop.After(c.loop.between(checkEvery/10, 2*checkEvery), "check", func() {
-		d := c.descriptors[c.loop.rand.IntN(len(c.descriptors))]
+		d := c.anyShard()
 		for _, n := range c.nodes {
 			if !n.Serving() {
 				continue

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/kiloraft/kiloraft/node"
+	"github.com/kiloraft/kiloraft/placement"
 	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/raftgroup/transport"
 	"github.com/kiloraft/kiloraft/shard"
@@ -148,25 +149,28 @@ func (c *Cluster) addresses() []string {
 	return as
 }
 
-// shardOf finds the shard that covers a key.
-func (c *Cluster) shardOf(key []byte) shard.ID {
-	for i := range c.descriptors {
-		if c.descriptors[i].Span.Contains(key) {
-			return c.descriptors[i].ID
+// shards are the newest descriptors that anybody has applied, in order of span.
+func (c *Cluster) shards() []shard.Descriptor { return c.witness.newestDescriptors() }
+
+// anyShard draws one of the shards that there are now.
+func (c *Cluster) anyShard() *shard.Descriptor {
+	all := c.shards()
+	return &all[c.loop.rand.IntN(len(all))]
+}
+
+// covering is the newest descriptor of the shard that covers a key.
+func (c *Cluster) covering(key []byte) *shard.Descriptor {
+	all := c.shards()
+	for i := range all {
+		if all[i].Span.Contains(key) {
+			return &all[i]
 		}
 	}
 	panic(fmt.Sprintf("no shard covers key %x", key))
 }
 
-// spanOf is the span of a shard.
-func (c *Cluster) spanOf(id shard.ID) shard.Span {
-	for i := range c.descriptors {
-		if c.descriptors[i].ID == id {
-			return c.descriptors[i].Span
-		}
-	}
-	panic(fmt.Sprintf("no shard has the ID %d", id))
-}
+// shardOf is the ID of the shard that covers a key.
+func (c *Cluster) shardOf(key []byte) shard.ID { return c.covering(key).ID }
 
 // Unsettled says what keeps the cluster from being settled, or nothing: every
 // shard has all the voters that it shall have, exactly one leader, which all
@@ -177,9 +181,9 @@ func (c *Cluster) Unsettled() string {
 			return n.Name + " is not up"
 		}
 	}
-	for i := range c.descriptors {
-		if why := c.unsettled(c.descriptors[i].ID); why != "" {
-			return fmt.Sprintf("shard %d %s", c.descriptors[i].ID, why)
+	for _, d := range c.shards() {
+		if why := c.unsettled(d.ID); why != "" {
+			return fmt.Sprintf("shard %d %s", d.ID, why)
 		}
 	}
 	if why := c.unasked(); why != "" {
@@ -225,9 +229,10 @@ func (c *Cluster) unsettled(id shard.ID) string {
 		}
 	}
 	// A learner that took a node's place while it was away is removed when that one
-	// is back. Voters that somebody adds by hand beside placement stay.
-	want := min(replicationFactor, len(c.nodes))
-	if c.byHand {
+	// is back. Voters that somebody adds by hand beside placement stay. So does one that was
+	// promoted in the place of a leader whose node was to be drained, and is not any more.
+	want := placement.VotersWanted(id, max(up, min(replicationFactor, len(c.nodes))))
+	if c.byHand || len(c.drained) > 0 {
 		want = max(want, voters)
 	}
 	present := want

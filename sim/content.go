@@ -39,6 +39,19 @@ func (w *Witness) content(node string, e *storage.Engine) {
 	})
 }
 
+// disjoint refuses a store with states of two shards that overlap.
+func (w *Witness) disjoint(node string, e *storage.Engine) {
+	var held []shard.Descriptor
+	w.eachState(e, func(_ storage.ReplicaRecord, s *storage.ReplicaState) {
+		for i := range held {
+			if held[i].Span.Overlaps(s.Descriptor.Span) {
+				w.Fail("%s has states of two shards that overlap: %v and %v", node, held[i], s.Descriptor)
+			}
+		}
+		held = append(held, s.Descriptor)
+	})
+}
+
 // leftover refuses data in a store that belongs to none of its replicas: what a removed
 // replica has left behind would be somebody's data one day.
 func (w *Witness) leftover(node string, e *storage.Engine) {

@@ -22,8 +22,8 @@ func (c *Cluster) undirected() string {
 	switch {
 	case err != nil:
 		return "the directory cannot be read: " + err.Error()
-	case resume != nil || len(rows) != len(c.descriptors):
-		return fmt.Sprintf("the directory has %d entries, and there are %d shards", len(rows), len(c.descriptors))
+	case resume != nil || len(rows) != len(c.shards()):
+		return fmt.Sprintf("the directory has %d entries, and there are %d shards", len(rows), len(c.shards()))
 	}
 	for i := range rows {
 		e, err := router.DecodeEntry(rows[i].Value)

@@ -25,6 +25,8 @@
 // Every key has exactly one shard at any moment (coverage.go); in the end the directory
 // says what the shards say (directory.go).
 //
+// Shards are split all the time (split.go); what becomes of them is judged when a replica
+// applies it (parted.go), and so is every error that reaches a caller (errors.go).
 // Where there are more nodes than replicas of a shard, replicas move (move.go). Nodes lose
 // their disks, or hold bits that have flipped, as long as every shard has a majority
 // without them (lose.go).

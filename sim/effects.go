@@ -23,7 +23,7 @@ type effects struct {
 	// byName are the effects of batches and delete-ranges, by callName. A batch that
 	// wrote nothing has none; what it was answered is in idle, each time.
 	byName map[string]*effect
-	idle   map[string][]*shard.Result
+	idle   map[string][]*logResult
 
 	next     map[shard.ID]opAt           // of each log: what was applied last by whoever came first
 	last     map[shard.ID]shard.Revision // of the last write in each log
@@ -33,7 +33,7 @@ type effects struct {
 
 func newEffects() effects {
 	return effects{model: newModel(), byOp: make(map[shard.OpID]*effect), byValue: make(map[written]*effect), deletes: make(map[string][]shard.Revision),
-		byName: make(map[string]*effect), idle: make(map[string][]*shard.Result), next: make(map[shard.ID]opAt), last: make(map[shard.ID]shard.Revision),
+		byName: make(map[string]*effect), idle: make(map[string][]*logResult), next: make(map[shard.ID]opAt), last: make(map[shard.ID]shard.Revision),
 		byRev: make(map[shard.Revision]*effect), answered: make(map[opInLog]string)}
 }
 
@@ -55,8 +55,14 @@ type effect struct {
 	op      shard.OpID
 	rev     shard.Revision
 	kind    shard.Kind
-	result  *shard.Result // of a batch or delete-range
-	removed []string      // keys, of a delete-range
+	result  *logResult // of a batch or delete-range
+	removed []string   // keys, of a delete-range
+}
+
+// logResult is what a log says of a batch or a delete-range.
+type logResult struct {
+	shard.Result
+	end []byte // of the range, as far as the shard was asked for it
 }
 
 func (e *effect) String() string {
@@ -110,6 +116,10 @@ func (w *Witness) took(o *observer, at raftgroup.Position, op []byte, res raftgr
 		}
 		return
 	}
+	if d := o.Machine.Descriptor(); h.Version != d.Epoch.Version || !c.Within(d.Span) {
+		w.Fail("shard %d: at index %d an operation for version %d is applied to version %d, which covers %v: %+v", o.shard, at.Index, h.Version, d.Epoch.Version, d.Span, c)
+		return
+	}
 	if err := w.effects.apply(here, &h, &c, &res); err != nil {
 		w.Fail("%w", err)
 	}
@@ -117,6 +127,9 @@ func (w *Witness) took(o *observer, at raftgroup.Position, op []byte, res raftgr
 
 // inUserKeyspace: a leader's own commands are about no key.
 func inUserKeyspace(c *shard.Command) bool {
+	if c.Kind.Upkeep() {
+		return false
+	}
 	anchor := c.Anchor()
 	return len(anchor) > 0 && anchor[0] == shard.UserKeyspace
 }
@@ -140,6 +153,7 @@ func (e *effects) apply(at opInLog, h *machine.Header, c *shard.Command, res *ra
 		}
 		got = cloneResult(d)
 	}
+	said := &logResult{*got, bytes.Clone(c.End)}
 	now := &effect{shard: at.shard, index: at.index, op: c.Op, rev: got.Revision, kind: c.Kind}
 	if first := e.byOp[c.Op]; first != nil {
 		return e.repeated(first, now, c, got)
@@ -149,9 +163,9 @@ func (e *effects) apply(at opInLog, h *machine.Header, c *shard.Command, res *ra
 		return fmt.Errorf("%v, marked as retry: %v, came out otherwise than its log says: %s", now, c.Retry, why)
 	}
 	if c.Kind == shard.KindBatch || c.Kind == shard.KindDeleteRange {
-		now.result = got
+		now.result = said
 		if len(want.changes) == 0 {
-			e.idle[callName(c)] = append(e.idle[callName(c)], got)
+			e.idle[callName(c)] = append(e.idle[callName(c)], said)
 			return e.left(now, h.Revision, c)
 		}
 		e.byName[callName(c)] = now
@@ -172,7 +186,7 @@ func (e *effects) repeated(first, now *effect, c *shard.Command, got *shard.Resu
 		return nil
 	}
 	if f := first.result; got.Found != f.Found || got.Count != f.Count || !bytes.Equal(got.Resume, f.Resume) || !sameRows(got.Rows, f.Rows) {
-		return fmt.Errorf("a retry was answered otherwise than the first attempt, %v: %v and %v", first, resultText(f), resultText(got))
+		return fmt.Errorf("a retry was answered otherwise than the first attempt, %v: %v and %v", first, resultText(&f.Result), resultText(got))
 	}
 	return nil
 }

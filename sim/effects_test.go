@@ -31,7 +31,7 @@ func (l *logOf) applies(seq uint64, c shard.Command, rev shard.Revision, retry b
 func (l *logOf) again(seq uint64, c shard.Command, rev shard.Revision, retry bool, res raftgroup.Result) *logOf {
 	c.Op, c.Retry = shard.OpID{Session: 7, Sequence: seq}, retry
 	op := shard.AppendCommand(machine.AppendHeader(nil, machine.Header{Revision: rev, Version: 1}), &c)
-	o := &observer{witness: l.w, node: "n1", shard: 2, ops: 1}
+	o := &observer{Machine: &wholeMachine{}, witness: l.w, node: "n1", shard: 2, ops: 1}
 	l.w.took(o, raftgroup.Position{Index: l.index, Term: 1}, op, res)
 	return l
 }
@@ -172,22 +172,30 @@ func TestFloorVerdicts(t *testing.T) {
 // TestRangeGoesOnInTheNextShard: where a shard ends, a client resumes though the
 // log says that the piece is done.
 func TestRangeGoesOnInTheNextShard(t *testing.T) {
-	c := &Call{ShardEnd: user("m"), Command: shard.Command{Kind: shard.KindDeleteRange, Start: user("a"), End: user("z")}}
+	c := &Call{Command: shard.Command{Kind: shard.KindDeleteRange, Start: user("a"), End: user("z")}}
 	for _, v := range []struct {
-		end    []byte
+		logged []byte // the end of the range in the log
 		resume []byte
 		want   bool
-	}{{user("z"), user("m"), true}, {user("z"), nil, false}, {user("z"), user("n"), false}, {user("k"), nil, true}, {user("k"), user("m"), false}} {
-		c.Command.End, c.Result.Resume = v.end, v.resume
-		if got := c.answered(&shard.Result{}); got != v.want {
-			t.Errorf("to %q, resumed at %q: %v, want %v", v.end, v.resume, got, v.want)
+	}{{user("m"), user("m"), true}, {user("m"), nil, false}, {user("m"), user("n"), false}, {user("z"), nil, true}, {user("z"), user("m"), false}} {
+		c.Result.Resume = v.resume
+		if got := c.answered(&logResult{end: v.logged}); got != v.want {
+			t.Errorf("done up to %q, resumed at %q: %v, want %v", v.logged, v.resume, got, v.want)
 		}
 	}
 }
 
+// wholeMachine is one of a shard that covers everything.
+type wholeMachine struct{ raftgroup.Machine }
+
+func (*wholeMachine) Descriptor() *shard.Descriptor {
+	d := userShard(2, 1, "", "")
+	return &d
+}
+
 // damagedMachine finds at one index that its data is damaged.
 type damagedMachine struct {
-	raftgroup.Machine
+	wholeMachine
 	at uint64
 }
 

@@ -35,6 +35,7 @@ const (
 	Jump                    // clocks that jump
 	Ask                     // placement is asked for moves, and to drain nodes; whoever drives it changes
 	Move                    // replicas are moved to other nodes
+	Split                   // shards are split
 	LeftDown                // a node is not healed in the end
 	faultKinds
 )
@@ -44,7 +45,7 @@ const (
 //
 // perMille is the number of seeds in a thousand that enable it. strike is carried out
 // every so often, on average, and tells whether it did anything; nil: the fault is not
-// one of moments. spare: it takes a cluster with more nodes than replicas of a shard.
+// one of moments. Splits are spread over the run. spare: it takes a cluster with more nodes than replicas of a shard.
 var faultTable = [faultKinds]struct {
 	name     string
 	perMille int
@@ -76,6 +77,7 @@ var faultTable = [faultKinds]struct {
 	Jump:       {"jump", 300, false, 2 * time.Second, (*Nemesis).jump},
 	Ask:        {"ask", 500, true, 700 * time.Millisecond, (*Nemesis).askSomething},
 	Move:       {"move", 750, true, 300 * time.Millisecond, (*Nemesis).moveOne},
+	Split:      {"split", 1000, false, 0, (*Nemesis).splitOne},
 	LeftDown:   {"left-down", 150, false, 0, nil},
 }
 
@@ -111,10 +113,10 @@ func (f Faults) String() string {
 }
 
 // drawFaults enables each fault with its own probability. One seed in eight has
-// none, and shows what the others cost.
+// none but splits, and shows what the others cost.
 func drawFaults(l *Loop, spare bool) (f Faults) {
 	if l.rand.IntN(8) == 0 {
-		return 0
+		return FaultsOf(Split)
 	}
 	for k := range faultKinds {
 		if row := &faultTable[k]; l.chance(row.perMille) && (spare || !row.spare) {

@@ -170,6 +170,8 @@ type fleet struct {
 	keys    int
 	struck  Struck
 	faults  int
+	splits  int
+	moves   int
 	virt    time.Duration
 	busy    time.Duration // of one core
 	hashes  map[uint64]uint64
@@ -222,6 +224,8 @@ func (f *fleet) take(j *job, r result) {
 		f.struck[k] += n
 	}
 	f.faults += r.Report.Struck.Total()
+	f.splits += r.Report.Splits
+	f.moves += r.Report.Moves
 	if f.seeds%50 == 0 {
 		fmt.Printf("sim: %d of %d seeds after %v\n", f.seeds, *fleetSeeds, time.Since(f.began).Round(time.Second))
 	}
@@ -251,7 +255,7 @@ func (f *fleet) sum() int {
 	case f.seeds >= 100 && (f.ops < opsPerSeedMin*f.seeds || f.keys < keysPerSeedMin*f.seeds):
 		verdict, code = fmt.Sprintf("FAILED (fewer than %d operations or %d histories per seed)", opsPerSeedMin, keysPerSeedMin), 1
 	}
-	fmt.Printf("sim: seeds=%d ops=%d histories=%d unknown=%d faults=%d simulated=%.0fs speed=%.1fx %s\n",
-		f.seeds, f.ops, f.keys, f.unknown, f.faults, f.virt.Seconds(), f.virt.Seconds()/max(f.busy.Seconds(), 1e-9), verdict)
+	fmt.Printf("sim: seeds=%d ops=%d histories=%d unknown=%d faults=%d splits=%d moves=%d simulated=%.0fs speed=%.1fx %s\n",
+		f.seeds, f.ops, f.keys, f.unknown, f.faults, f.splits, f.moves, f.virt.Seconds(), f.virt.Seconds()/max(f.busy.Seconds(), 1e-9), verdict)
 	return code
 }

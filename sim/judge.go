@@ -63,7 +63,7 @@ func (w *Witness) judgeCall(c *Call) {
 		w.Fail("a write that was refused took effect as %v: %v", e, c)
 	case c.Outcome != done:
 	case e != nil && !c.answered(e.result):
-		w.Fail("a write took effect as %v, %v, and was answered otherwise: %v", e, resultText(e.result), c)
+		w.Fail("a write took effect as %v, %v, and was answered otherwise: %v", e, resultText(&e.result.Result), c)
 	case e == nil && c.Result.Revision != 0:
 		w.Fail("a write was acknowledged and is in no log: %v", c)
 	case e == nil:
@@ -78,11 +78,10 @@ func (w *Witness) judgeCall(c *Call) {
 
 // answered tells whether what a log says is what the client was answered. Where
 // a shard ends, a delete-range that goes on resumes in the next one.
-func (c *Call) answered(logged *shard.Result) bool {
-	if logged.Resume == nil && c.Command.Kind == shard.KindDeleteRange && bytes.Compare(c.ShardEnd, c.Command.End) < 0 {
-		next := *logged
-		next.Resume = c.ShardEnd
-		logged = &next
+func (c *Call) answered(l *logResult) bool {
+	want := l.Result
+	if want.Resume == nil && c.Command.Kind == shard.KindDeleteRange && bytes.Compare(l.end, c.Command.End) < 0 {
+		want.Resume = l.end
 	}
-	return sameResult(logged, &c.Result)
+	return sameResult(&want, &c.Result)
 }

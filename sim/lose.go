@@ -94,6 +94,7 @@ func (n *Nemesis) flipDisk() bool {
 	}
 	n.event("a bit of %s of %s flips", file, node.Name)
 	n.damaged, n.back = node, back
+	n.cluster.witness.flipped = true
 	n.cluster.witness.damaged = node.Name
 	l.After(l.between(time.Second, 5*time.Second), "repair", n.repair)
 	return true

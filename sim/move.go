@@ -38,6 +38,7 @@ func (m *mover) look() {
 	}
 	changes, done := m.next(&state.Descriptor)
 	if done {
+		m.nemesis.moves++
 		m.nemesis.event("shard %d has moved from %s to %s", m.shard, m.from.Name, m.to.Name)
 		m.ended()
 		return
@@ -125,7 +126,7 @@ func (n *Nemesis) move(id shard.ID, ended func()) bool {
 
 // moveOne begins a move of a drawn shard, unless one of it is under way.
 func (n *Nemesis) moveOne() bool {
-	id := n.cluster.descriptors[n.cluster.loop.rand.IntN(len(n.cluster.descriptors))].ID
+	id := n.cluster.anyShard().ID
 	if n.moving[id] {
 		return false
 	}

@@ -20,6 +20,9 @@ type Nemesis struct {
 	struck  Struck
 
 	disksFailed int // nodes that have ended for theirs
+	splitEvery  time.Duration
+	splitting   int // splitters under way
+	moves       int // that came to their end
 }
 
 // NewNemesis makes a nemesis; it strikes from the first Start on.
@@ -50,7 +53,11 @@ func (n *Nemesis) Start() {
 	}
 	for k := range faultKinds {
 		if n.faults.Has(k) && faultTable[k].strike != nil {
-			n.every(faultTable[k].every, k.String(), func() {
+			every := faultTable[k].every
+			if k == Split {
+				every = n.splitEvery
+			}
+			n.every(every, k.String(), func() {
 				if faultTable[k].strike(n) {
 					n.struck[k]++
 				}
@@ -309,13 +316,14 @@ func (n *Nemesis) sync() bool {
 // look compares what a node holds with what it should, which is no fault.
 func (n *Nemesis) look() {
 	if node := n.anyNode(); node.Serving() {
+		n.cluster.witness.disjoint(node.Name, node.engine)
 		n.cluster.witness.content(node.Name, node.engine)
 	}
 }
 
 // transfer asks the leader of a drawn shard to hand over to a drawn replica.
 func (n *Nemesis) transfer() bool {
-	return n.handOver(n.cluster.descriptors[n.cluster.loop.rand.IntN(len(n.cluster.descriptors))].ID)
+	return n.handOver(n.cluster.anyShard().ID)
 }
 
 // handOver asks the leader of a shard to hand over to a drawn replica.

@@ -63,6 +63,16 @@ func (n *Node) leaderless() bool {
 
 func (n *Node) store() *replica.Store { return n.node.Store() }
 
+// covering is the replica that covers a key, as this node knows; nil: none does.
+func (n *Node) covering(key []byte) *replica.Replica {
+	for _, r := range n.store().Replicas() {
+		if s, ok := r.State(); ok && s.Descriptor.Span.Contains(key) {
+			return r
+		}
+	}
+	return nil
+}
+
 func (n *Node) event(format string, args ...any) {
 	n.cluster.trace.Event(n.cluster.loop.now, n.Name, format, args...)
 }
@@ -87,6 +97,7 @@ func (n *Node) Start() {
 	n.engine = e
 	n.cluster.witness.recovered(n.ID, e)
 	n.cluster.witness.kept(n.Name, e)
+	n.cluster.witness.disjoint(n.Name, e)
 	n.event("starts after incarnation %d", n.incarnation)
 	switch err := node.Resume(e, n.serve); {
 	case err == nil:

@@ -33,8 +33,10 @@ type Witness struct {
 	installs   int            // of snapshots
 	floorMax   shard.Revision // the highest floor of any shard
 	coverage   coverage
-	damaged    string // the node with a bit that has flipped
-	foundOut   int    // how often that was noticed
+	births     map[shard.ID]shardIndex // of shards that have split off, where in which log
+	damaged    string                  // the node with a bit that has flipped
+	foundOut   int                     // how often that was noticed
+	flipped    bool                    // there was such a node
 	failure    error
 	overlook   func(error) bool // see Config.Overlook
 }
@@ -79,7 +81,7 @@ type shardOn struct {
 func NewWitness(loop *Loop, trace *Trace) *Witness {
 	return &Witness{loop: loop, trace: trace, leaders: make(map[shardTerm]shard.ReplicaID), logs: make(map[shard.ID]map[uint64]*appliedEntry),
 		states: make(map[shardIndex]stateMark), contents: make(map[shardIndex]stateMark), durable: make(map[replicaOn]uint64),
-		effects: newEffects(), installing: make(map[shardOn]bool), removed: make(map[member]string),
+		effects: newEffects(), installing: make(map[shardOn]bool), removed: make(map[member]string), births: make(map[shard.ID]shardIndex),
 		promises: promises{votes: make(map[ballot]shard.ReplicaID), last: make(map[member]promised)}}
 }
 
@@ -228,9 +230,10 @@ type observer struct {
 	applied raftgroup.Position // of the last EndApply or install
 	last    shard.Revision
 	floor   shard.Revision
-	at      raftgroup.Position // of the entry whose operations are being applied
-	ops     int                // of that entry so far
-	term    uint64             // of the last leadership
+	at      raftgroup.Position      // of the entry whose operations are being applied
+	ops     int                     // of that entry so far
+	born    []*storage.ReplicaState // by splits that are not published yet
+	term    uint64                  // of the last leadership
 }
 
 func (o *observer) event(format string, args ...any) {
@@ -275,6 +278,7 @@ func (o *observer) finish() {
 
 func (o *observer) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (raftgroup.Result, error) {
 	o.operation(at, op)
+	before := *o.Machine.Descriptor()
 	res, err := o.Machine.Apply(b, at, op)
 	if err != nil {
 		o.witness.Fail("%s shard %d stops at index %d: %v", o.node, o.shard, at.Index, err)
@@ -282,6 +286,7 @@ func (o *observer) Apply(b *storage.Batch, at raftgroup.Position, op []byte) (ra
 		return res, err
 	}
 	o.witness.took(o, at, op, res)
+	o.split(at, op, &before, &res)
 	return res, nil
 }
 
@@ -329,6 +334,7 @@ func (o *observer) Published() {
 	o.last = s.LastRevision
 	o.raised(s.Floor)
 	o.witness.covers(o.node, &s.Descriptor)
+	o.parted()
 	o.witness.state(o.node, &s, stateText(&s))
 	o.witness.trace.Detail(o.witness.loop.Now(), o.node, "shard %d replica %d applied %d/%d revision %d", o.shard, o.replica, s.Applied, s.AppliedTerm, s.LastRevision)
 }

@@ -32,8 +32,8 @@ var plantedBugs = []struct {
 	{planted.ReadThroughIngest, 20, "a read at R repeats", "did not find what the logs say|missed a write|something else", "", "ReadsDuringInstall"},
 	{planted.RetryWithoutLookUp, 3, "no write takes effect twice", "took effect twice|otherwise than the first|told that it does nothing", "", ""},
 	{planted.RetryWithoutLookUp, 3, "no write takes effect twice", "took effect twice|otherwise than the first|told that it does nothing", "", "LostAckRetryAcrossMove"},
-	{planted.RevisionFetchedAhead, 3, "revisions follow real time", "do not follow real time|took effect twice", "one of the future", ""},
-	{planted.GrantWithoutConfirming, 3, "revisions follow real time", "do not follow real time", "one of the future", "DeposedMetaLeaderIsAsked"},
+	{planted.RevisionFetchedAhead, 3, "revisions follow real time", "do not follow real time|took effect twice", "one of the future|reaches a caller", ""},
+	{planted.GrantWithoutConfirming, 3, "revisions follow real time", "do not follow real time", "one of the future|reaches a caller", "DeposedMetaLeaderIsAsked"},
 	{planted.BoundUnapplied, 5, "revisions are unique", "two writes have one revision|do not follow real time|took effect twice", "", ""},
 	{planted.ReadFromViewBelow, 4, "a read at R repeats", "did not find what the logs say", "which nobody was given", ""},
 	{planted.ReadIndexBySuccessor, 3, "revisions follow real time", "do not follow real time", "", "DeposedMetaLeaderIsAsked"},
@@ -46,6 +46,13 @@ var plantedBugs = []struct {
 	{planted.TombstoneNotWritten, 10, "a removed replica never acts again", "which was removed from", "", "ReplicasMoveUnderLoad"},
 	{planted.RemovedReplicaNotTold, 20, "all converges once healed", "not settled", "", "ReplicasMoveUnderLoad"},
 	{planted.VoterRemovedAtOnce, 10, "a voter is demoted first", "a voter is demoted first", "", "ReplicasMoveUnderLoad"},
+	{planted.SplitOverwritesVote, 20, "what is promised outlives a split", "votes twice|goes from|came back with", "", ""},
+	{planted.BornBelowLast, 3, "revisions rise from a shard to those that split off", "is born with last revision", "", ""},
+	{planted.BornBelowLast, 3, "a read at R repeats", "did not find what the logs say|nobody wrote|not linearizable", "is born with last revision", ""},
+	{planted.FloorNotCopied, 10, "a floor never falls, over splits neither", "is born with floor", "", ""},
+	{planted.FloorNotCopied, 20, "a read at R repeats", "did not find what the logs say|is missing", "is born with floor", ""},
+	{planted.EpochNotChecked, 3, "a write applies to its epoch", "is applied to version|is applied to epoch", "", ""},
+	{planted.BirthIgnoresLater, 5, "a removed replica never acts again", "which was removed from|two shards that overlap", "", "SplitComesAfterTheRemoval"},
 }
 
 // fleetOnly chooses among the planted bugs.
@@ -54,6 +61,8 @@ var fleetOnly = flag.String("sim.only", "", "of the planted bugs, those whose na
 // pendingBugs are those that a run cannot show, and why.
 var pendingBugs = map[planted.Bug]string{
 	planted.DescriptorNotRechecked: "a read is one step of a run; shard/replica's tests show it",
+	planted.BirthWithoutClaim:      "a round is one step of a run, and a node has one worker; raftgroup's tests show it",
+	planted.BirthSpanNotKept:       "from one round to the next; shard/replica's tests show it",
 }
 
 func plant(bug string) { planted.Choose(planted.Bug(bug)) }

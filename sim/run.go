@@ -49,6 +49,12 @@ const (
 	settleWithin = 60 * time.Second // of virtual time, after everything was healed
 	returnWithin = 30 * time.Second // of virtual time, for operations in flight; longer than any time-out
 	stepsMax     = 20_000_000       // of one phase
+
+	// changesMin is how many splits and moves a run under drawn faults has at least, and
+	// changesWithin how much longer than drawn it goes on for that.
+	changesMin    = 20
+	changesWithin = 60 * time.Second
+
 	porcupineMax = 30 * time.Second // of real time, for one key
 )
 
@@ -73,12 +79,13 @@ type Report struct {
 	FoundOut                            int    // times that something noticed a bit that had flipped
 	Snapshots                           int    // installed
 	Removals                            int    // of replicas
+	Splits, Moves                       int    // of shards, that came to their end
 	Compared                            uint64 // replicas with their leader's, by checks that found them equal
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; %d operations, %d histories; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d snapshots, %d removals; %d nodes, grown %v; %v; the bound is raised by %d; faults %v; struck: %v",
-		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Operations, r.Histories, r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Snapshots, r.Removals, r.Nodes, r.Grown, r.Keep, r.RaiseBy, r.Faults, &r.Struck)
+	return fmt.Sprintf("seed %d: trace %016x, %d steps, %v; %d operations, %d histories; writes: %d acknowledged, %d undetermined, %d refused, %d of several keys or conditional; %d reads, %d at a revision, %d compacted; %d snapshots, %d removals; %d splits, %d moves; %d nodes, grown %v; %v; the bound is raised by %d; faults %v; struck: %v",
+		r.Seed, r.TraceHash, r.Steps, r.Virtual.Round(time.Millisecond), r.Operations, r.Histories, r.Acked, r.Undetermined, r.Refused, r.Calls, r.Reads, r.ReadsAt, r.Compacted, r.Snapshots, r.Removals, r.Splits, r.Moves, r.Nodes, r.Grown, r.Keep, r.RaiseBy, r.Faults, &r.Struck)
 }
 
 // Failure is a run that broke a promise.
@@ -200,6 +207,7 @@ func newRun(cfg Config) (*run, error) {
 	}
 	r.load = NewWorkload(r.cluster, load)
 	r.nemesis = NewNemesis(r.cluster, faults, r.load)
+	r.nemesis.splitEvery = r.cfg.Work / shardsMax
 	return r, nil
 }
 
@@ -210,7 +218,7 @@ func drawNodes(l *Loop) int { return []int{3, 3, 3, 3, 3, 4, 4, 5, 6, 7}[l.rand.
 // drawWork draws how long clients work: most often not for long, since most bugs that
 // a seed finds it finds early.
 func drawWork(l *Loop) time.Duration {
-	return []time.Duration{3 * time.Second, 5 * time.Second, 5 * time.Second, 8 * time.Second, 15 * time.Second}[l.rand.IntN(5)]
+	return []time.Duration{3 * time.Second, 3 * time.Second, 4 * time.Second, 5 * time.Second, 10 * time.Second}[l.rand.IntN(5)]
 }
 
 // drawRaft draws the settings of raft. Short election time-outs give many
@@ -267,7 +275,14 @@ func (r *run) work() error {
 	} else {
 		r.nemesis.Start()
 	}
-	_, err := r.until(r.cfg.Work, nil)
+	if _, err := r.until(r.cfg.Work, nil); err != nil || r.cfg.Direct != nil || !r.nemesis.faults.Has(Split) {
+		return err
+	}
+	// Where so much fails that shards are hardly ever split, it takes longer.
+	ok, err := r.until(changesWithin, func() bool { return len(r.witness.births)+r.nemesis.moves >= changesMin })
+	if err == nil && !ok {
+		err = fmt.Errorf("%d splits and %d moves came to their end, of at least %d, in %v", len(r.witness.births), r.nemesis.moves, changesMin, r.cfg.Work+changesWithin)
+	}
 	return err
 }
 
@@ -326,6 +341,7 @@ func (r *run) check() error {
 		if n.gone {
 			continue
 		}
+		r.witness.disjoint(n.Name, n.engine)
 		r.witness.content(n.Name, n.engine)
 		r.witness.leftover(n.Name, n.engine)
 	}
@@ -338,7 +354,7 @@ func (r *run) report() Report {
 		Acked: r.load.Acked, Undetermined: r.load.Undetermined, Refused: r.load.Refused, Reads: r.load.Reads,
 		Calls: r.load.Calls, ReadsAt: r.load.ReadsAt, Compacted: r.load.Compacted,
 		Operations: r.load.Operations, Histories: r.load.history.checked, Struck: r.nemesis.struck, DisksFailed: r.nemesis.disksFailed, FoundOut: r.witness.foundOut,
-		Snapshots: r.witness.installs, Removals: r.witness.removals, Compared: r.cluster.compared()}
+		Snapshots: r.witness.installs, Removals: r.witness.removals, Splits: len(r.witness.births), Moves: r.nemesis.moves, Compared: r.cluster.compared()}
 }
 
 func (r *run) close() error {

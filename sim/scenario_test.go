@@ -30,6 +30,7 @@ var scenarios = map[string]func(*Stage){
 	"LoneVoterRestarts":            loneVoter,
 	"ReadsDuringInstall":           readsDuringInstall,
 	"VotesArriveTwice":             votesTwice,
+	"SplitComesAfterTheRemoval":    lateSplits,
 }
 
 // grownTo are the scenarios for a cluster that has grown to more nodes than a shard
@@ -52,6 +53,8 @@ func directed(t *testing.T, seed uint64, scenario string) Config {
 	switch scenario {
 	case "ReplacedClientsChoose":
 		cfg.Workload.Keys, cfg.Workload.Chosen, cfg.Workload.Concurrent = 2, 7, 6
+	case "SplitComesAfterTheRemoval":
+		cfg.Nodes, cfg.Work = 4, 8*time.Second
 	case "ReadsDuringInstall":
 		cfg.Workload.ValueBytes = 16 << 10
 		cfg.Keep = &Keep{Retention: time.Second, DropRate: 50_000}
@@ -332,6 +335,86 @@ func votesTwice(s *Stage) {
 	s.run.cluster.net.effect = n.lieInWait
 	s.Every(400*time.Millisecond, func() { n.pause() })
 	s.Every(300*time.Millisecond, func() { n.transfer() })
+}
+
+// lateSplits keeps a node from hearing of a split until the new shard has been created
+// there by others' messages, and has left: applied at last, the split finds a tombstone.
+func lateSplits(s *Stage) {
+	s.run.cluster.set(catalog.PlacementRebalance, "false")
+	c, n := s.run.cluster, s.run.nemesis
+	var again func()
+	again = func() {
+		s.When(func() bool {
+			id := c.shardOf(s.run.load.keys[0])
+			leader, state := c.leads(id)
+			return leader != nil && !state.Descriptor.Joint() && len(state.Descriptor.Replicas) == replicationFactor
+		}, func() {
+			id := c.shardOf(s.run.load.keys[0])
+			leader, state := c.leads(id)
+			late, other, spare := s.roles(leader, &state.Descriptor)
+			if late == nil || spare == nil {
+				s.After(500*time.Millisecond, again)
+				return
+			}
+			s.note("%s does not hear of the split of shard %d", late.Name, id)
+			c.net.Block(leader.Name, late.Name)
+			c.net.Block(late.Name, leader.Name)
+			key := n.splitKey()
+			for !state.Descriptor.Span.Contains(key) {
+				key = n.splitKey()
+			}
+			(&splitter{nemesis: n, key: key}).start()
+			over := func() {
+				c.net.Open(leader.Name, late.Name)
+				c.net.Open(late.Name, leader.Name)
+			}
+			s.When(func() bool {
+				right := c.shardOf(key)
+				if right == id {
+					return false
+				}
+				if leads, _ := c.leads(right); leads != other {
+					s.handOver(right, other)
+					return false
+				}
+				return true
+			}, func() {
+				(&mover{nemesis: n, shard: c.shardOf(key), from: late, to: spare, ended: func() {
+					s.After(300*time.Millisecond, over)
+					s.After(time.Second, again)
+				}}).start()
+			})
+		})
+	}
+	again()
+}
+
+// handOver has whoever leads a shard hand it to a node, now and then.
+func (s *Stage) handOver(id shard.ID, to *Node) {
+	from, state := s.run.cluster.leads(id)
+	m, here := state.Descriptor.ReplicaOn(to.ID)
+	if from == nil || from == to || !here || !s.run.loop.chance(10) {
+		return
+	}
+	s.note("transfer shard %d from %s to %s", id, from.Name, to.Name)
+	r, _ := from.store().Replica(id)
+	r.Group().TransferLeader(m.ID, func(error) {})
+}
+
+// roles are, of the nodes beside a shard's leader, two with a replica and one without.
+func (s *Stage) roles(leader *Node, d *shard.Descriptor) (one, other, spare *Node) {
+	for _, node := range s.run.cluster.nodes {
+		switch _, here := d.ReplicaOn(node.ID); {
+		case node == leader:
+		case !here:
+			spare = node
+		case one == nil:
+			one = node
+		default:
+			other = node
+		}
+	}
+	return one, other, spare
 }
 
 // The scenario of moves shows something only if replicas are removed.

@@ -51,7 +51,7 @@ func (s *Scout) Start() {
 func (s *Scout) get(key []byte) {
 	for _, n := range s.load.cluster.nodes {
 		o := s.begin(shard.KindGet, key, "")
-		s.send(n, o.Shard, shard.Command{Kind: shard.KindGet, Key: key}, func(p shard.Response) {
+		s.send(n, shard.Command{Kind: shard.KindGet, Key: key}, func(p shard.Response) {
 			how := refused
 			if p.Err == nil {
 				how = done
@@ -67,9 +67,9 @@ func (s *Scout) get(key []byte) {
 
 // put hands a write of its own to each node that believes to lead.
 func (s *Scout) put(key []byte) {
-	for _, n := range s.leaders(s.load.cluster.shardOf(key)) {
+	for _, n := range s.leaders(key) {
 		o := s.begin(shard.KindPut, key, s.load.value(0))
-		s.send(n, o.Shard, shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(o.Value)}, func(p shard.Response) {
+		s.send(n, shard.Command{Kind: shard.KindPut, Key: key, Value: []byte(o.Value)}, func(p shard.Response) {
 			how := classify(p.Err)
 			if how == done {
 				s.load.Acked++
@@ -81,13 +81,14 @@ func (s *Scout) put(key []byte) {
 	}
 }
 
-// leaders are the nodes that believe to lead a shard.
-func (s *Scout) leaders(id shard.ID) (believers []*Node) {
+// leaders are the nodes that believe to lead the shard that covers a key: for some that is
+// one which was split there.
+func (s *Scout) leaders(key []byte) (believers []*Node) {
 	for _, n := range s.load.cluster.nodes {
 		if !n.Serving() {
 			continue
 		}
-		if r, here := n.store().Replica(id); here && r.Leadership().Leading {
+		if r := n.covering(key); r != nil && r.Leadership().Leading {
 			believers = append(believers, n)
 		}
 	}
@@ -105,7 +106,7 @@ func (s *Scout) putOften(key []byte) {
 		Op: shard.OpID{Session: s.session, Sequence: s.sequence}, Birth: s.load.memory.newest()}
 	waiting, how := 0, refused
 	attempt := func(n *Node) {
-		s.send(n, o.Shard, cmd, func(p shard.Response) {
+		s.send(n, cmd, func(p shard.Response) {
 			waiting--
 			switch classify(p.Err) {
 			case done:
@@ -129,7 +130,7 @@ func (s *Scout) putOften(key []byte) {
 	for range 2 + c.loop.rand.IntN(2) {
 		waiting++
 		c.net.in(s.env, c.loop.between(0, 400*time.Millisecond), "attempt", func() {
-			believers := s.leaders(o.Shard)
+			believers := s.leaders(key)
 			if len(believers) == 0 {
 				waiting--
 			}
@@ -153,7 +154,7 @@ func (s *Scout) draw() {
 // drawAt asks a node for a revision.
 func (s *Scout) drawAt(n *Node) *Op {
 	o := s.load.history.Begin(&Op{Kind: shard.KindDraw, Shard: shard.MetaID, Count: 1, At: s.load.cluster.loop.now})
-	s.send(n, shard.MetaID, shard.Command{Kind: shard.KindDraw, Limit: 1}, func(p shard.Response) {
+	s.send(n, shard.Command{Kind: shard.KindDraw, Limit: 1}, func(p shard.Response) {
 		how := refused
 		if p.Err == nil {
 			how = done
@@ -181,7 +182,7 @@ func (s *Scout) getAt(key []byte) {
 func (s *Scout) readAt(n *Node, key []byte, rev shard.Revision, then func()) {
 	c := s.load.cluster
 	seen := &Snapshot{At: rev, Shard: c.shardOf(key), Key: string(key), Asked: true, Call: s.load.history.now(), Time: c.loop.now}
-	s.send(n, seen.Shard, shard.Command{Kind: shard.KindGet, Key: key, Revision: rev, AnyReplica: true}, func(p shard.Response) {
+	s.send(n, shard.Command{Kind: shard.KindGet, Key: key, Revision: rev, AnyReplica: true}, func(p shard.Response) {
 		s.load.Operations++
 		if p.Err == nil {
 			s.load.ReadsAt++
@@ -210,9 +211,10 @@ func (s *Scout) end(n *Node, o *Op, how outcome, err error) {
 	}
 }
 
-// send carries a command about a shard to a node and its answer back, unless
-// either is lost; there is no answer then. A command that has no ID is given one.
-func (s *Scout) send(n *Node, to shard.ID, cmd shard.Command, answer func(shard.Response)) {
+// send carries a command to whatever replica of a node covers its key, as the node knows,
+// and its answer back, unless either is lost; there is no answer then. A command that has
+// no ID is given one.
+func (s *Scout) send(n *Node, cmd shard.Command, answer func(shard.Response)) {
 	net := s.load.cluster.net
 	there := n.env
 	if !n.Serving() || net.cut("scout", n.Name) {
@@ -224,14 +226,14 @@ func (s *Scout) send(n *Node, to shard.ID, cmd shard.Command, answer func(shard.
 		cmd.Op = shard.OpID{Session: s.session, Sequence: id}
 	}
 	net.in(there, net.latency(), "scouted", func() {
-		r, here := n.store().Replica(to)
-		if !here {
+		r := n.covering(cmd.Anchor())
+		if r == nil {
 			answer(shard.Response{Err: shard.ErrUnavailable})
 			return
 		}
 		state, _ := r.State()
 		q := shard.Request{ID: id, Command: shard.AppendCommand(nil, &cmd),
-			Target: shard.Target{Shard: to, Version: state.Descriptor.Epoch.Version, Replica: r.Group().Replica(), Term: r.Leadership().Term}}
+			Target: shard.Target{Shard: state.Descriptor.ID, Version: state.Descriptor.Epoch.Version, Replica: r.Group().Replica(), Term: r.Leadership().Term}}
 		n.store().Execute(q, func(p shard.Response) {
 			// The response's slices are gone when this returns: it travels encoded.
 			frame := shard.AppendResponse(shard.BeginResponses(nil, 0), &p)

@@ -341,6 +341,7 @@ func (k *worker) do(cmd shard.Command, options client.DoOptions, cancelAt time.D
 		returned = true
 		k.running--
 		k.load.Operations++
+		k.load.reached(&cmd, err)
 		finish(res, err)
 	})
 	if cancelAt > 0 {

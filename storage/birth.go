@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/shard"
 )
 
@@ -23,6 +24,9 @@ func (b *Batch) PutBornReplica(replica shard.ReplicaID, s *ReplicaState) {
 	b.PutReplicaState(id, &born)
 	b.putAnchor(id, firstIndex, firstTerm)
 	b.set(recordKey(id, birthRecord), appendBirth(nil, replica))
+	if planted.On(planted.SplitOverwritesVote) {
+		b.putVote(id, voteState{Replica: replica, Term: firstTerm})
+	}
 }
 
 // DeleteSpan deletes all data of a span that no replica here covers any more.

@@ -2030,24 +2030,28 @@ func (x *ListNodesResponse) GetNodes() []*NodeInfo {
 }
 
 type NodeInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	HttpAddress   string                 `protobuf:"bytes,3,opt,name=http_address,json=httpAddress,proto3" json:"http_address,omitempty"`
-	Live          bool                   `protobuf:"varint,4,opt,name=live,proto3" json:"live,omitempty"`
-	Shards        uint64                 `protobuf:"varint,5,opt,name=shards,proto3" json:"shards,omitempty"`
-	Leaders       uint64                 `protobuf:"varint,6,opt,name=leaders,proto3" json:"leaders,omitempty"`
-	Bytes         uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	LogBytes      uint64                 `protobuf:"varint,8,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	UptimeSeconds float64                `protobuf:"fixed64,10,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`
-	Version       string                 `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
-	Counters      map[string]float64     `protobuf:"bytes,12,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // cumulative; see metrics of the same names
-	State         string                 `protobuf:"bytes,13,opt,name=state,proto3" json:"state,omitempty"`                                                                                   // "serving", "draining" or "leaving", as the meta shard has it; empty: not known
-	SilentSeconds uint64                 `protobuf:"varint,14,opt,name=silent_seconds,json=silentSeconds,proto3" json:"silent_seconds,omitempty"`                                             // for how long it has not answered placement, of a node that is not live
-	Dead          bool                   `protobuf:"varint,15,opt,name=dead,proto3" json:"dead,omitempty"`                                                                                    // its replicas are rebuilt elsewhere
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address        string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	HttpAddress    string                 `protobuf:"bytes,3,opt,name=http_address,json=httpAddress,proto3" json:"http_address,omitempty"`
+	Live           bool                   `protobuf:"varint,4,opt,name=live,proto3" json:"live,omitempty"`
+	Shards         uint64                 `protobuf:"varint,5,opt,name=shards,proto3" json:"shards,omitempty"`
+	Leaders        uint64                 `protobuf:"varint,6,opt,name=leaders,proto3" json:"leaders,omitempty"`
+	Bytes          uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	LogBytes       uint64                 `protobuf:"varint,8,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	Incarnation    uint64                 `protobuf:"varint,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	UptimeSeconds  float64                `protobuf:"fixed64,10,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`
+	Version        string                 `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
+	Counters       map[string]float64     `protobuf:"bytes,12,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // cumulative; see metrics of the same names
+	State          string                 `protobuf:"bytes,13,opt,name=state,proto3" json:"state,omitempty"`                                                                                   // "serving", "draining" or "leaving", as the meta shard has it; empty: not known
+	SilentSeconds  uint64                 `protobuf:"varint,14,opt,name=silent_seconds,json=silentSeconds,proto3" json:"silent_seconds,omitempty"`                                             // for how long it has not answered placement, of a node that is not live
+	Dead           bool                   `protobuf:"varint,15,opt,name=dead,proto3" json:"dead,omitempty"`                                                                                    // its replicas are rebuilt elsewhere
+	CapacityBytes  uint64                 `protobuf:"varint,16,opt,name=capacity_bytes,json=capacityBytes,proto3" json:"capacity_bytes,omitempty"`                                             // of its disk; 0: not known
+	AvailableBytes uint64                 `protobuf:"varint,17,opt,name=available_bytes,json=availableBytes,proto3" json:"available_bytes,omitempty"`
+	Gauges         map[string]float64     `protobuf:"bytes,19,rep,name=gauges,proto3" json:"gauges,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // of this moment; see metrics of the same names
+	Locality       string                 `protobuf:"bytes,18,opt,name=locality,proto3" json:"locality,omitempty"`                                                                         // "region=eu,zone=a"
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
@@ -2183,6 +2187,34 @@ func (x *NodeInfo) GetDead() bool {
 		return x.Dead
 	}
 	return false
+}
+
+func (x *NodeInfo) GetCapacityBytes() uint64 {
+	if x != nil {
+		return x.CapacityBytes
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetAvailableBytes() uint64 {
+	if x != nil {
+		return x.AvailableBytes
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetGauges() map[string]float64 {
+	if x != nil {
+		return x.Gauges
+	}
+	return nil
+}
+
+func (x *NodeInfo) GetLocality() string {
+	if x != nil {
+		return x.Locality
+	}
+	return ""
 }
 
 type ListShardsRequest struct {
@@ -2772,7 +2804,8 @@ type MemberProgress struct {
 	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
 	Match         uint64                 `protobuf:"varint,2,opt,name=match,proto3" json:"match,omitempty"`
 	Active        bool                   `protobuf:"varint,3,opt,name=active,proto3" json:"active,omitempty"`
-	Snapshot      bool                   `protobuf:"varint,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Snapshot      bool                   `protobuf:"varint,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"`                                // is being sent one, or waits for it
+	SnapshotBytes uint64                 `protobuf:"varint,5,opt,name=snapshot_bytes,json=snapshotBytes,proto3" json:"snapshot_bytes,omitempty"` // that were sent of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2833,6 +2866,13 @@ func (x *MemberProgress) GetSnapshot() bool {
 		return x.Snapshot
 	}
 	return false
+}
+
+func (x *MemberProgress) GetSnapshotBytes() uint64 {
+	if x != nil {
+		return x.SnapshotBytes
+	}
+	return 0
 }
 
 type ListSettingsRequest struct {
@@ -3445,10 +3485,13 @@ func (x *KeyVersion) GetTrace() bool {
 	return false
 }
 
+// Requests with dry_run are checked as in earnest and change nothing; the answer
+// has a forecast, and nothing else.
 type TransferLeaderRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	ToNode        uint64                 `protobuf:"varint,2,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3497,10 +3540,18 @@ func (x *TransferLeaderRequest) GetToNode() uint64 {
 	return 0
 }
 
+func (x *TransferLeaderRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type TransferLeaderResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	LeaderNode    uint64                 `protobuf:"varint,1,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"`
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Forecast      *Forecast              `protobuf:"bytes,3,opt,name=forecast,proto3" json:"forecast,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3549,6 +3600,142 @@ func (x *TransferLeaderResponse) GetTerm() uint64 {
 	return 0
 }
 
+func (x *TransferLeaderResponse) GetForecast() *Forecast {
+	if x != nil {
+		return x.Forecast
+	}
+	return nil
+}
+
+// Forecast is what a request would do, by what is known now.
+type Forecast struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*ForecastChange      `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	Waits         []string               `protobuf:"bytes,2,rep,name=waits,proto3" json:"waits,omitempty"` // what it would wait for, in words; empty: nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Forecast) Reset() {
+	*x = Forecast{}
+	mi := &file_api_kiloraft_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forecast) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forecast) ProtoMessage() {}
+
+func (x *Forecast) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forecast.ProtoReflect.Descriptor instead.
+func (*Forecast) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Forecast) GetChanges() []*ForecastChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *Forecast) GetWaits() []string {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+type ForecastChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // "add-replica", "remove-replica", "move" or "transfer-leader"
+	Shard         uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	FromNode      uint64                 `protobuf:"varint,3,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"` // 0: none
+	ToNode        uint64                 `protobuf:"varint,4,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`       // 0: none
+	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`                       // to be copied, an estimate
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForecastChange) Reset() {
+	*x = ForecastChange{}
+	mi := &file_api_kiloraft_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForecastChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForecastChange) ProtoMessage() {}
+
+func (x *ForecastChange) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForecastChange.ProtoReflect.Descriptor instead.
+func (*ForecastChange) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ForecastChange) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ForecastChange) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ForecastChange) GetFromNode() uint64 {
+	if x != nil {
+		return x.FromNode
+	}
+	return 0
+}
+
+func (x *ForecastChange) GetToNode() uint64 {
+	if x != nil {
+		return x.ToNode
+	}
+	return 0
+}
+
+func (x *ForecastChange) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type JoinRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -3561,7 +3748,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3573,7 +3760,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[52]
+	mi := &file_api_kiloraft_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3586,7 +3773,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{52}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *JoinRequest) GetAddress() string {
@@ -3615,7 +3802,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3627,7 +3814,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[53]
+	mi := &file_api_kiloraft_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3640,7 +3827,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{53}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *JoinResponse) GetClusterId() []byte {
@@ -3672,17 +3859,21 @@ func (x *JoinResponse) GetNodes() []*NodeAddress {
 }
 
 type NodeReportRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Replicas      bool                   `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	Shards        []uint64               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"` // with replicas: only those of these shards; empty: all
-	Placement     bool                   `protobuf:"varint,3,opt,name=placement,proto3" json:"placement,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Replicas  bool                   `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Shards    []uint64               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"` // with replicas: only those of these shards; empty: all
+	Placement bool                   `protobuf:"varint,3,opt,name=placement,proto3" json:"placement,omitempty"`
+	// With placement: the node that drives it says of one of them why it is where it is.
+	ExplainShard  uint64 `protobuf:"varint,4,opt,name=explain_shard,json=explainShard,proto3" json:"explain_shard,omitempty"`
+	ExplainNode   uint64 `protobuf:"varint,5,opt,name=explain_node,json=explainNode,proto3" json:"explain_node,omitempty"`
+	Leading       bool   `protobuf:"varint,6,opt,name=leading,proto3" json:"leading,omitempty"` // with replicas: not those that follow a leader
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeReportRequest) Reset() {
 	*x = NodeReportRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3694,7 +3885,7 @@ func (x *NodeReportRequest) String() string {
 func (*NodeReportRequest) ProtoMessage() {}
 
 func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[54]
+	mi := &file_api_kiloraft_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3707,7 +3898,7 @@ func (x *NodeReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportRequest.ProtoReflect.Descriptor instead.
 func (*NodeReportRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{54}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *NodeReportRequest) GetReplicas() bool {
@@ -3731,6 +3922,27 @@ func (x *NodeReportRequest) GetPlacement() bool {
 	return false
 }
 
+func (x *NodeReportRequest) GetExplainShard() uint64 {
+	if x != nil {
+		return x.ExplainShard
+	}
+	return 0
+}
+
+func (x *NodeReportRequest) GetExplainNode() uint64 {
+	if x != nil {
+		return x.ExplainNode
+	}
+	return 0
+}
+
+func (x *NodeReportRequest) GetLeading() bool {
+	if x != nil {
+		return x.Leading
+	}
+	return false
+}
+
 type NodeReportResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -3743,7 +3955,7 @@ type NodeReportResponse struct {
 
 func (x *NodeReportResponse) Reset() {
 	*x = NodeReportResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3967,7 @@ func (x *NodeReportResponse) String() string {
 func (*NodeReportResponse) ProtoMessage() {}
 
 func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[55]
+	mi := &file_api_kiloraft_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +3980,7 @@ func (x *NodeReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReportResponse.ProtoReflect.Descriptor instead.
 func (*NodeReportResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{55}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *NodeReportResponse) GetClusterId() []byte {
@@ -3807,15 +4019,18 @@ type PlacementReport struct {
 	Rebalance        bool                   `protobuf:"varint,3,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
 	DeadAfterSeconds float64                `protobuf:"fixed64,4,opt,name=dead_after_seconds,json=deadAfterSeconds,proto3" json:"dead_after_seconds,omitempty"` // 0: not known yet
 	Nodes            []*PlacementNode       `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	Shards           []*PlacementNote       `protobuf:"bytes,6,rep,name=shards,proto3" json:"shards,omitempty"`         // of those that need something
-	Operations       []*PlacementNote       `protobuf:"bytes,7,rep,name=operations,proto3" json:"operations,omitempty"` // of those under way
+	Shards           []*PlacementNote       `protobuf:"bytes,6,rep,name=shards,proto3" json:"shards,omitempty"`                          // of those that need something
+	Operations       []*PlacementNote       `protobuf:"bytes,7,rep,name=operations,proto3" json:"operations,omitempty"`                  // of those under way
+	Explained        []string               `protobuf:"bytes,8,rep,name=explained,proto3" json:"explained,omitempty"`                    // what was asked to be explained
+	LowSpace         uint32                 `protobuf:"varint,9,opt,name=low_space,json=lowSpace,proto3" json:"low_space,omitempty"`     // percent of a disk's use from which on replicas go elsewhere
+	FullSpace        uint32                 `protobuf:"varint,10,opt,name=full_space,json=fullSpace,proto3" json:"full_space,omitempty"` // and from which on none comes; 0: not known yet
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *PlacementReport) Reset() {
 	*x = PlacementReport{}
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3827,7 +4042,7 @@ func (x *PlacementReport) String() string {
 func (*PlacementReport) ProtoMessage() {}
 
 func (x *PlacementReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[56]
+	mi := &file_api_kiloraft_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3840,7 +4055,7 @@ func (x *PlacementReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementReport.ProtoReflect.Descriptor instead.
 func (*PlacementReport) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{56}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PlacementReport) GetTerm() uint64 {
@@ -3892,6 +4107,27 @@ func (x *PlacementReport) GetOperations() []*PlacementNote {
 	return nil
 }
 
+func (x *PlacementReport) GetExplained() []string {
+	if x != nil {
+		return x.Explained
+	}
+	return nil
+}
+
+func (x *PlacementReport) GetLowSpace() uint32 {
+	if x != nil {
+		return x.LowSpace
+	}
+	return 0
+}
+
+func (x *PlacementReport) GetFullSpace() uint32 {
+	if x != nil {
+		return x.FullSpace
+	}
+	return 0
+}
+
 type PlacementNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3908,7 +4144,7 @@ type PlacementNode struct {
 
 func (x *PlacementNode) Reset() {
 	*x = PlacementNode{}
-	mi := &file_api_kiloraft_proto_msgTypes[57]
+	mi := &file_api_kiloraft_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3920,7 +4156,7 @@ func (x *PlacementNode) String() string {
 func (*PlacementNode) ProtoMessage() {}
 
 func (x *PlacementNode) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[57]
+	mi := &file_api_kiloraft_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3933,7 +4169,7 @@ func (x *PlacementNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementNode.ProtoReflect.Descriptor instead.
 func (*PlacementNode) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{57}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PlacementNode) GetId() uint64 {
@@ -4002,7 +4238,7 @@ type PlacementNote struct {
 
 func (x *PlacementNote) Reset() {
 	*x = PlacementNote{}
-	mi := &file_api_kiloraft_proto_msgTypes[58]
+	mi := &file_api_kiloraft_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4014,7 +4250,7 @@ func (x *PlacementNote) String() string {
 func (*PlacementNote) ProtoMessage() {}
 
 func (x *PlacementNote) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[58]
+	mi := &file_api_kiloraft_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4027,7 +4263,7 @@ func (x *PlacementNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementNote.ProtoReflect.Descriptor instead.
 func (*PlacementNote) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{58}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PlacementNote) GetId() uint64 {
@@ -4051,13 +4287,14 @@ type ChangeReplicasRequest struct {
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	FromNode      uint64                 `protobuf:"varint,2,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
 	ToNode        uint64                 `protobuf:"varint,3,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChangeReplicasRequest) Reset() {
 	*x = ChangeReplicasRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[59]
+	mi := &file_api_kiloraft_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4069,7 +4306,7 @@ func (x *ChangeReplicasRequest) String() string {
 func (*ChangeReplicasRequest) ProtoMessage() {}
 
 func (x *ChangeReplicasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[59]
+	mi := &file_api_kiloraft_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4082,7 +4319,7 @@ func (x *ChangeReplicasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReplicasRequest.ProtoReflect.Descriptor instead.
 func (*ChangeReplicasRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{59}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ChangeReplicasRequest) GetShard() uint64 {
@@ -4106,17 +4343,25 @@ func (x *ChangeReplicasRequest) GetToNode() uint64 {
 	return 0
 }
 
+func (x *ChangeReplicasRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type DrainNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
 	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[60]
+	mi := &file_api_kiloraft_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4128,7 +4373,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[60]
+	mi := &file_api_kiloraft_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4141,7 +4386,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{60}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DrainNodeRequest) GetNode() uint64 {
@@ -4158,16 +4403,24 @@ func (x *DrainNodeRequest) GetUndo() bool {
 	return false
 }
 
+func (x *DrainNodeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type DecommissionNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DecommissionNodeRequest) Reset() {
 	*x = DecommissionNodeRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[61]
+	mi := &file_api_kiloraft_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4179,7 +4432,7 @@ func (x *DecommissionNodeRequest) String() string {
 func (*DecommissionNodeRequest) ProtoMessage() {}
 
 func (x *DecommissionNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[61]
+	mi := &file_api_kiloraft_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4192,7 +4445,7 @@ func (x *DecommissionNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionNodeRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionNodeRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{61}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DecommissionNodeRequest) GetNode() uint64 {
@@ -4200,6 +4453,13 @@ func (x *DecommissionNodeRequest) GetNode() uint64 {
 		return x.Node
 	}
 	return 0
+}
+
+func (x *DecommissionNodeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
 }
 
 type CancelOperationRequest struct {
@@ -4211,7 +4471,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[62]
+	mi := &file_api_kiloraft_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4223,7 +4483,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[62]
+	mi := &file_api_kiloraft_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4236,7 +4496,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{62}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -4249,13 +4509,14 @@ func (x *CancelOperationRequest) GetId() uint64 {
 type OperationResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	Forecast      *Forecast              `protobuf:"bytes,2,opt,name=forecast,proto3" json:"forecast,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OperationResponse) Reset() {
 	*x = OperationResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[63]
+	mi := &file_api_kiloraft_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4267,7 +4528,7 @@ func (x *OperationResponse) String() string {
 func (*OperationResponse) ProtoMessage() {}
 
 func (x *OperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[63]
+	mi := &file_api_kiloraft_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4280,12 +4541,19 @@ func (x *OperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResponse.ProtoReflect.Descriptor instead.
 func (*OperationResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{63}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *OperationResponse) GetOperation() *Operation {
 	if x != nil {
 		return x.Operation
+	}
+	return nil
+}
+
+func (x *OperationResponse) GetForecast() *Forecast {
+	if x != nil {
+		return x.Forecast
 	}
 	return nil
 }
@@ -4299,7 +4567,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[64]
+	mi := &file_api_kiloraft_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4311,7 +4579,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[64]
+	mi := &file_api_kiloraft_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4324,7 +4592,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{64}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListOperationsRequest) GetId() uint64 {
@@ -4343,7 +4611,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[65]
+	mi := &file_api_kiloraft_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4355,7 +4623,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[65]
+	mi := &file_api_kiloraft_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4368,7 +4636,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{65}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -4379,25 +4647,32 @@ func (x *ListOperationsResponse) GetOperations() []*Operation {
 }
 
 type Operation struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`    // "add-replica", "remove-replica", "move", "drain" or "decommission"
-	Shard         uint64                 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"` // of the first three
-	FromNode      uint64                 `protobuf:"varint,4,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
-	ToNode        uint64                 `protobuf:"varint,5,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
-	Node          uint64                 `protobuf:"varint,6,opt,name=node,proto3" json:"node,omitempty"`                             // of the last two
-	State         string                 `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`                            // "running", "done", "failed" or "cancelled"
-	Progress      string                 `protobuf:"bytes,8,opt,name=progress,proto3" json:"progress,omitempty"`                      // what it does or waits for, while it runs
-	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                          // why it failed
-	BeganUnix     uint64                 `protobuf:"varint,10,opt,name=began_unix,json=beganUnix,proto3" json:"began_unix,omitempty"` // seconds, by the clock of the node that was asked
-	EndedUnix     uint64                 `protobuf:"varint,11,opt,name=ended_unix,json=endedUnix,proto3" json:"ended_unix,omitempty"` // seconds; 0: it runs, or when it ended is not recorded
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Kind      string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`    // "add-replica", "remove-replica", "move", "scatter", "drain" or "decommission"
+	Shard     uint64                 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"` // of the first four
+	FromNode  uint64                 `protobuf:"varint,4,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
+	ToNode    uint64                 `protobuf:"varint,5,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	Node      uint64                 `protobuf:"varint,6,opt,name=node,proto3" json:"node,omitempty"`                             // of the last two
+	State     string                 `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`                            // "running", "done", "failed" or "cancelled"
+	Progress  string                 `protobuf:"bytes,8,opt,name=progress,proto3" json:"progress,omitempty"`                      // what it does or waits for, while it runs
+	Reason    string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                          // why it failed
+	BeganUnix uint64                 `protobuf:"varint,10,opt,name=began_unix,json=beganUnix,proto3" json:"began_unix,omitempty"` // seconds, by the clock of the node that was asked
+	EndedUnix uint64                 `protobuf:"varint,11,opt,name=ended_unix,json=endedUnix,proto3" json:"ended_unix,omitempty"` // seconds; 0: it runs, or when it ended is not recorded
+	Nodes     []uint64               `protobuf:"varint,12,rep,packed,name=nodes,proto3" json:"nodes,omitempty"`                   // of "scatter": where the voters are to be; the first one leads
+	// How far it has come, while it runs: bytes of the new replica's data (the total is
+	// an estimate), or what is left on the node.
+	BytesDone     uint64 `protobuf:"varint,13,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	BytesTotal    uint64 `protobuf:"varint,14,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"` // 0: not known, or nothing is copied
+	ReplicasLeft  uint64 `protobuf:"varint,15,opt,name=replicas_left,json=replicasLeft,proto3" json:"replicas_left,omitempty"`
+	LeadersLeft   uint64 `protobuf:"varint,16,opt,name=leaders_left,json=leadersLeft,proto3" json:"leaders_left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_api_kiloraft_proto_msgTypes[66]
+	mi := &file_api_kiloraft_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4409,7 +4684,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[66]
+	mi := &file_api_kiloraft_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4422,7 +4697,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{66}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -4502,6 +4777,147 @@ func (x *Operation) GetEndedUnix() uint64 {
 	return 0
 }
 
+func (x *Operation) GetNodes() []uint64 {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Operation) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *Operation) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *Operation) GetReplicasLeft() uint64 {
+	if x != nil {
+		return x.ReplicasLeft
+	}
+	return 0
+}
+
+func (x *Operation) GetLeadersLeft() uint64 {
+	if x != nil {
+		return x.LeadersLeft
+	}
+	return 0
+}
+
+// ScatterShardsRequest: shard 0 is all shards of users. With dry_run nothing is done, and the
+// answer is what might be: places are drawn anew each time.
+type ScatterShardsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScatterShardsRequest) Reset() {
+	*x = ScatterShardsRequest{}
+	mi := &file_api_kiloraft_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScatterShardsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScatterShardsRequest) ProtoMessage() {}
+
+func (x *ScatterShardsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScatterShardsRequest.ProtoReflect.Descriptor instead.
+func (*ScatterShardsRequest) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *ScatterShardsRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ScatterShardsRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type ScatterShardsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operations    []*Operation           `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"` // those that were begun, in order of shard; without IDs if none was
+	Refused       []*PlacementNote       `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty"`       // shards for which none could begin, and why
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScatterShardsResponse) Reset() {
+	*x = ScatterShardsResponse{}
+	mi := &file_api_kiloraft_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScatterShardsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScatterShardsResponse) ProtoMessage() {}
+
+func (x *ScatterShardsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kiloraft_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScatterShardsResponse.ProtoReflect.Descriptor instead.
+func (*ScatterShardsResponse) Descriptor() ([]byte, []int) {
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *ScatterShardsResponse) GetOperations() []*Operation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *ScatterShardsResponse) GetRefused() []*PlacementNote {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
 type ExplainPlacementRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -4512,7 +4928,7 @@ type ExplainPlacementRequest struct {
 
 func (x *ExplainPlacementRequest) Reset() {
 	*x = ExplainPlacementRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[67]
+	mi := &file_api_kiloraft_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4524,7 +4940,7 @@ func (x *ExplainPlacementRequest) String() string {
 func (*ExplainPlacementRequest) ProtoMessage() {}
 
 func (x *ExplainPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[67]
+	mi := &file_api_kiloraft_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4537,7 +4953,7 @@ func (x *ExplainPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPlacementRequest.ProtoReflect.Descriptor instead.
 func (*ExplainPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{67}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ExplainPlacementRequest) GetShard() uint64 {
@@ -4563,7 +4979,7 @@ type ExplainPlacementResponse struct {
 
 func (x *ExplainPlacementResponse) Reset() {
 	*x = ExplainPlacementResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[68]
+	mi := &file_api_kiloraft_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4575,7 +4991,7 @@ func (x *ExplainPlacementResponse) String() string {
 func (*ExplainPlacementResponse) ProtoMessage() {}
 
 func (x *ExplainPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[68]
+	mi := &file_api_kiloraft_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4588,7 +5004,7 @@ func (x *ExplainPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPlacementResponse.ProtoReflect.Descriptor instead.
 func (*ExplainPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{68}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ExplainPlacementResponse) GetLines() []string {
@@ -4608,7 +5024,7 @@ type ChangeMembershipRequest struct {
 
 func (x *ChangeMembershipRequest) Reset() {
 	*x = ChangeMembershipRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[69]
+	mi := &file_api_kiloraft_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4620,7 +5036,7 @@ func (x *ChangeMembershipRequest) String() string {
 func (*ChangeMembershipRequest) ProtoMessage() {}
 
 func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[69]
+	mi := &file_api_kiloraft_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4633,7 +5049,7 @@ func (x *ChangeMembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipRequest.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{69}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ChangeMembershipRequest) GetShard() uint64 {
@@ -4659,7 +5075,7 @@ type ChangeMembershipResponse struct {
 
 func (x *ChangeMembershipResponse) Reset() {
 	*x = ChangeMembershipResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[70]
+	mi := &file_api_kiloraft_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4671,7 +5087,7 @@ func (x *ChangeMembershipResponse) String() string {
 func (*ChangeMembershipResponse) ProtoMessage() {}
 
 func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[70]
+	mi := &file_api_kiloraft_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4684,7 +5100,7 @@ func (x *ChangeMembershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembershipResponse.ProtoReflect.Descriptor instead.
 func (*ChangeMembershipResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{70}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ChangeMembershipResponse) GetDescriptor_() *Descriptor {
@@ -4707,7 +5123,7 @@ type SplitShardRequest struct {
 
 func (x *SplitShardRequest) Reset() {
 	*x = SplitShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[71]
+	mi := &file_api_kiloraft_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4719,7 +5135,7 @@ func (x *SplitShardRequest) String() string {
 func (*SplitShardRequest) ProtoMessage() {}
 
 func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[71]
+	mi := &file_api_kiloraft_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4732,7 +5148,7 @@ func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
 func (*SplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{71}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *SplitShardRequest) GetShard() uint64 {
@@ -4765,7 +5181,7 @@ type SplitShardResponse struct {
 
 func (x *SplitShardResponse) Reset() {
 	*x = SplitShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[72]
+	mi := &file_api_kiloraft_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4777,7 +5193,7 @@ func (x *SplitShardResponse) String() string {
 func (*SplitShardResponse) ProtoMessage() {}
 
 func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[72]
+	mi := &file_api_kiloraft_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4790,7 +5206,7 @@ func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
 func (*SplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{72}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *SplitShardResponse) GetSplits() []*ShardSplit {
@@ -4811,7 +5227,7 @@ type ShardSplit struct {
 
 func (x *ShardSplit) Reset() {
 	*x = ShardSplit{}
-	mi := &file_api_kiloraft_proto_msgTypes[73]
+	mi := &file_api_kiloraft_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4823,7 +5239,7 @@ func (x *ShardSplit) String() string {
 func (*ShardSplit) ProtoMessage() {}
 
 func (x *ShardSplit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[73]
+	mi := &file_api_kiloraft_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4836,7 +5252,7 @@ func (x *ShardSplit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardSplit.ProtoReflect.Descriptor instead.
 func (*ShardSplit) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{73}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ShardSplit) GetKey() []byte {
@@ -4872,7 +5288,7 @@ type PeerSplitShardRequest struct {
 
 func (x *PeerSplitShardRequest) Reset() {
 	*x = PeerSplitShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[74]
+	mi := &file_api_kiloraft_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4884,7 +5300,7 @@ func (x *PeerSplitShardRequest) String() string {
 func (*PeerSplitShardRequest) ProtoMessage() {}
 
 func (x *PeerSplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[74]
+	mi := &file_api_kiloraft_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4897,7 +5313,7 @@ func (x *PeerSplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerSplitShardRequest.ProtoReflect.Descriptor instead.
 func (*PeerSplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{74}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *PeerSplitShardRequest) GetShard() uint64 {
@@ -4938,7 +5354,7 @@ type PeerSplitShardResponse struct {
 
 func (x *PeerSplitShardResponse) Reset() {
 	*x = PeerSplitShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[75]
+	mi := &file_api_kiloraft_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4950,7 +5366,7 @@ func (x *PeerSplitShardResponse) String() string {
 func (*PeerSplitShardResponse) ProtoMessage() {}
 
 func (x *PeerSplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[75]
+	mi := &file_api_kiloraft_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4963,7 +5379,7 @@ func (x *PeerSplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerSplitShardResponse.ProtoReflect.Descriptor instead.
 func (*PeerSplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{75}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PeerSplitShardResponse) GetLeft() *Descriptor {
@@ -4990,7 +5406,7 @@ type TransferShardRequest struct {
 
 func (x *TransferShardRequest) Reset() {
 	*x = TransferShardRequest{}
-	mi := &file_api_kiloraft_proto_msgTypes[76]
+	mi := &file_api_kiloraft_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5002,7 +5418,7 @@ func (x *TransferShardRequest) String() string {
 func (*TransferShardRequest) ProtoMessage() {}
 
 func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[76]
+	mi := &file_api_kiloraft_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5015,7 +5431,7 @@ func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardRequest.ProtoReflect.Descriptor instead.
 func (*TransferShardRequest) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{76}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *TransferShardRequest) GetShard() uint64 {
@@ -5040,7 +5456,7 @@ type TransferShardResponse struct {
 
 func (x *TransferShardResponse) Reset() {
 	*x = TransferShardResponse{}
-	mi := &file_api_kiloraft_proto_msgTypes[77]
+	mi := &file_api_kiloraft_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5052,7 +5468,7 @@ func (x *TransferShardResponse) String() string {
 func (*TransferShardResponse) ProtoMessage() {}
 
 func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[77]
+	mi := &file_api_kiloraft_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5065,7 +5481,7 @@ func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferShardResponse.ProtoReflect.Descriptor instead.
 func (*TransferShardResponse) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{77}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{81}
 }
 
 // ErrorDetail is attached to every status that carries one of Kiloraft's own
@@ -5079,7 +5495,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_api_kiloraft_proto_msgTypes[78]
+	mi := &file_api_kiloraft_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5091,7 +5507,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kiloraft_proto_msgTypes[78]
+	mi := &file_api_kiloraft_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5104,7 +5520,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_api_kiloraft_proto_rawDescGZIP(), []int{78}
+	return file_api_kiloraft_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ErrorDetail) GetError() []byte {
@@ -5261,7 +5677,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\bproblems\x18\f \x03(\tR\bproblems\"\x12\n" +
 	"\x10ListNodesRequest\"@\n" +
 	"\x11ListNodesResponse\x12+\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x15.kiloraft.v1.NodeInfoR\x05nodes\"\x82\x04\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x15.kiloraft.v1.NodeInfoR\x05nodes\"\xe4\x05\n" +
 	"\bNodeInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12!\n" +
@@ -5278,8 +5694,15 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\bcounters\x18\f \x03(\v2#.kiloraft.v1.NodeInfo.CountersEntryR\bcounters\x12\x14\n" +
 	"\x05state\x18\r \x01(\tR\x05state\x12%\n" +
 	"\x0esilent_seconds\x18\x0e \x01(\x04R\rsilentSeconds\x12\x12\n" +
-	"\x04dead\x18\x0f \x01(\bR\x04dead\x1a;\n" +
+	"\x04dead\x18\x0f \x01(\bR\x04dead\x12%\n" +
+	"\x0ecapacity_bytes\x18\x10 \x01(\x04R\rcapacityBytes\x12'\n" +
+	"\x0favailable_bytes\x18\x11 \x01(\x04R\x0eavailableBytes\x129\n" +
+	"\x06gauges\x18\x13 \x03(\v2!.kiloraft.v1.NodeInfo.GaugesEntryR\x06gauges\x12\x1a\n" +
+	"\blocality\x18\x12 \x01(\tR\blocality\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a9\n" +
+	"\vGaugesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"5\n" +
 	"\x11ListShardsRequest\x12\x0e\n" +
@@ -5340,12 +5763,13 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x0eleaders_digest\x18\x05 \x01(\fR\rleadersDigest\x12\x1a\n" +
 	"\bversions\x18\x06 \x01(\x04R\bversions\x12\x14\n" +
 	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x18\n" +
-	"\adiffers\x18\b \x01(\bR\adiffers\"t\n" +
+	"\adiffers\x18\b \x01(\bR\adiffers\"\x9b\x01\n" +
 	"\x0eMemberProgress\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12\x16\n" +
 	"\x06active\x18\x03 \x01(\bR\x06active\x12\x1a\n" +
-	"\bsnapshot\x18\x04 \x01(\bR\bsnapshot\"\x15\n" +
+	"\bsnapshot\x18\x04 \x01(\bR\bsnapshot\x12%\n" +
+	"\x0esnapshot_bytes\x18\x05 \x01(\x04R\rsnapshotBytes\"\x15\n" +
 	"\x13ListSettingsRequest\"H\n" +
 	"\x14ListSettingsResponse\x120\n" +
 	"\bsettings\x18\x01 \x03(\v2\x14.kiloraft.v1.SettingR\bsettings\"\xc3\x01\n" +
@@ -5387,14 +5811,25 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x18\n" +
 	"\asession\x18\x04 \x01(\x06R\asession\x12\x1a\n" +
 	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05trace\x18\x06 \x01(\bR\x05trace\"F\n" +
+	"\x05trace\x18\x06 \x01(\bR\x05trace\"_\n" +
 	"\x15TransferLeaderRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x17\n" +
-	"\ato_node\x18\x02 \x01(\x04R\x06toNode\"M\n" +
+	"\ato_node\x18\x02 \x01(\x04R\x06toNode\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x80\x01\n" +
 	"\x16TransferLeaderResponse\x12\x1f\n" +
 	"\vleader_node\x18\x01 \x01(\x04R\n" +
 	"leaderNode\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\"=\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x121\n" +
+	"\bforecast\x18\x03 \x01(\v2\x15.kiloraft.v1.ForecastR\bforecast\"W\n" +
+	"\bForecast\x125\n" +
+	"\achanges\x18\x01 \x03(\v2\x1b.kiloraft.v1.ForecastChangeR\achanges\x12\x14\n" +
+	"\x05waits\x18\x02 \x03(\tR\x05waits\"\x86\x01\n" +
+	"\x0eForecastChange\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x1b\n" +
+	"\tfrom_node\x18\x03 \x01(\x04R\bfromNode\x12\x17\n" +
+	"\ato_node\x18\x04 \x01(\x04R\x06toNode\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\"=\n" +
 	"\vJoinRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\"\xa3\x01\n" +
@@ -5403,17 +5838,20 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12+\n" +
 	"\x04meta\x18\x03 \x01(\v2\x17.kiloraft.v1.DescriptorR\x04meta\x12.\n" +
-	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"e\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x18.kiloraft.v1.NodeAddressR\x05nodes\"\xc7\x01\n" +
 	"\x11NodeReportRequest\x12\x1a\n" +
 	"\breplicas\x18\x01 \x01(\bR\breplicas\x12\x16\n" +
 	"\x06shards\x18\x02 \x03(\x04R\x06shards\x12\x1c\n" +
-	"\tplacement\x18\x03 \x01(\bR\tplacement\"\xd0\x01\n" +
+	"\tplacement\x18\x03 \x01(\bR\tplacement\x12#\n" +
+	"\rexplain_shard\x18\x04 \x01(\x04R\fexplainShard\x12!\n" +
+	"\fexplain_node\x18\x05 \x01(\x04R\vexplainNode\x12\x18\n" +
+	"\aleading\x18\x06 \x01(\bR\aleading\"\xd0\x01\n" +
 	"\x12NodeReportResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12)\n" +
 	"\x04node\x18\x02 \x01(\v2\x15.kiloraft.v1.NodeInfoR\x04node\x124\n" +
 	"\breplicas\x18\x03 \x03(\v2\x18.kiloraft.v1.ReplicaInfoR\breplicas\x12:\n" +
-	"\tplacement\x18\x04 \x01(\v2\x1c.kiloraft.v1.PlacementReportR\tplacement\"\xab\x02\n" +
+	"\tplacement\x18\x04 \x01(\v2\x1c.kiloraft.v1.PlacementReportR\tplacement\"\x85\x03\n" +
 	"\x0fPlacementReport\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x1c\n" +
@@ -5423,7 +5861,12 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x06shards\x18\x06 \x03(\v2\x1a.kiloraft.v1.PlacementNoteR\x06shards\x12:\n" +
 	"\n" +
 	"operations\x18\a \x03(\v2\x1a.kiloraft.v1.PlacementNoteR\n" +
-	"operations\"\xd6\x01\n" +
+	"operations\x12\x1c\n" +
+	"\texplained\x18\b \x03(\tR\texplained\x12\x1b\n" +
+	"\tlow_space\x18\t \x01(\rR\blowSpace\x12\x1d\n" +
+	"\n" +
+	"full_space\x18\n" +
+	" \x01(\rR\tfullSpace\"\xd6\x01\n" +
 	"\rPlacementNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x12\n" +
@@ -5435,26 +5878,30 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\bhomeless\x18\b \x01(\x04R\bhomeless\"3\n" +
 	"\rPlacementNote\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"c\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"|\n" +
 	"\x15ChangeReplicasRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x1b\n" +
 	"\tfrom_node\x18\x02 \x01(\x04R\bfromNode\x12\x17\n" +
-	"\ato_node\x18\x03 \x01(\x04R\x06toNode\":\n" +
+	"\ato_node\x18\x03 \x01(\x04R\x06toNode\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"S\n" +
 	"\x10DrainNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x12\n" +
-	"\x04undo\x18\x02 \x01(\bR\x04undo\"-\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"F\n" +
 	"\x17DecommissionNodeRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\x04R\x04node\"(\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"(\n" +
 	"\x16CancelOperationRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"I\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"|\n" +
 	"\x11OperationResponse\x124\n" +
-	"\toperation\x18\x01 \x01(\v2\x16.kiloraft.v1.OperationR\toperation\"'\n" +
+	"\toperation\x18\x01 \x01(\v2\x16.kiloraft.v1.OperationR\toperation\x121\n" +
+	"\bforecast\x18\x02 \x01(\v2\x15.kiloraft.v1.ForecastR\bforecast\"'\n" +
 	"\x15ListOperationsRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"P\n" +
 	"\x16ListOperationsResponse\x126\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x16.kiloraft.v1.OperationR\n" +
-	"operations\"\x97\x02\n" +
+	"operations\"\xb5\x03\n" +
 	"\tOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -5469,7 +5916,22 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"began_unix\x18\n" +
 	" \x01(\x04R\tbeganUnix\x12\x1d\n" +
 	"\n" +
-	"ended_unix\x18\v \x01(\x04R\tendedUnix\"C\n" +
+	"ended_unix\x18\v \x01(\x04R\tendedUnix\x12\x14\n" +
+	"\x05nodes\x18\f \x03(\x04R\x05nodes\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\r \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\x0e \x01(\x04R\n" +
+	"bytesTotal\x12#\n" +
+	"\rreplicas_left\x18\x0f \x01(\x04R\freplicasLeft\x12!\n" +
+	"\fleaders_left\x18\x10 \x01(\x04R\vleadersLeft\"E\n" +
+	"\x14ScatterShardsRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x85\x01\n" +
+	"\x15ScatterShardsResponse\x126\n" +
+	"\n" +
+	"operations\x18\x01 \x03(\v2\x16.kiloraft.v1.OperationR\n" +
+	"operations\x124\n" +
+	"\arefused\x18\x02 \x03(\v2\x1a.kiloraft.v1.PlacementNoteR\arefused\"C\n" +
 	"\x17ExplainPlacementRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\x04R\x04node\"0\n" +
@@ -5528,7 +5990,7 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\n" +
 	"InspectKey\x12\x1e.kiloraft.v1.InspectKeyRequest\x1a\x1f.kiloraft.v1.InspectKeyResponse\x12Y\n" +
 	"\x0eListOperations\x12\".kiloraft.v1.ListOperationsRequest\x1a#.kiloraft.v1.ListOperationsResponse\x12_\n" +
-	"\x10ExplainPlacement\x12$.kiloraft.v1.ExplainPlacementRequest\x1a%.kiloraft.v1.ExplainPlacementResponse2\xa3\x05\n" +
+	"\x10ExplainPlacement\x12$.kiloraft.v1.ExplainPlacementRequest\x1a%.kiloraft.v1.ExplainPlacementResponse2\xfb\x05\n" +
 	"\x05Admin\x12Y\n" +
 	"\x0eTransferLeader\x12\".kiloraft.v1.TransferLeaderRequest\x1a#.kiloraft.v1.TransferLeaderResponse\x12M\n" +
 	"\n" +
@@ -5536,7 +5998,8 @@ const file_api_kiloraft_proto_rawDesc = "" +
 	"\x0eChangeReplicas\x12\".kiloraft.v1.ChangeReplicasRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12J\n" +
 	"\tDrainNode\x12\x1d.kiloraft.v1.DrainNodeRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12X\n" +
 	"\x10DecommissionNode\x12$.kiloraft.v1.DecommissionNodeRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12V\n" +
-	"\x0fCancelOperation\x12#.kiloraft.v1.CancelOperationRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12M\n" +
+	"\x0fCancelOperation\x12#.kiloraft.v1.CancelOperationRequest\x1a\x1e.kiloraft.v1.OperationResponse\x12V\n" +
+	"\rScatterShards\x12!.kiloraft.v1.ScatterShardsRequest\x1a\".kiloraft.v1.ScatterShardsResponse\x12M\n" +
 	"\n" +
 	"CheckShard\x12\x1e.kiloraft.v1.CheckShardRequest\x1a\x1f.kiloraft.v1.CheckShardResponse\x12M\n" +
 	"\n" +
@@ -5562,7 +6025,7 @@ func file_api_kiloraft_proto_rawDescGZIP() []byte {
 	return file_api_kiloraft_proto_rawDescData
 }
 
-var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
+var file_api_kiloraft_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_api_kiloraft_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: kiloraft.v1.GetRequest
 	(*GetResponse)(nil),              // 1: kiloraft.v1.GetResponse
@@ -5616,34 +6079,39 @@ var file_api_kiloraft_proto_goTypes = []any{
 	(*KeyVersion)(nil),               // 49: kiloraft.v1.KeyVersion
 	(*TransferLeaderRequest)(nil),    // 50: kiloraft.v1.TransferLeaderRequest
 	(*TransferLeaderResponse)(nil),   // 51: kiloraft.v1.TransferLeaderResponse
-	(*JoinRequest)(nil),              // 52: kiloraft.v1.JoinRequest
-	(*JoinResponse)(nil),             // 53: kiloraft.v1.JoinResponse
-	(*NodeReportRequest)(nil),        // 54: kiloraft.v1.NodeReportRequest
-	(*NodeReportResponse)(nil),       // 55: kiloraft.v1.NodeReportResponse
-	(*PlacementReport)(nil),          // 56: kiloraft.v1.PlacementReport
-	(*PlacementNode)(nil),            // 57: kiloraft.v1.PlacementNode
-	(*PlacementNote)(nil),            // 58: kiloraft.v1.PlacementNote
-	(*ChangeReplicasRequest)(nil),    // 59: kiloraft.v1.ChangeReplicasRequest
-	(*DrainNodeRequest)(nil),         // 60: kiloraft.v1.DrainNodeRequest
-	(*DecommissionNodeRequest)(nil),  // 61: kiloraft.v1.DecommissionNodeRequest
-	(*CancelOperationRequest)(nil),   // 62: kiloraft.v1.CancelOperationRequest
-	(*OperationResponse)(nil),        // 63: kiloraft.v1.OperationResponse
-	(*ListOperationsRequest)(nil),    // 64: kiloraft.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),   // 65: kiloraft.v1.ListOperationsResponse
-	(*Operation)(nil),                // 66: kiloraft.v1.Operation
-	(*ExplainPlacementRequest)(nil),  // 67: kiloraft.v1.ExplainPlacementRequest
-	(*ExplainPlacementResponse)(nil), // 68: kiloraft.v1.ExplainPlacementResponse
-	(*ChangeMembershipRequest)(nil),  // 69: kiloraft.v1.ChangeMembershipRequest
-	(*ChangeMembershipResponse)(nil), // 70: kiloraft.v1.ChangeMembershipResponse
-	(*SplitShardRequest)(nil),        // 71: kiloraft.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),       // 72: kiloraft.v1.SplitShardResponse
-	(*ShardSplit)(nil),               // 73: kiloraft.v1.ShardSplit
-	(*PeerSplitShardRequest)(nil),    // 74: kiloraft.v1.PeerSplitShardRequest
-	(*PeerSplitShardResponse)(nil),   // 75: kiloraft.v1.PeerSplitShardResponse
-	(*TransferShardRequest)(nil),     // 76: kiloraft.v1.TransferShardRequest
-	(*TransferShardResponse)(nil),    // 77: kiloraft.v1.TransferShardResponse
-	(*ErrorDetail)(nil),              // 78: kiloraft.v1.ErrorDetail
-	nil,                              // 79: kiloraft.v1.NodeInfo.CountersEntry
+	(*Forecast)(nil),                 // 52: kiloraft.v1.Forecast
+	(*ForecastChange)(nil),           // 53: kiloraft.v1.ForecastChange
+	(*JoinRequest)(nil),              // 54: kiloraft.v1.JoinRequest
+	(*JoinResponse)(nil),             // 55: kiloraft.v1.JoinResponse
+	(*NodeReportRequest)(nil),        // 56: kiloraft.v1.NodeReportRequest
+	(*NodeReportResponse)(nil),       // 57: kiloraft.v1.NodeReportResponse
+	(*PlacementReport)(nil),          // 58: kiloraft.v1.PlacementReport
+	(*PlacementNode)(nil),            // 59: kiloraft.v1.PlacementNode
+	(*PlacementNote)(nil),            // 60: kiloraft.v1.PlacementNote
+	(*ChangeReplicasRequest)(nil),    // 61: kiloraft.v1.ChangeReplicasRequest
+	(*DrainNodeRequest)(nil),         // 62: kiloraft.v1.DrainNodeRequest
+	(*DecommissionNodeRequest)(nil),  // 63: kiloraft.v1.DecommissionNodeRequest
+	(*CancelOperationRequest)(nil),   // 64: kiloraft.v1.CancelOperationRequest
+	(*OperationResponse)(nil),        // 65: kiloraft.v1.OperationResponse
+	(*ListOperationsRequest)(nil),    // 66: kiloraft.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),   // 67: kiloraft.v1.ListOperationsResponse
+	(*Operation)(nil),                // 68: kiloraft.v1.Operation
+	(*ScatterShardsRequest)(nil),     // 69: kiloraft.v1.ScatterShardsRequest
+	(*ScatterShardsResponse)(nil),    // 70: kiloraft.v1.ScatterShardsResponse
+	(*ExplainPlacementRequest)(nil),  // 71: kiloraft.v1.ExplainPlacementRequest
+	(*ExplainPlacementResponse)(nil), // 72: kiloraft.v1.ExplainPlacementResponse
+	(*ChangeMembershipRequest)(nil),  // 73: kiloraft.v1.ChangeMembershipRequest
+	(*ChangeMembershipResponse)(nil), // 74: kiloraft.v1.ChangeMembershipResponse
+	(*SplitShardRequest)(nil),        // 75: kiloraft.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),       // 76: kiloraft.v1.SplitShardResponse
+	(*ShardSplit)(nil),               // 77: kiloraft.v1.ShardSplit
+	(*PeerSplitShardRequest)(nil),    // 78: kiloraft.v1.PeerSplitShardRequest
+	(*PeerSplitShardResponse)(nil),   // 79: kiloraft.v1.PeerSplitShardResponse
+	(*TransferShardRequest)(nil),     // 80: kiloraft.v1.TransferShardRequest
+	(*TransferShardResponse)(nil),    // 81: kiloraft.v1.TransferShardResponse
+	(*ErrorDetail)(nil),              // 82: kiloraft.v1.ErrorDetail
+	nil,                              // 83: kiloraft.v1.NodeInfo.CountersEntry
+	nil,                              // 84: kiloraft.v1.NodeInfo.GaugesEntry
 }
 var file_api_kiloraft_proto_depIdxs = []int32{
 	16, // 0: kiloraft.v1.ScanResponse.rows:type_name -> kiloraft.v1.KeyValue
@@ -5662,99 +6130,107 @@ var file_api_kiloraft_proto_depIdxs = []int32{
 	27, // 13: kiloraft.v1.Descriptor.replicas:type_name -> kiloraft.v1.Replica
 	32, // 14: kiloraft.v1.StatusResponse.node_infos:type_name -> kiloraft.v1.NodeInfo
 	32, // 15: kiloraft.v1.ListNodesResponse.nodes:type_name -> kiloraft.v1.NodeInfo
-	79, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
-	35, // 17: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
-	26, // 18: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
-	36, // 19: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
-	26, // 20: kiloraft.v1.ReplicaInfo.descriptor:type_name -> kiloraft.v1.Descriptor
-	39, // 21: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
-	38, // 22: kiloraft.v1.ReplicaInfo.check:type_name -> kiloraft.v1.ReplicaCheck
-	37, // 23: kiloraft.v1.ReplicaInfo.hot_keys:type_name -> kiloraft.v1.HotKey
-	42, // 24: kiloraft.v1.ListSettingsResponse.settings:type_name -> kiloraft.v1.Setting
-	42, // 25: kiloraft.v1.SetSettingResponse.setting:type_name -> kiloraft.v1.Setting
-	49, // 26: kiloraft.v1.InspectKeyResponse.versions:type_name -> kiloraft.v1.KeyVersion
-	26, // 27: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
-	24, // 28: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
-	32, // 29: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
-	36, // 30: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
-	56, // 31: kiloraft.v1.NodeReportResponse.placement:type_name -> kiloraft.v1.PlacementReport
-	57, // 32: kiloraft.v1.PlacementReport.nodes:type_name -> kiloraft.v1.PlacementNode
-	58, // 33: kiloraft.v1.PlacementReport.shards:type_name -> kiloraft.v1.PlacementNote
-	58, // 34: kiloraft.v1.PlacementReport.operations:type_name -> kiloraft.v1.PlacementNote
-	66, // 35: kiloraft.v1.OperationResponse.operation:type_name -> kiloraft.v1.Operation
-	66, // 36: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
-	26, // 37: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
-	73, // 38: kiloraft.v1.SplitShardResponse.splits:type_name -> kiloraft.v1.ShardSplit
-	26, // 39: kiloraft.v1.ShardSplit.left:type_name -> kiloraft.v1.Descriptor
-	26, // 40: kiloraft.v1.ShardSplit.right:type_name -> kiloraft.v1.Descriptor
-	25, // 41: kiloraft.v1.PeerSplitShardRequest.epoch:type_name -> kiloraft.v1.Epoch
-	26, // 42: kiloraft.v1.PeerSplitShardResponse.left:type_name -> kiloraft.v1.Descriptor
-	26, // 43: kiloraft.v1.PeerSplitShardResponse.right:type_name -> kiloraft.v1.Descriptor
-	0,  // 44: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
-	2,  // 45: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
-	4,  // 46: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
-	6,  // 47: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
-	8,  // 48: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
-	10, // 49: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
-	14, // 50: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
-	17, // 51: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
-	19, // 52: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
-	22, // 53: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
-	28, // 54: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
-	30, // 55: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
-	33, // 56: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
-	40, // 57: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
-	47, // 58: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
-	64, // 59: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
-	67, // 60: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
-	50, // 61: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
-	43, // 62: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
-	59, // 63: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
-	60, // 64: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
-	61, // 65: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
-	62, // 66: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
-	45, // 67: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
-	71, // 68: kiloraft.v1.Admin.SplitShard:input_type -> kiloraft.v1.SplitShardRequest
-	52, // 69: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
-	54, // 70: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
-	69, // 71: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
-	74, // 72: kiloraft.v1.Peer.SplitShard:input_type -> kiloraft.v1.PeerSplitShardRequest
-	76, // 73: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
-	1,  // 74: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
-	3,  // 75: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
-	5,  // 76: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
-	7,  // 77: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
-	9,  // 78: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
-	13, // 79: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
-	15, // 80: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
-	18, // 81: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
-	20, // 82: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
-	23, // 83: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
-	29, // 84: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
-	31, // 85: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
-	34, // 86: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
-	41, // 87: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
-	48, // 88: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
-	65, // 89: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
-	68, // 90: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
-	51, // 91: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
-	44, // 92: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
-	63, // 93: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
-	63, // 94: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
-	63, // 95: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
-	63, // 96: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
-	46, // 97: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
-	72, // 98: kiloraft.v1.Admin.SplitShard:output_type -> kiloraft.v1.SplitShardResponse
-	53, // 99: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
-	55, // 100: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
-	70, // 101: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
-	75, // 102: kiloraft.v1.Peer.SplitShard:output_type -> kiloraft.v1.PeerSplitShardResponse
-	77, // 103: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
-	74, // [74:104] is the sub-list for method output_type
-	44, // [44:74] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	83, // 16: kiloraft.v1.NodeInfo.counters:type_name -> kiloraft.v1.NodeInfo.CountersEntry
+	84, // 17: kiloraft.v1.NodeInfo.gauges:type_name -> kiloraft.v1.NodeInfo.GaugesEntry
+	35, // 18: kiloraft.v1.ListShardsResponse.shards:type_name -> kiloraft.v1.ShardInfo
+	26, // 19: kiloraft.v1.ShardInfo.descriptor:type_name -> kiloraft.v1.Descriptor
+	36, // 20: kiloraft.v1.ShardInfo.replicas:type_name -> kiloraft.v1.ReplicaInfo
+	26, // 21: kiloraft.v1.ReplicaInfo.descriptor:type_name -> kiloraft.v1.Descriptor
+	39, // 22: kiloraft.v1.ReplicaInfo.progress:type_name -> kiloraft.v1.MemberProgress
+	38, // 23: kiloraft.v1.ReplicaInfo.check:type_name -> kiloraft.v1.ReplicaCheck
+	37, // 24: kiloraft.v1.ReplicaInfo.hot_keys:type_name -> kiloraft.v1.HotKey
+	42, // 25: kiloraft.v1.ListSettingsResponse.settings:type_name -> kiloraft.v1.Setting
+	42, // 26: kiloraft.v1.SetSettingResponse.setting:type_name -> kiloraft.v1.Setting
+	49, // 27: kiloraft.v1.InspectKeyResponse.versions:type_name -> kiloraft.v1.KeyVersion
+	52, // 28: kiloraft.v1.TransferLeaderResponse.forecast:type_name -> kiloraft.v1.Forecast
+	53, // 29: kiloraft.v1.Forecast.changes:type_name -> kiloraft.v1.ForecastChange
+	26, // 30: kiloraft.v1.JoinResponse.meta:type_name -> kiloraft.v1.Descriptor
+	24, // 31: kiloraft.v1.JoinResponse.nodes:type_name -> kiloraft.v1.NodeAddress
+	32, // 32: kiloraft.v1.NodeReportResponse.node:type_name -> kiloraft.v1.NodeInfo
+	36, // 33: kiloraft.v1.NodeReportResponse.replicas:type_name -> kiloraft.v1.ReplicaInfo
+	58, // 34: kiloraft.v1.NodeReportResponse.placement:type_name -> kiloraft.v1.PlacementReport
+	59, // 35: kiloraft.v1.PlacementReport.nodes:type_name -> kiloraft.v1.PlacementNode
+	60, // 36: kiloraft.v1.PlacementReport.shards:type_name -> kiloraft.v1.PlacementNote
+	60, // 37: kiloraft.v1.PlacementReport.operations:type_name -> kiloraft.v1.PlacementNote
+	68, // 38: kiloraft.v1.OperationResponse.operation:type_name -> kiloraft.v1.Operation
+	52, // 39: kiloraft.v1.OperationResponse.forecast:type_name -> kiloraft.v1.Forecast
+	68, // 40: kiloraft.v1.ListOperationsResponse.operations:type_name -> kiloraft.v1.Operation
+	68, // 41: kiloraft.v1.ScatterShardsResponse.operations:type_name -> kiloraft.v1.Operation
+	60, // 42: kiloraft.v1.ScatterShardsResponse.refused:type_name -> kiloraft.v1.PlacementNote
+	26, // 43: kiloraft.v1.ChangeMembershipResponse.descriptor:type_name -> kiloraft.v1.Descriptor
+	77, // 44: kiloraft.v1.SplitShardResponse.splits:type_name -> kiloraft.v1.ShardSplit
+	26, // 45: kiloraft.v1.ShardSplit.left:type_name -> kiloraft.v1.Descriptor
+	26, // 46: kiloraft.v1.ShardSplit.right:type_name -> kiloraft.v1.Descriptor
+	25, // 47: kiloraft.v1.PeerSplitShardRequest.epoch:type_name -> kiloraft.v1.Epoch
+	26, // 48: kiloraft.v1.PeerSplitShardResponse.left:type_name -> kiloraft.v1.Descriptor
+	26, // 49: kiloraft.v1.PeerSplitShardResponse.right:type_name -> kiloraft.v1.Descriptor
+	0,  // 50: kiloraft.v1.KV.Get:input_type -> kiloraft.v1.GetRequest
+	2,  // 51: kiloraft.v1.KV.Put:input_type -> kiloraft.v1.PutRequest
+	4,  // 52: kiloraft.v1.KV.Delete:input_type -> kiloraft.v1.DeleteRequest
+	6,  // 53: kiloraft.v1.KV.Scan:input_type -> kiloraft.v1.ScanRequest
+	8,  // 54: kiloraft.v1.KV.Cas:input_type -> kiloraft.v1.CasRequest
+	10, // 55: kiloraft.v1.KV.Batch:input_type -> kiloraft.v1.BatchRequest
+	14, // 56: kiloraft.v1.KV.DeleteRange:input_type -> kiloraft.v1.DeleteRangeRequest
+	17, // 57: kiloraft.v1.KV.MultiGet:input_type -> kiloraft.v1.MultiGetRequest
+	19, // 58: kiloraft.v1.KV.MultiPut:input_type -> kiloraft.v1.MultiPutRequest
+	22, // 59: kiloraft.v1.Cluster.Info:input_type -> kiloraft.v1.InfoRequest
+	28, // 60: kiloraft.v1.Cluster.Status:input_type -> kiloraft.v1.StatusRequest
+	30, // 61: kiloraft.v1.Cluster.ListNodes:input_type -> kiloraft.v1.ListNodesRequest
+	33, // 62: kiloraft.v1.Cluster.ListShards:input_type -> kiloraft.v1.ListShardsRequest
+	40, // 63: kiloraft.v1.Cluster.ListSettings:input_type -> kiloraft.v1.ListSettingsRequest
+	47, // 64: kiloraft.v1.Cluster.InspectKey:input_type -> kiloraft.v1.InspectKeyRequest
+	66, // 65: kiloraft.v1.Cluster.ListOperations:input_type -> kiloraft.v1.ListOperationsRequest
+	71, // 66: kiloraft.v1.Cluster.ExplainPlacement:input_type -> kiloraft.v1.ExplainPlacementRequest
+	50, // 67: kiloraft.v1.Admin.TransferLeader:input_type -> kiloraft.v1.TransferLeaderRequest
+	43, // 68: kiloraft.v1.Admin.SetSetting:input_type -> kiloraft.v1.SetSettingRequest
+	61, // 69: kiloraft.v1.Admin.ChangeReplicas:input_type -> kiloraft.v1.ChangeReplicasRequest
+	62, // 70: kiloraft.v1.Admin.DrainNode:input_type -> kiloraft.v1.DrainNodeRequest
+	63, // 71: kiloraft.v1.Admin.DecommissionNode:input_type -> kiloraft.v1.DecommissionNodeRequest
+	64, // 72: kiloraft.v1.Admin.CancelOperation:input_type -> kiloraft.v1.CancelOperationRequest
+	69, // 73: kiloraft.v1.Admin.ScatterShards:input_type -> kiloraft.v1.ScatterShardsRequest
+	45, // 74: kiloraft.v1.Admin.CheckShard:input_type -> kiloraft.v1.CheckShardRequest
+	75, // 75: kiloraft.v1.Admin.SplitShard:input_type -> kiloraft.v1.SplitShardRequest
+	54, // 76: kiloraft.v1.Peer.Join:input_type -> kiloraft.v1.JoinRequest
+	56, // 77: kiloraft.v1.Peer.NodeReport:input_type -> kiloraft.v1.NodeReportRequest
+	73, // 78: kiloraft.v1.Peer.ChangeMembership:input_type -> kiloraft.v1.ChangeMembershipRequest
+	78, // 79: kiloraft.v1.Peer.SplitShard:input_type -> kiloraft.v1.PeerSplitShardRequest
+	80, // 80: kiloraft.v1.Peer.TransferShard:input_type -> kiloraft.v1.TransferShardRequest
+	1,  // 81: kiloraft.v1.KV.Get:output_type -> kiloraft.v1.GetResponse
+	3,  // 82: kiloraft.v1.KV.Put:output_type -> kiloraft.v1.PutResponse
+	5,  // 83: kiloraft.v1.KV.Delete:output_type -> kiloraft.v1.DeleteResponse
+	7,  // 84: kiloraft.v1.KV.Scan:output_type -> kiloraft.v1.ScanResponse
+	9,  // 85: kiloraft.v1.KV.Cas:output_type -> kiloraft.v1.CasResponse
+	13, // 86: kiloraft.v1.KV.Batch:output_type -> kiloraft.v1.BatchResponse
+	15, // 87: kiloraft.v1.KV.DeleteRange:output_type -> kiloraft.v1.DeleteRangeResponse
+	18, // 88: kiloraft.v1.KV.MultiGet:output_type -> kiloraft.v1.MultiGetResponse
+	20, // 89: kiloraft.v1.KV.MultiPut:output_type -> kiloraft.v1.MultiPutResponse
+	23, // 90: kiloraft.v1.Cluster.Info:output_type -> kiloraft.v1.InfoResponse
+	29, // 91: kiloraft.v1.Cluster.Status:output_type -> kiloraft.v1.StatusResponse
+	31, // 92: kiloraft.v1.Cluster.ListNodes:output_type -> kiloraft.v1.ListNodesResponse
+	34, // 93: kiloraft.v1.Cluster.ListShards:output_type -> kiloraft.v1.ListShardsResponse
+	41, // 94: kiloraft.v1.Cluster.ListSettings:output_type -> kiloraft.v1.ListSettingsResponse
+	48, // 95: kiloraft.v1.Cluster.InspectKey:output_type -> kiloraft.v1.InspectKeyResponse
+	67, // 96: kiloraft.v1.Cluster.ListOperations:output_type -> kiloraft.v1.ListOperationsResponse
+	72, // 97: kiloraft.v1.Cluster.ExplainPlacement:output_type -> kiloraft.v1.ExplainPlacementResponse
+	51, // 98: kiloraft.v1.Admin.TransferLeader:output_type -> kiloraft.v1.TransferLeaderResponse
+	44, // 99: kiloraft.v1.Admin.SetSetting:output_type -> kiloraft.v1.SetSettingResponse
+	65, // 100: kiloraft.v1.Admin.ChangeReplicas:output_type -> kiloraft.v1.OperationResponse
+	65, // 101: kiloraft.v1.Admin.DrainNode:output_type -> kiloraft.v1.OperationResponse
+	65, // 102: kiloraft.v1.Admin.DecommissionNode:output_type -> kiloraft.v1.OperationResponse
+	65, // 103: kiloraft.v1.Admin.CancelOperation:output_type -> kiloraft.v1.OperationResponse
+	70, // 104: kiloraft.v1.Admin.ScatterShards:output_type -> kiloraft.v1.ScatterShardsResponse
+	46, // 105: kiloraft.v1.Admin.CheckShard:output_type -> kiloraft.v1.CheckShardResponse
+	76, // 106: kiloraft.v1.Admin.SplitShard:output_type -> kiloraft.v1.SplitShardResponse
+	55, // 107: kiloraft.v1.Peer.Join:output_type -> kiloraft.v1.JoinResponse
+	57, // 108: kiloraft.v1.Peer.NodeReport:output_type -> kiloraft.v1.NodeReportResponse
+	74, // 109: kiloraft.v1.Peer.ChangeMembership:output_type -> kiloraft.v1.ChangeMembershipResponse
+	79, // 110: kiloraft.v1.Peer.SplitShard:output_type -> kiloraft.v1.PeerSplitShardResponse
+	81, // 111: kiloraft.v1.Peer.TransferShard:output_type -> kiloraft.v1.TransferShardResponse
+	81, // [81:112] is the sub-list for method output_type
+	50, // [50:81] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_api_kiloraft_proto_init() }
@@ -5785,7 +6261,7 @@ func file_api_kiloraft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kiloraft_proto_rawDesc), len(file_api_kiloraft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   80,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

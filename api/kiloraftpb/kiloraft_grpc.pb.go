@@ -843,6 +843,7 @@ const (
 	Admin_DrainNode_FullMethodName        = "/kiloraft.v1.Admin/DrainNode"
 	Admin_DecommissionNode_FullMethodName = "/kiloraft.v1.Admin/DecommissionNode"
 	Admin_CancelOperation_FullMethodName  = "/kiloraft.v1.Admin/CancelOperation"
+	Admin_ScatterShards_FullMethodName    = "/kiloraft.v1.Admin/ScatterShards"
 	Admin_CheckShard_FullMethodName       = "/kiloraft.v1.Admin/CheckShard"
 	Admin_SplitShard_FullMethodName       = "/kiloraft.v1.Admin/SplitShard"
 )
@@ -869,6 +870,10 @@ type AdminClient interface {
 	// CancelOperation ends an operation that is under way. What is half done is
 	// finished or undone by placement.
 	CancelOperation(ctx context.Context, in *CancelOperationRequest, opts ...grpc.CallOption) (*OperationResponse, error)
+	// ScatterShards draws new places for the replicas and leaders of one shard or of all, so
+	// that nodes hold and bear the same, records an operation for each shard that is to
+	// change, and returns at once.
+	ScatterShards(ctx context.Context, in *ScatterShardsRequest, opts ...grpc.CallOption) (*ScatterShardsResponse, error)
 	// CheckShard has the replicas of a shard compare their content. The node that is asked
 	// must lead it. How each replica fares shows in ListShards.
 	CheckShard(ctx context.Context, in *CheckShardRequest, opts ...grpc.CallOption) (*CheckShardResponse, error)
@@ -945,6 +950,16 @@ func (c *adminClient) CancelOperation(ctx context.Context, in *CancelOperationRe
 	return out, nil
 }
 
+func (c *adminClient) ScatterShards(ctx context.Context, in *ScatterShardsRequest, opts ...grpc.CallOption) (*ScatterShardsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ScatterShardsResponse)
+	err := c.cc.Invoke(ctx, Admin_ScatterShards_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) CheckShard(ctx context.Context, in *CheckShardRequest, opts ...grpc.CallOption) (*CheckShardResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CheckShardResponse)
@@ -987,6 +1002,10 @@ type AdminServer interface {
 	// CancelOperation ends an operation that is under way. What is half done is
 	// finished or undone by placement.
 	CancelOperation(context.Context, *CancelOperationRequest) (*OperationResponse, error)
+	// ScatterShards draws new places for the replicas and leaders of one shard or of all, so
+	// that nodes hold and bear the same, records an operation for each shard that is to
+	// change, and returns at once.
+	ScatterShards(context.Context, *ScatterShardsRequest) (*ScatterShardsResponse, error)
 	// CheckShard has the replicas of a shard compare their content. The node that is asked
 	// must lead it. How each replica fares shows in ListShards.
 	CheckShard(context.Context, *CheckShardRequest) (*CheckShardResponse, error)
@@ -1020,6 +1039,9 @@ func (UnimplementedAdminServer) DecommissionNode(context.Context, *DecommissionN
 }
 func (UnimplementedAdminServer) CancelOperation(context.Context, *CancelOperationRequest) (*OperationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelOperation not implemented")
+}
+func (UnimplementedAdminServer) ScatterShards(context.Context, *ScatterShardsRequest) (*ScatterShardsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ScatterShards not implemented")
 }
 func (UnimplementedAdminServer) CheckShard(context.Context, *CheckShardRequest) (*CheckShardResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckShard not implemented")
@@ -1156,6 +1178,24 @@ func _Admin_CancelOperation_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_ScatterShards_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ScatterShardsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).ScatterShards(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_ScatterShards_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).ScatterShards(ctx, req.(*ScatterShardsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_CheckShard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CheckShardRequest)
 	if err := dec(in); err != nil {
@@ -1222,6 +1262,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelOperation",
 			Handler:    _Admin_CancelOperation_Handler,
+		},
+		{
+			MethodName: "ScatterShards",
+			Handler:    _Admin_ScatterShards_Handler,
 		},
 		{
 			MethodName: "CheckShard",

@@ -111,9 +111,9 @@ func (c *cluster) shards(ctx context.Context, q *kiloraftpb.ListShardsRequest) (
 	})
 }
 
-func (c *cluster) transferLeader(ctx context.Context, shard, node uint64) (*kiloraftpb.TransferLeaderResponse, error) {
+func (c *cluster) transferLeader(ctx context.Context, q *kiloraftpb.TransferLeaderRequest) (*kiloraftpb.TransferLeaderResponse, error) {
 	return ask(ctx, c, func(ctx context.Context, conn grpc.ClientConnInterface) (*kiloraftpb.TransferLeaderResponse, error) {
-		return kiloraftpb.NewAdminClient(conn).TransferLeader(ctx, &kiloraftpb.TransferLeaderRequest{Shard: shard, ToNode: node})
+		return kiloraftpb.NewAdminClient(conn).TransferLeader(ctx, q)
 	})
 }
 

@@ -179,7 +179,7 @@ func (d *demo) await(ctx context.Context, ready func(*kiloraftpb.StatusResponse)
 		return nil, err
 	}
 	defer c.close()
-	s, err := c.awaitStatus(ctx, ready)
+	s, err := c.awaitStatus(ctx, ready, nil)
 	if err == nil {
 		return s, nil
 	}

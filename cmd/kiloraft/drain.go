@@ -21,6 +21,7 @@ func nodeArgument(text string) (uint64, error) {
 
 func (a *app) nodeDrainCommand() *cobra.Command {
 	var undo bool
+	var dry *bool
 	cmd := &cobra.Command{
 		Use:   "drain ID",
 		Short: "Have leaders leave a node, before it is stopped for a while",
@@ -36,11 +37,13 @@ func (a *app) nodeDrainCommand() *cobra.Command {
 			}
 			return a.onCluster(cmd.Context(), func(ctx context.Context, c *cluster) error {
 				answer, err := askAdmin(ctx, c, func(ctx context.Context, admin kiloraftpb.AdminClient) (*kiloraftpb.OperationResponse, error) {
-					return admin.DrainNode(ctx, &kiloraftpb.DrainNodeRequest{Node: id, Undo: undo})
+					return admin.DrainNode(ctx, &kiloraftpb.DrainNodeRequest{Node: id, Undo: undo, DryRun: *dry})
 				})
 				switch {
 				case err != nil:
 					return err
+				case *dry:
+					return a.printForecast(answer.GetForecast())
 				case undo:
 					return a.printOperation(answer.GetOperation(), fmt.Sprintf("node %d serves again; leaders come back to it by and by", id))
 				}
@@ -49,17 +52,19 @@ func (a *app) nodeDrainCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "have the node lead again")
+	dry = dryRunFlag(cmd)
 	return cmd
 }
 
 func (a *app) nodeDecommissionCommand() *cobra.Command {
-	return &cobra.Command{
+	var dry *bool
+	cmd := &cobra.Command{
 		Use:   "decommission ID",
 		Short: "Have all replicas leave a node, and the node the cluster",
 		Long: "Have all replicas leave a node, leaders first, and then the node the cluster, for ever: its process ends, and its\n" +
 			"store is of no use any more. A node that is lost for good is taken off the list the same way." + goesOn,
 		Example: `  kiloraft node decommission 4 --timeout 1h
-  kiloraft node decommission 4 -o json`,
+  kiloraft node decommission 4 --dry-run`,
 		Args: takes(1, "ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := nodeArgument(args[0])
@@ -68,13 +73,18 @@ func (a *app) nodeDecommissionCommand() *cobra.Command {
 			}
 			return a.onCluster(cmd.Context(), func(ctx context.Context, c *cluster) error {
 				answer, err := askAdmin(ctx, c, func(ctx context.Context, admin kiloraftpb.AdminClient) (*kiloraftpb.OperationResponse, error) {
-					return admin.DecommissionNode(ctx, &kiloraftpb.DecommissionNodeRequest{Node: id})
+					return admin.DecommissionNode(ctx, &kiloraftpb.DecommissionNodeRequest{Node: id, DryRun: *dry})
 				})
-				if err != nil {
+				switch {
+				case err != nil:
 					return err
+				case *dry:
+					return a.printForecast(answer.GetForecast())
 				}
 				return a.follow(ctx, c, answer.GetOperation(), fmt.Sprintf("node %d holds nothing any more and has left the cluster", id))
 			})
 		},
 	}
+	dry = dryRunFlag(cmd)
+	return cmd
 }

@@ -96,12 +96,18 @@ type fakeCluster struct {
 	setSetting func(*kiloraftpb.SetSettingRequest) (*kiloraftpb.SetSettingResponse, error)
 	inspectKey func(*kiloraftpb.InspectKeyRequest) (*kiloraftpb.InspectKeyResponse, error)
 	change     func(*kiloraftpb.ChangeReplicasRequest) (*kiloraftpb.OperationResponse, error)
+	scatter    func(*kiloraftpb.ScatterShardsRequest) (*kiloraftpb.ScatterShardsResponse, error)
 	drain      func(*kiloraftpb.DrainNodeRequest) (*kiloraftpb.OperationResponse, error)
 	leave      func(*kiloraftpb.DecommissionNodeRequest) (*kiloraftpb.OperationResponse, error)
 	cancel     func(*kiloraftpb.CancelOperationRequest) (*kiloraftpb.OperationResponse, error)
 	operations func(*kiloraftpb.ListOperationsRequest) (*kiloraftpb.ListOperationsResponse, error)
 	explain    func(*kiloraftpb.ExplainPlacementRequest) (*kiloraftpb.ExplainPlacementResponse, error)
 	checkShard func(*kiloraftpb.CheckShardRequest) (*kiloraftpb.CheckShardResponse, error)
+}
+
+func (f *fakeCluster) ScatterShards(_ context.Context, q *kiloraftpb.ScatterShardsRequest) (*kiloraftpb.ScatterShardsResponse, error) {
+	r, err := f.scatter(q)
+	return r, api.Status(err)
 }
 
 func (f *fakeCluster) ChangeReplicas(_ context.Context, q *kiloraftpb.ChangeReplicasRequest) (*kiloraftpb.OperationResponse, error) {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,41 +21,64 @@ func (a *app) opsCommand() *cobra.Command {
 
 // operationRecord is an operation as JSON.
 type operationRecord struct {
-	ID        uint64 `json:"id"`
-	Kind      string `json:"kind"`
-	Shard     uint64 `json:"shard"`     // 0: it is about a node
-	From      uint64 `json:"from_node"` // of a shard's replica; 0: none
-	To        uint64 `json:"to_node"`
-	Node      uint64 `json:"node"`     // 0: it is about a shard
-	State     string `json:"state"`    // running, done, failed or cancelled
-	Progress  string `json:"progress"` // while it runs
-	Reason    string `json:"reason"`   // why it failed
-	BeganUnix uint64 `json:"began_unix"`
-	EndedUnix uint64 `json:"ended_unix"` // 0: it runs, or when it ended is not recorded
+	ID        uint64   `json:"id"`
+	Kind      string   `json:"kind"`
+	Shard     uint64   `json:"shard"`     // 0: it is about a node
+	From      uint64   `json:"from_node"` // of a shard's replica; 0: none
+	To        uint64   `json:"to_node"`
+	Nodes     []uint64 `json:"nodes"`    // of a scatter: where the shard is to be; the first one leads
+	Node      uint64   `json:"node"`     // 0: it is about a shard
+	State     string   `json:"state"`    // running, done, failed or cancelled
+	Progress  string   `json:"progress"` // while it runs
+	Reason    string   `json:"reason"`   // why it failed
+	BeganUnix uint64   `json:"began_unix"`
+	EndedUnix uint64   `json:"ended_unix"` // 0: it runs, or when it ended is not recorded
+	// How far it has come, while it runs. The total is an estimate; 0: nothing is copied.
+	BytesDone    uint64 `json:"bytes_done"`
+	BytesTotal   uint64 `json:"bytes_total"`
+	ReplicasLeft uint64 `json:"replicas_left"` // on a node
+	LeadersLeft  uint64 `json:"leaders_left"`
 }
 
 func operationOf(op *kiloraftpb.Operation) operationRecord {
 	return operationRecord{ID: op.GetId(), Kind: op.GetKind(), Shard: op.GetShard(), From: op.GetFromNode(), To: op.GetToNode(), Node: op.GetNode(),
-		State: op.GetState(), Progress: op.GetProgress(), Reason: op.GetReason(), BeganUnix: op.GetBeganUnix(), EndedUnix: op.GetEndedUnix()}
+		Nodes: append([]uint64{}, op.GetNodes()...),
+		State: op.GetState(), Progress: op.GetProgress(), Reason: op.GetReason(), BeganUnix: op.GetBeganUnix(), EndedUnix: op.GetEndedUnix(),
+		BytesDone: op.GetBytesDone(), BytesTotal: op.GetBytesTotal(), ReplicasLeft: op.GetReplicasLeft(), LeadersLeft: op.GetLeadersLeft()}
 }
 
 // what is the operation in words.
 func (r *operationRecord) what() string {
-	switch r.Kind {
-	case "add-replica":
-		return fmt.Sprintf("add a replica of shard %d on node %d", r.Shard, r.To)
-	case "remove-replica":
-		return fmt.Sprintf("remove the replica of shard %d on node %d", r.Shard, r.From)
-	case "move":
-		return fmt.Sprintf("move shard %d from node %d to node %d", r.Shard, r.From, r.To)
+	if r.Node != 0 {
+		return fmt.Sprintf("%s node %d", r.Kind, r.Node)
 	}
-	return fmt.Sprintf("%s node %d", r.Kind, r.Node)
+	if r.Kind == "scatter" && len(r.Nodes) > 0 {
+		nodes := slices.Sorted(slices.Values(r.Nodes))
+		return fmt.Sprintf("scatter shard %d over nodes %s, led by node %d", r.Shard, strings.Trim(fmt.Sprint(nodes), "[]"), r.Nodes[0])
+	}
+	return replicaChange(r.Kind, r.Shard, r.From, r.To)
+}
+
+// replicaChange is a change of a shard's replicas in words.
+func replicaChange(kind string, shard, from, to uint64) string {
+	switch kind {
+	case "add-replica":
+		return fmt.Sprintf("add a replica of shard %d on node %d", shard, to)
+	case "remove-replica":
+		return fmt.Sprintf("remove the replica of shard %d on node %d", shard, from)
+	case "move":
+		return fmt.Sprintf("move shard %d from node %d to node %d", shard, from, to)
+	}
+	return fmt.Sprintf("%s shard %d", kind, shard)
 }
 
 // now is what there is to say of the operation's state.
 func (r *operationRecord) now() string {
-	if r.Reason != "" {
+	switch {
+	case r.Reason != "":
 		return r.Reason
+	case r.BytesDone > 0 && r.BytesDone < r.BytesTotal:
+		return fmt.Sprintf("%s, %d%%", r.Progress, 100*r.BytesDone/r.BytesTotal)
 	}
 	return r.Progress
 }
@@ -134,7 +159,8 @@ func (a *app) opsCancelCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "cancel ID",
 		Short: "Cancel an operation that is under way",
-		Long: "Cancel an operation that is under way. What is half done is finished or undone by placement; the shard goes on serving.\n" +
+		Long: "Cancel an operation that is under way. What is half done is undone by placement; the shard goes on serving. One that is\n" +
+			"past its joint change is refused: the shard is what was asked for, and the operation ends by itself in a moment.\n" +
 			"Cancelling the decommissioning of a node has the node serve again; replicas that have left it do not come back by that.",
 		Example: `  kiloraft ops cancel 1
   kiloraft ops cancel 1 -o json`,
@@ -172,31 +198,40 @@ func (a *app) printOperation(op *kiloraftpb.Operation, done string) error {
 	})
 }
 
-const (
-	// operationPause is between two looks at an operation that is waited for.
-	operationPause = 200 * time.Millisecond
-	// progressEvery is the least between two lines of progress.
-	progressEvery = time.Second
-)
+// operationPause is between two looks at an operation that is waited for.
+const operationPause = 200 * time.Millisecond
 
-// follow waits until an operation has ended, says on stderr what it is about, and
+// showOperation shows how far an operation has come.
+func (p *progress) showOperation(op *kiloraftpb.Operation) {
+	text := fmt.Sprintf("operation %d: %s", op.GetId(), op.GetProgress())
+	switch {
+	case op.GetBytesTotal() > 0:
+		p.show(stage{text: text, done: op.GetBytesDone(), total: op.GetBytesTotal(), unit: "bytes"})
+	case op.GetKind() == "drain" && op.GetLeadersLeft() > 0:
+		p.left(text, op.GetLeadersLeft(), "leaders")
+	case op.GetKind() == "decommission" && op.GetReplicasLeft() > 0:
+		p.left(text, op.GetReplicasLeft(), "replicas")
+	default:
+		p.show(stage{text: text})
+	}
+}
+
+// follow waits until an operation has ended, shows on stderr how far it has come, and
 // prints it in the end. Whoever stops waiting leaves the operation to itself.
 func (a *app) follow(ctx context.Context, c *cluster, op *kiloraftpb.Operation, done string) error {
-	id, said := op.GetId(), ""
-	var saidAt time.Time
+	id, shown := op.GetId(), a.newProgress()
+	defer shown.clear()
 	for {
 		switch op.GetState() {
 		case "done":
+			shown.clear()
 			return a.printOperation(op, done)
 		case "failed":
 			return fmt.Errorf("operation %d failed: %s", id, op.GetReason())
 		case "cancelled":
 			return fmt.Errorf("operation %d was cancelled", id)
 		}
-		if text := op.GetProgress(); text != said && time.Since(saidAt) >= progressEvery {
-			fmt.Fprintf(a.stderr, "operation %d: %s\n", id, text)
-			said, saidAt = text, time.Now()
-		}
+		shown.showOperation(op)
 		select {
 		case <-ctx.Done():
 			return a.leftAlone(ctx, op)
@@ -220,8 +255,9 @@ var errNoOperation = errors.New("no operation")
 
 // leftAlone says what becomes of an operation that is no longer waited for.
 func (a *app) leftAlone(ctx context.Context, op *kiloraftpb.Operation) error {
+	r := operationOf(op)
 	return fmt.Errorf("%w, and operation %d goes on (%s): `kiloraft ops show %d` tells how far it has come, `kiloraft ops cancel %d` ends it",
-		ctx.Err(), op.GetId(), op.GetProgress(), op.GetId(), op.GetId())
+		ctx.Err(), r.ID, r.now(), r.ID, r.ID)
 }
 
 func (c *cluster) operation(ctx context.Context, id uint64) (*kiloraftpb.Operation, error) {

@@ -85,12 +85,61 @@ func (s *operationServer) list(q *kiloraftpb.ListOperationsRequest) (*kiloraftpb
 	case s.looks == 1:
 		return nil, shard.ErrUnavailable // a restart; the operation is recorded
 	}
-	op := &kiloraftpb.Operation{Id: s.op.Id, Kind: s.op.Kind, Shard: s.op.Shard, FromNode: s.op.FromNode, ToNode: s.op.ToNode, Node: s.op.Node,
+	op := &kiloraftpb.Operation{Id: s.op.Id, Kind: s.op.Kind, Nodes: s.op.Nodes, Shard: s.op.Shard, FromNode: s.op.FromNode, ToNode: s.op.ToNode, Node: s.op.Node,
 		State: "running", Progress: "the learner is being sent a snapshot", BeganUnix: s.op.BeganUnix}
 	if s.looks >= 4 && s.end != "" {
 		op.State, op.Progress, op.Reason = s.end, "", s.says
 	}
 	return &kiloraftpb.ListOperationsResponse{Operations: []*kiloraftpb.Operation{op}}, nil
+}
+
+// scatters has the fake answer to a scatter of shard 2, and of all, with one operation.
+func (s *operationServer) scatters() {
+	s.scatter = func(q *kiloraftpb.ScatterShardsRequest) (*kiloraftpb.ScatterShardsResponse, error) {
+		op := &kiloraftpb.Operation{Kind: "scatter", Shard: 2, Nodes: []uint64{4, 1, 3}}
+		if !q.GetDryRun() {
+			begun, err := s.begin(op)
+			if err != nil {
+				return nil, err
+			}
+			op = begun.GetOperation()
+		}
+		r := &kiloraftpb.ScatterShardsResponse{Operations: []*kiloraftpb.Operation{op}}
+		if q.GetShard() == 0 {
+			r.Refused = []*kiloraftpb.PlacementNote{{Id: 3, Text: "its members are changing"}}
+		}
+		return r, nil
+	}
+}
+
+func TestScatterWaitsForItsOperations(t *testing.T) {
+	s, address := newOperationServer(t, "done")
+	s.scatters()
+	for line, says := range map[string]string{
+		"shard scatter 2":             "scatter shard 2 over nodes 1 3 4, led by node 4: done\n",
+		"shard scatter --key a":       "scatter shard 2 over nodes 1 3 4, led by node 4: done\n",
+		"shard scatter all":           "scatter shard 2 over nodes 1 3 4, led by node 4: done\n",
+		"shard scatter all --dry-run": "scatter shard 2 over nodes 1 3 4, led by node 4: planned\n",
+	} {
+		r := command{}.run(t, append(strings.Fields(line), "--endpoints", address)...)
+		if r.code != exitDone || r.stdout != says {
+			t.Errorf("%s: %+v", line, r)
+		}
+		if strings.Contains(line, "all") != strings.Contains(r.stderr, "shard 3 stays where it is: its members are changing\n") {
+			t.Errorf("%s: stderr %q", line, r.stderr)
+		}
+	}
+	var got []operationRecord
+	decode(t, command{}.run(t, "shard", "scatter", "2", "-o", "json", "--endpoints", address), &got)
+	if len(got) != 1 || got[0].Kind != "scatter" || got[0].State != "done" || len(got[0].Nodes) != 3 || got[0].Nodes[0] != 4 {
+		t.Errorf("%+v", got)
+	}
+	s, address = newOperationServer(t, "failed")
+	s.scatters()
+	s.says = "node 4 is dead"
+	if r := (command{}).run(t, "shard", "scatter", "2", "--endpoints", address); r.code != exitFailed || !strings.Contains(r.stderr, "operation 7 on shard 2 is failed: node 4 is dead") {
+		t.Errorf("%+v", r)
+	}
 }
 
 func TestCommandsWaitForTheirOperations(t *testing.T) {
@@ -195,6 +244,9 @@ func TestPlacementCommands(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	if r := (command{}).run(t, "placement", "explain", "--shard", "5", "--endpoints", address); r.stdout != "shard 5\nnode 0\n" {
+		t.Errorf("%+v", r)
+	}
+	if r := (command{}).run(t, "placement", "explain", "--key", "apple", "--endpoints", address); r.stdout != "shard 2\nnode 0\n" {
 		t.Errorf("%+v", r)
 	}
 	decode(t, command{}.run(t, "placement", "explain", "--node", "3", "-o", "json", "--endpoints", address), &got)

@@ -44,18 +44,34 @@ func (a *app) placementSwitchCommand(use, value, short, long, said string) *cobr
 
 func (a *app) placementExplainCommand() *cobra.Command {
 	var id, node uint64
+	var key string
 	cmd := &cobra.Command{
-		Use:   "explain [--shard ID | --node ID]",
+		Use:   "explain [--shard ID | --key KEY | --node ID]",
 		Short: "Say why a shard or a node is where it is, and what is done about it",
 		Long:  "Say why a shard or a node is where it is, what it needs, and what is done about it; without a flag, of all shards that need something.",
 		Example: `  kiloraft placement explain --shard 2
   kiloraft placement explain --node 3`,
 		Args: takes(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if id != 0 && node != 0 {
+			byKey := cmd.Flags().Changed("key")
+			switch {
+			case id != 0 && node != 0:
 				return usagef("give --shard or --node, not both")
+			case byKey && (id != 0 || node != 0):
+				return usagef("give --key, --shard or --node, and only one of them")
+			}
+			q, none, err := shardOfKey(key)
+			if byKey && err != nil {
+				return err
 			}
 			return a.onCluster(cmd.Context(), func(ctx context.Context, c *cluster) error {
+				if byKey {
+					s, err := c.shard(ctx, q, none)
+					if err != nil {
+						return err
+					}
+					id = s.GetDescriptor_().GetId()
+				}
 				answer, err := ask(ctx, c, explaining(id, node))
 				if err != nil {
 					return err
@@ -77,6 +93,7 @@ func (a *app) placementExplainCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().Uint64Var(&id, "shard", 0, "the shard's `ID`")
+	cmd.Flags().StringVar(&key, "key", "", "the shard that holds `KEY`")
 	cmd.Flags().Uint64Var(&node, "node", 0, "the node's `ID`")
 	return cmd
 }

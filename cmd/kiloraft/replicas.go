@@ -19,7 +19,7 @@ func (a *app) shardMoveCommand() *cobra.Command {
 		Long: "Move a replica of a shard from one node to another. The new one is added and caught up before the old one goes,\n" +
 			"leadership leaves first if the old one leads, and the shard serves all the time." + goesOn,
 		Example: `  kiloraft shard move 2 --from 3 --to 4
-  kiloraft shard move --key hello --from 1 --to 4 --timeout 10m`,
+  kiloraft shard move --key hello --from 1 --to 4 --dry-run`,
 	}, true, true)
 }
 
@@ -49,6 +49,7 @@ func (a *app) shardRemoveCommand() *cobra.Command {
 func (a *app) replicasCommand(cmd *cobra.Command, takesFrom, takesTo bool) *cobra.Command {
 	var which shardFlags
 	var from, to uint64
+	dry := dryRunFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
 		case takesFrom && from == 0:
@@ -64,9 +65,12 @@ func (a *app) replicasCommand(cmd *cobra.Command, takesFrom, takesTo bool) *cobr
 				return err
 			}
 			id := s.GetDescriptor_().GetId()
-			answer, err := c.changeReplicas(ctx, id, from, to)
-			if err != nil {
+			answer, err := c.changeReplicas(ctx, &kiloraftpb.ChangeReplicasRequest{Shard: id, FromNode: from, ToNode: to, DryRun: *dry})
+			switch {
+			case err != nil:
 				return fmt.Errorf("shard %d: %w", id, err)
+			case *dry:
+				return a.printForecast(answer.GetForecast())
 			}
 			return a.follow(ctx, c, answer.GetOperation(), changedText(id, from, to))
 		})
@@ -91,8 +95,8 @@ func changedText(id, from, to uint64) string {
 	return fmt.Sprintf("shard %d has moved from node %d to node %d", id, from, to)
 }
 
-func (c *cluster) changeReplicas(ctx context.Context, shard, from, to uint64) (*kiloraftpb.OperationResponse, error) {
+func (c *cluster) changeReplicas(ctx context.Context, q *kiloraftpb.ChangeReplicasRequest) (*kiloraftpb.OperationResponse, error) {
 	return askAdmin(ctx, c, func(ctx context.Context, admin kiloraftpb.AdminClient) (*kiloraftpb.OperationResponse, error) {
-		return admin.ChangeReplicas(ctx, &kiloraftpb.ChangeReplicasRequest{Shard: shard, FromNode: from, ToNode: to})
+		return admin.ChangeReplicas(ctx, q)
 	})
 }

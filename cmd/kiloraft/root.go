@@ -51,7 +51,7 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.DurationVar(&a.global.timeout, "timeout", 10*time.Second, "give up after `DURATION`")
 
 	root.AddCommand(a.startCommand(), a.demoCommand(), a.kvCommand(), a.statusCommand(), a.nodeCommand(), a.shardCommand(),
-		a.opsCommand(), a.placementCommand(), a.settingsCommand(), a.benchCommand(), a.certCommand(), a.debugCommand(), a.versionCommand())
+		a.opsCommand(), a.placementCommand(), a.settingsCommand(), a.topCommand(), a.doctorCommand(), a.benchCommand(), a.certCommand(), a.debugCommand(), a.versionCommand())
 	return root
 }
 

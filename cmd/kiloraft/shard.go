@@ -18,7 +18,7 @@ import (
 
 func (a *app) shardCommand() *cobra.Command {
 	return group("shard", "Look at shards, split them, and move their replicas and leaders", a.shardListCommand(), a.shardShowCommand(),
-		a.shardSplitCommand(), a.shardMoveCommand(), a.shardAddCommand(), a.shardRemoveCommand(), a.shardTransferCommand())
+		a.shardSplitCommand(), a.shardMoveCommand(), a.shardAddCommand(), a.shardRemoveCommand(), a.shardTransferCommand(), a.shardScatterCommand())
 }
 
 type epochRecord struct {
@@ -145,12 +145,17 @@ func (f *shardFlags) find(ctx context.Context, c *cluster, cmd *cobra.Command, a
 	if err != nil {
 		return nil, err
 	}
+	return c.shard(ctx, q, what)
+}
+
+// shard asks for one shard; none is the error if there is no such one.
+func (c *cluster) shard(ctx context.Context, q *kiloraftpb.ListShardsRequest, none string) (*kiloraftpb.ShardInfo, error) {
 	answer, err := c.shards(ctx, q)
 	if err != nil {
 		return nil, err
 	}
 	if len(answer.GetShards()) == 0 {
-		return nil, errors.New(what)
+		return nil, errors.New(none)
 	}
 	return answer.GetShards()[0], nil
 }
@@ -162,14 +167,7 @@ func (f *shardFlags) request(cmd *cobra.Command, args []string) (q *kiloraftpb.L
 	case byKey && len(args) > 0:
 		return nil, "", usagef("give ID or --key, not both")
 	case byKey:
-		key, err := keyArgument(f.key)
-		if err != nil {
-			return nil, "", err
-		}
-		if len(key) == 0 {
-			return nil, "", usagef("--key: a key has at least 1 byte")
-		}
-		return &kiloraftpb.ListShardsRequest{Key: key}, fmt.Sprintf("no shard is known to hold key %q; try again", f.key), nil
+		return shardOfKey(f.key)
 	case len(args) == 0:
 		return nil, "", usagef("ID or --key is missing")
 	}
@@ -178,6 +176,15 @@ func (f *shardFlags) request(cmd *cobra.Command, args []string) (q *kiloraftpb.L
 		return nil, "", usagef("%q is not a shard ID: a number from `kiloraft shard list`", args[0])
 	}
 	return &kiloraftpb.ListShardsRequest{Id: id}, fmt.Sprintf("there is no shard %d", id), nil
+}
+
+// shardOfKey is the question which shard holds a key, and the error if none does.
+func shardOfKey(text string) (q *kiloraftpb.ListShardsRequest, none string, err error) {
+	key, err := keyArgument(text)
+	if err == nil && len(key) == 0 {
+		err = usagef("--key: a key has at least 1 byte")
+	}
+	return &kiloraftpb.ListShardsRequest{Key: key}, fmt.Sprintf("no shard is known to hold key %q; try again", text), err
 }
 
 // replicaDetail is what a replica says of itself.
@@ -252,6 +259,7 @@ func (a *app) printShard(s *kiloraftpb.ShardInfo) error {
 func (a *app) shardTransferCommand() *cobra.Command {
 	var which shardFlags
 	var to uint64
+	var dry *bool
 	cmd := &cobra.Command{
 		Use:   "transfer-leader [ID | --key KEY] --to NODE",
 		Short: "Hand a shard's leadership to another node",
@@ -268,15 +276,19 @@ func (a *app) shardTransferCommand() *cobra.Command {
 					return err
 				}
 				id := s.GetDescriptor_().GetId()
-				answer, err := c.transferLeader(ctx, id, to)
-				if err != nil {
+				answer, err := c.transferLeader(ctx, &kiloraftpb.TransferLeaderRequest{Shard: id, ToNode: to, DryRun: *dry})
+				switch {
+				case err != nil:
 					return fmt.Errorf("shard %d: %w", id, err)
+				case *dry:
+					return a.printForecast(answer.GetForecast())
 				}
 				return a.printTransfer(id, answer)
 			})
 		},
 	}
 	cmd.Flags().Uint64Var(&to, "to", 0, "the ID of the `NODE` that is to lead")
+	dry = dryRunFlag(cmd)
 	which.add(cmd)
 	return cmd
 }

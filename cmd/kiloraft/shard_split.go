@@ -14,7 +14,7 @@ import (
 func (a *app) shardSplitCommand() *cobra.Command {
 	var which shardFlags
 	var at []string
-	var dryRun bool
+	var dry *bool
 	cmd := &cobra.Command{
 		Use:   "split [ID | --key KEY] --at KEY...",
 		Short: "Split a shard at one key or at several",
@@ -26,7 +26,7 @@ func (a *app) shardSplitCommand() *cobra.Command {
 			if len(at) == 0 {
 				return usagef("--at is missing: the first key of a new shard; it may be repeated")
 			}
-			request := &kiloraftpb.SplitShardRequest{DryRun: dryRun}
+			request := &kiloraftpb.SplitShardRequest{DryRun: *dry}
 			for _, text := range at {
 				key, err := keyArgument(text)
 				if err != nil {
@@ -48,12 +48,12 @@ func (a *app) shardSplitCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.printSplits(answer, dryRun)
+				return a.printSplits(answer, *dry)
 			})
 		},
 	}
 	cmd.Flags().StringArrayVar(&at, "at", nil, "the first `KEY` of a new shard; may be repeated")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	dry = dryRunFlag(cmd)
 	which.add(cmd)
 	return cmd
 }

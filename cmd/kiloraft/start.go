@@ -12,6 +12,7 @@ import (
 
 	"github.com/kiloraft/kiloraft/placement/catalog"
 	"github.com/kiloraft/kiloraft/server"
+	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
 )
 
@@ -23,7 +24,7 @@ const (
 func (a *app) startCommand() *cobra.Command {
 	c := server.Config{Version: versionText()}
 	memory := bytesFlag(storage.DefaultMemoryBytes)
-	locality := map[string]string{}
+	locality := ""
 	level := "info"
 	cmd := &cobra.Command{
 		Use:   "start --store DIR (--certs-dir DIR | --insecure)",
@@ -37,15 +38,19 @@ func (a *app) startCommand() *cobra.Command {
   kiloraft start --certs-dir ./certs --store ./n2 --listen 0.0.0.0:7400 --advertise n2.example.org:7400 --join n1.example.org:7400`,
 		Args: takes(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c.MemoryBytes, c.Locality, c.CertsDir = int64(memory), locality, a.global.certsDir
+			c.MemoryBytes, c.CertsDir = int64(memory), a.global.certsDir
 			if err := checkStart(&c); err != nil {
 				return err
+			}
+			var err error
+			if c.Locality, err = shard.ParseLocality(locality); err != nil {
+				return usagef("--locality: %v", err)
 			}
 			c.Logger = a.logger(level)
 			// As much again as the budget is left to requests and messages under
 			// way before the collector runs more often.
 			a.collectLess(2 * c.MemoryBytes)
-			err := a.runServer(cmd.Context(), c)
+			err = a.runServer(cmd.Context(), c)
 			if cmd.Context().Err() != nil && isInterrupt(err) {
 				return nil // asked to stop, and stopped
 			}
@@ -60,7 +65,7 @@ func (a *app) startCommand() *cobra.Command {
 	f.StringVar(&c.HTTP, "http", "127.0.0.1:7401", "`ADDRESS` for /healthz, /metrics and /debug/pprof/; empty is none")
 	f.StringSliceVar(&c.Join, "join", nil, "`ADDRESSES` of nodes of the cluster to join, host:port,host:port,...")
 	f.IntVar(&c.InitialShards, "initial-shards", 1, "divide the keys of a new cluster into `N` shards")
-	f.StringToStringVar(&locality, "locality", nil, "where the node is, as `K=V,K=V`: zone=a,rack=7 (logged; replicas are not placed by it yet)")
+	f.StringVar(&locality, "locality", "", "where the node is, the widest tier first, as `K=V,K=V`: region=eu,zone=a; a shard's replicas are spread over places")
 	f.BoolVar(&c.Insecure, "insecure", false, "serve plaintext, on loopback addresses only")
 	f.Var(&choice{value: &level, of: []string{"debug", "info", "warn", "error"}}, "log-level", "`LEVEL` from which on to log: debug, info, warn or error")
 	grouped(cmd, "Store", "store", "memory")

@@ -74,7 +74,12 @@ func (a *app) statusCommand() *cobra.Command {
 }
 
 func (a *app) waitAndPrintStatus(ctx context.Context, c *cluster) error {
-	s, err := c.awaitStatus(ctx, settled)
+	shown := a.newProgress()
+	shown.began, shown.saidAt, shown.saidBegun = shown.now(), shown.now(), true // a short wait is nobody's concern
+	s, err := c.awaitStatus(ctx, settled, func(s *kiloraftpb.StatusResponse) {
+		shown.show(stage{text: missing(s), done: s.GetShards() - min(s.GetUnderReplicated(), s.GetShards()), total: s.GetShards(), unit: "shards"})
+	})
+	shown.clear()
 	if s != nil {
 		if printErr := a.printStatus(s); printErr != nil {
 			return printErr
@@ -88,8 +93,8 @@ const pollPause = 100 * time.Millisecond
 
 // awaitStatus asks until ready holds. Endpoints that do not answer are asked
 // again. At the end of ctx it returns the last status that it got, if any, and
-// an error that says what is missing.
-func (c *cluster) awaitStatus(ctx context.Context, ready func(*kiloraftpb.StatusResponse) bool) (*kiloraftpb.StatusResponse, error) {
+// an error that says what is missing. tell, if any, gets those that are not ready.
+func (c *cluster) awaitStatus(ctx context.Context, ready func(*kiloraftpb.StatusResponse) bool, tell func(*kiloraftpb.StatusResponse)) (*kiloraftpb.StatusResponse, error) {
 	var last *kiloraftpb.StatusResponse
 	var lastErr error
 	for {
@@ -99,6 +104,9 @@ func (c *cluster) awaitStatus(ctx context.Context, ready func(*kiloraftpb.Status
 			return s, nil
 		case err == nil:
 			last, lastErr = s, nil
+			if tell != nil {
+				tell(s)
+			}
 		case last == nil && lastErr == nil || !errors.Is(err, context.DeadlineExceeded):
 			lastErr = err
 		default:

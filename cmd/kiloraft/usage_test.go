@@ -87,6 +87,12 @@ func TestWrongUsage(t *testing.T) {
 		{"shard move --from 1 --to 3", "ID or --key is missing"},
 		{"shard move 2 --key a --from 1 --to 3", "not both"},
 		{"shard add-replica 2", "--to is missing"},
+		{"shard scatter", "ID, --key or all is missing"},
+		{"shard scatter x", "shard ID"},
+		{"shard scatter all --key a", "not both"},
+		{"shard scatter 2 --key a", "not both"},
+		{"start --insecure --store x --locality zone", "--locality"},
+		{"start --insecure --store x --locality zone=a,zone=b", "names zone twice"},
 		{"shard add-replica 2 --to one", "--to"},
 		{"shard remove-replica 2", "--from is missing"},
 		{"shard remove-replica 2 --from 1 --to 2", "unknown flag: --to"},
@@ -103,6 +109,17 @@ func TestWrongUsage(t *testing.T) {
 		{"placement", "which one? pause, resume, explain"},
 		{"placement pause 1", "one argument too many"},
 		{"placement explain --shard 1 --node 2", "not both"},
+		{"placement explain --shard 1 --key a", "only one of them"},
+		{"placement explain --node 1 --key a", "only one of them"},
+		{"placement explain --key=", "at least 1 byte"},
+		{"shard move 2 --from 3 --to 4 --dry-run=perhaps", "--dry-run"},
+		{"shard list --dry-run", "unknown flag: --dry-run"},
+		{"ops cancel 1 --dry-run", "unknown flag: --dry-run"},
+		{"top 1", "one argument too many"},
+		{"top --sort heat", "it is one of load, reads, writes, bytes, id"},
+		{"top --interval 0s", "--interval: it is 0s and must be between"},
+		{"top --interval soon", "--interval"},
+		{"doctor 1", "one argument too many"},
 		{"bench", "WORKLOAD is missing"},
 		{"bench ycsb-z", `there is no workload "ycsb-z"; there are put, get, mixed, scan`},
 		{"bench put --clients 0", "--clients"},
@@ -142,7 +159,8 @@ func TestWrongUsage(t *testing.T) {
 // Help is a sentence, two examples, and flags by purpose; every command has it.
 func TestHelp(t *testing.T) {
 	for _, line := range []string{"", "kv", "kv put", "kv get", "kv del", "kv cas", "kv scan", "kv del-range", "status", "node", "node list", "shard", "shard list", "shard show",
-		"shard transfer-leader", "settings", "settings list", "settings set", "debug", "debug key", "bench", "cert", "cert create-ca", "cert create-node", "cert create-client", "start", "demo", "version"} {
+		"shard transfer-leader", "shard move", "shard add-replica", "shard remove-replica", "node drain", "node decommission", "ops", "ops list", "ops show", "ops cancel",
+		"placement", "placement pause", "placement resume", "placement explain", "top", "doctor", "settings", "settings list", "settings set", "debug", "debug key", "bench", "cert", "cert create-ca", "cert create-node", "cert create-client", "start", "demo", "version"} {
 		t.Run(line, func(t *testing.T) {
 			r := command{}.run(t, append(strings.Fields(line), "--help")...)
 			if r.code != exitDone || r.stderr != "" {
@@ -186,7 +204,7 @@ func TestEveryFlagHasAnEnvironmentVariable(t *testing.T) {
 	}
 	want := server.Config{Store: "here", Listen: "127.0.0.1:9100", Advertise: "localhost:9000", HTTP: "127.0.0.1:9001", Insecure: true,
 		InitialShards: 48, MemoryBytes: 256 << 20, Join: []string{"127.0.0.1:7400", "[::1]:7402"}, Version: versionText(),
-		Locality: map[string]string{"zone": "a"}}
+		Locality: "zone=a"}
 	got.Logger = nil
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("the server was configured as\n%+v, want\n%+v", got, want)

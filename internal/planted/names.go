@@ -28,6 +28,12 @@ const (
 	TombstoneNotWritten    Bug = "tombstone not written"
 	RemovedReplicaNotTold  Bug = "removed replica not told"
 	VoterRemovedAtOnce     Bug = "voter removed without demotion"
+	SplitOverwritesVote    Bug = "split overwrites term or vote"
+	BornBelowLast          Bug = "right side born below the parent's last revision"
+	FloorNotCopied         Bug = "floor not copied by a split"
+	BirthIgnoresLater      Bug = "split ignores a tombstone or a later replica"
+	BirthWithoutClaim      Bug = "birth without claim"
+	BirthSpanNotKept       Bug = "span not kept until a birth is taken in"
 )
 
 // Bugs lists all names.
@@ -35,5 +41,6 @@ func Bugs() []Bug {
 	return []Bug{AckBeforeQuorum, NoFsyncBeforeAck, VoteBeforeEarlierSync, StateApartFromData, EpochNotChecked, DescriptorNotRechecked,
 		ReadBeforeOwnTerm, EmptyLogAppends, ReadThroughIngest, RetryWithoutLookUp, RevisionFetchedAhead, GrantWithoutConfirming, BoundUnapplied, ReadFromViewBelow, ReadIndexBySuccessor,
 		FloorIgnoredByReads, StaleStreamNotDropped, StaleRevisionApplied, ProposedInALaterTerm, DropWithoutItsShadow, NoTraceOfNothing,
-		TombstoneNotWritten, RemovedReplicaNotTold, VoterRemovedAtOnce}
+		TombstoneNotWritten, RemovedReplicaNotTold, VoterRemovedAtOnce,
+		SplitOverwritesVote, BornBelowLast, FloorNotCopied, BirthIgnoresLater, BirthWithoutClaim, BirthSpanNotKept}
 }

@@ -42,8 +42,11 @@ type Operation struct {
 	// From is the node whose replica is to go, To the node that is to get one; one
 	// of them may be 0.
 	From, To shard.NodeID
-	State    OperationState
-	Reason   string // why it failed
+	// Nodes, if there are any, are where the shard's voters are to be, and the first of them
+	// is to lead; From and To are 0 then.
+	Nodes  []shard.NodeID
+	State  OperationState
+	Reason string // why it failed
 	// Began and Ended are Unix times in seconds, by the clocks of whoever asked and of
 	// whoever ended it, for people. Ended is 0 while it runs, and of one that was ended by a
 	// version that did not record it.
@@ -56,6 +59,8 @@ const (
 	operationPrefix    = "op/"
 	operationFormat    = 1 // without Ended
 	endedFormat        = 2
+	nodesFormat        = 3 // with Ended, perhaps 0, and Nodes
+	operationNodesMax  = 64
 	operationReasonMax = 512 // bytes
 )
 
@@ -74,6 +79,12 @@ func (op *Operation) encode() []byte {
 	if op.Ended != 0 {
 		format, fields = endedFormat, append(fields, op.Ended)
 	}
+	if len(op.Nodes) > 0 {
+		format, fields = nodesFormat, append(fields[:6:6], op.Ended, uint64(len(op.Nodes)))
+		for _, n := range op.Nodes {
+			fields = append(fields, uint64(n))
+		}
+	}
 	b := []byte{format}
 	for _, v := range fields {
 		b = binary.AppendUvarint(b, v)
@@ -85,25 +96,41 @@ func decodeOperation(b []byte) (Operation, error) {
 	malformed := func(what string) (Operation, error) {
 		return Operation{}, fmt.Errorf("%w: the record of an operation %s", shard.ErrMalformed, what)
 	}
-	if len(b) == 0 || b[0] != operationFormat && b[0] != endedFormat {
+	if len(b) == 0 || b[0] < operationFormat || b[0] > nodesFormat {
 		return malformed("is of no known format")
 	}
-	var v [7]uint64
-	fields := v[:6]
-	if b[0] == endedFormat {
-		fields = v[:]
-	}
+	format := b[0]
 	b = b[1:]
-	for i := range fields {
-		n := 0
-		if v[i], n = binary.Uvarint(b); n <= 0 {
+	next := func(fields []uint64) bool {
+		for i := range fields {
+			n := 0
+			if fields[i], n = binary.Uvarint(b); n <= 0 {
+				return false
+			}
+			b = b[n:]
+		}
+		return true
+	}
+	var v [8]uint64
+	if !next(v[:5+format]) {
+		return malformed("is cut short")
+	}
+	var nodes []shard.NodeID
+	if format == nodesFormat {
+		if v[7] == 0 || v[7] > operationNodesMax {
+			return malformed("names no nodes, or too many")
+		}
+		ids := make([]uint64, v[7])
+		if !next(ids) {
 			return malformed("is cut short")
 		}
-		b = b[n:]
+		for _, id := range ids {
+			nodes = append(nodes, shard.NodeID(id))
+		}
 	}
-	op := Operation{ID: v[0], Shard: shard.ID(v[1]), From: shard.NodeID(v[2]), To: shard.NodeID(v[3]), State: OperationState(v[4]), Began: v[5], Ended: v[6], Reason: string(b)}
+	op := Operation{ID: v[0], Shard: shard.ID(v[1]), From: shard.NodeID(v[2]), To: shard.NodeID(v[3]), State: OperationState(v[4]), Began: v[5], Ended: v[6], Nodes: nodes, Reason: string(b)}
 	if op.ID == 0 || op.Shard == 0 || v[4] < uint64(OperationRunning) || v[4] > uint64(OperationCancelled) || len(b) > operationReasonMax || !utf8.Valid(b) ||
-		len(fields) == len(v) && (op.Ended == 0 || op.State == OperationRunning) {
+		format == endedFormat && (op.Ended == 0 || op.State == OperationRunning) || format == nodesFormat && (op.From != 0 || op.To != 0) {
 		return malformed("makes no sense")
 	}
 	return op, nil
@@ -139,6 +166,16 @@ func (c *Catalog) BeginOperation(op Operation, done func(Operation, error)) {
 		op.ID = id
 		o.again()
 	})
+}
+
+// MayBeginOperation answers as BeginOperation would for a shard, and writes nothing.
+func (c *Catalog) MayBeginOperation(id shard.ID, done func(error)) {
+	c.changeOperation(id, fmt.Sprintf("reading the operation of shard %d", id), func(was *Operation) (*Operation, error) {
+		if was != nil && was.State == OperationRunning {
+			return nil, busyError(was)
+		}
+		return nil, nil
+	}, func(_ Operation, err error) { done(err) })
 }
 
 // EndOperation records how an operation ended, and when by the caller's Unix time in

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -16,6 +17,12 @@ func (h *house) begin(op Operation) (got Operation, err error) {
 	h.t.Helper()
 	h.wait(func(done func()) { h.BeginOperation(op, func(o Operation, e error) { got, err = o, e; done() }) })
 	return got, err
+}
+
+func (h *house) mayBegin(id shard.ID) (err error) {
+	h.t.Helper()
+	h.wait(func(done func()) { h.MayBeginOperation(id, func(e error) { err = e; done() }) })
+	return err
 }
 
 func (h *house) end(id shard.ID, op uint64, state OperationState, reason string) (got Operation, err error) {
@@ -46,8 +53,15 @@ func TestOneOperationPerShardAtATime(t *testing.T) {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	var invalid *shard.InvalidError
-	if _, err := h.begin(Operation{Shard: 7, To: 3}); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "operation 1") {
+	_, err = h.begin(Operation{Shard: 7, To: 3})
+	if !errors.As(err, &invalid) || !strings.Contains(err.Error(), "operation 1") {
 		t.Fatalf("a second operation: %v", err)
+	}
+	if may := h.mayBegin(7); may == nil || may.Error() != err.Error() {
+		t.Fatalf("in earnest %v, in thought %v", err, may)
+	}
+	if may := h.mayBegin(8); may != nil || len(h.operations()) != 1 {
+		t.Fatalf("another shard's: %v, %+v", may, h.operations())
 	}
 	other, err := h.begin(Operation{Shard: 8, To: 3})
 	if err != nil || other.ID <= first.ID {
@@ -66,10 +80,10 @@ func TestOneOperationPerShardAtATime(t *testing.T) {
 	if err != nil || again.ID <= other.ID {
 		t.Fatalf("%+v, %v", again, err)
 	}
-	if got := h.operations(); len(got) != 2 || got[0] != again || got[1] != other {
+	if got := h.operations(); len(got) != 2 || !same(got[0], again) || !same(got[1], other) {
 		t.Fatalf("%+v", got)
 	}
-	if got, err := h.end(9, 1, OperationDone, ""); err != nil || got != (Operation{}) {
+	if got, err := h.end(9, 1, OperationDone, ""); err != nil || got.ID != 0 {
 		t.Fatalf("a shard without operations: %+v, %v", got, err)
 	}
 }
@@ -92,7 +106,7 @@ func TestOnlyWhatHasEndedIsForgotten(t *testing.T) {
 	if err != nil || forget(ended) != nil {
 		t.Fatal(err)
 	}
-	if got := h.operations(); len(got) != 1 || got[0] != next {
+	if got := h.operations(); len(got) != 1 || !same(got[0], next) {
 		t.Fatalf("the next one was forgotten: %+v", got)
 	}
 	if ended, err = h.end(7, next.ID, OperationFailed, "why"); err != nil || forget(ended) != nil {
@@ -142,9 +156,18 @@ func TestNodeStates(t *testing.T) {
 		})
 		return n, err
 	}
+	ask := func(id shard.NodeID, to shard.NodeState) (n router.Node, err error) {
+		h.wait(func(done func()) {
+			h.MaySetNodeState(id, to, func(got router.Node, e error) { n, err = got, e; done() })
+		})
+		return n, err
+	}
 	var invalid *shard.InvalidError
 	if _, err := set(2, shard.Draining); !errors.As(err, &invalid) {
 		t.Fatalf("a node that is not there: %v", err)
+	}
+	if _, err := ask(2, shard.Draining); !errors.As(err, &invalid) {
+		t.Fatalf("asked of a node that is not there: %v", err)
 	}
 	node := router.Node{ID: 2, Address: "b:1", Incarnation: 3, StartNonce: 7, Version: "v"}
 	if err := h.register(node); err != nil {
@@ -167,7 +190,14 @@ func TestNodeStates(t *testing.T) {
 		{shard.Removed, shard.Removed, false},
 	} {
 		before, _ := router.DecodeNode(h.kv.Get(router.NodeKey(2)))
+		may, mayErr := ask(2, c.to)
+		if unchanged, _ := router.DecodeNode(h.kv.Get(router.NodeKey(2))); unchanged != before || may != before {
+			t.Fatalf("step %d: asked whether it may be, %+v became %+v, and %+v is answered", i, before, unchanged, may)
+		}
 		n, err := set(2, c.to)
+		if (err == nil) != (mayErr == nil) || err != nil && err.Error() != mayErr.Error() {
+			t.Errorf("step %d: in earnest %v, in thought %v", i, err, mayErr)
+		}
 		after, _ := router.DecodeNode(h.kv.Get(router.NodeKey(2)))
 		if errors.As(err, &invalid) != c.refuse || err != nil && !c.refuse || after.State != c.is {
 			t.Fatalf("step %d: %+v, %v", i, after, err)
@@ -184,6 +214,8 @@ func TestNodeStates(t *testing.T) {
 			t.Errorf("step %d: %+v is forgotten, which was cancelled: %+v", i, before, after)
 		case after.State != shard.Serving && after.State != before.State && after.State != shard.Removed && after.Operation <= before.Operation:
 			t.Errorf("step %d: %+v has the operation of %+v", i, after, before)
+		case (after.Ended != 0) != (after.Operation != 0 && (after.State == shard.Serving || after.State == shard.Removed)):
+			t.Errorf("step %d: the end of %+v is not recorded, or one that is none", i, after)
 		case after.State == shard.Removed && after.Operation == 0:
 			t.Errorf("step %d: %+v", i, after)
 		}
@@ -197,14 +229,14 @@ func TestNodeStates(t *testing.T) {
 func TestAStartAndANodesState(t *testing.T) {
 	for was, want := range map[shard.NodeState]shard.NodeState{shard.Serving: shard.Serving, shard.Draining: shard.Serving, shard.Leaving: shard.Leaving, shard.Removed: shard.Removed} {
 		h := newHouse(t)
-		old := router.Node{ID: 2, Incarnation: 3, StartNonce: 7, State: was, Operation: 9, Since: 10}
+		old := router.Node{ID: 2, Incarnation: 3, StartNonce: 7, State: was, Operation: 9, Since: 10, Ended: 11}
 		h.kv.Put(router.NodeKey(2), router.AppendNode(nil, &old))
 		err := h.register(router.Node{ID: 2, Incarnation: 4, StartNonce: 8})
 		got, decodeErr := router.DecodeNode(h.kv.Get(router.NodeKey(2)))
 		if errors.Is(err, ErrRemoved) != (was == shard.Removed) || err != nil && was != shard.Removed || decodeErr != nil || got.State != want {
 			t.Errorf("%v: %+v, %v", was, got, err)
 		}
-		if (was == shard.Leaving || was == shard.Serving) && (got.Operation != 9 || got.Since != 10) {
+		if (was == shard.Leaving || was == shard.Serving) && (got.Operation != 9 || got.Since != 10 || got.Ended != 11) {
 			t.Errorf("%+v", got)
 		}
 		if was == shard.Draining && got.Operation != 0 {
@@ -213,11 +245,15 @@ func TestAStartAndANodesState(t *testing.T) {
 	}
 }
 
+func same(a, b Operation) bool { return reflect.DeepEqual(a, b) }
+
 func sampleOperations() []Operation {
 	return []Operation{
 		{ID: 1, Shard: 2, To: 3, State: OperationRunning},
 		{ID: 300, Shard: 400, From: 1, To: 200, State: OperationFailed, Reason: "node 200 is dead", Began: 1_700_000_000},
 		{ID: 301, Shard: 401, From: 1, State: OperationDone, Began: 1_700_000_000, Ended: 1_700_000_009},
+		{ID: 302, Shard: 402, Nodes: []shard.NodeID{4, 1, 300}, State: OperationRunning, Began: 1_700_000_000},
+		{ID: 303, Shard: 403, Nodes: []shard.NodeID{5}, State: OperationFailed, Reason: "node 5 is dead", Began: 1_700_000_000, Ended: 1_700_000_009},
 	}
 }
 
@@ -254,7 +290,7 @@ func FuzzDecodeOperation(f *testing.F) {
 			}
 			return
 		}
-		if again, err := decodeOperation(op.encode()); err != nil || again != op {
+		if again, err := decodeOperation(op.encode()); err != nil || !same(again, op) {
 			t.Fatalf("%+v became %+v, %v", op, again, err)
 		}
 	})

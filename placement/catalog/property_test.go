@@ -105,7 +105,7 @@ func (b *catalogBench) register(t *rapid.T) {
 				t.Fatalf("%+v after %+v: %v", n, was, err)
 			case !same:
 				if known && was.State != shard.Draining {
-					n.State, n.Operation, n.Since = was.State, was.Operation, was.Since
+					n.State, n.Operation, n.Since, n.Ended = was.State, was.Operation, was.Since, was.Ended
 				}
 				b.m.nodes[n.ID] = n
 			}
@@ -131,14 +131,14 @@ func (b *catalogBench) nodeState(t *rapid.T) {
 				}
 			default:
 				want := was
-				want.State, want.Since = to, 7
-				switch to {
-				case shard.Serving:
-					want.Since = was.Since
-					if was.State == shard.Draining {
-						want.Operation, want.Since = 0, 0
-					}
-				case shard.Draining, shard.Leaving:
+				want.State = to
+				switch {
+				case was.State == shard.Draining && to == shard.Serving:
+					want.Operation, want.Since = 0, 0
+				case was.State == shard.Leaving && (to == shard.Serving || to == shard.Removed):
+					want.Ended = 7
+				default:
+					want.Since, want.Ended = 7, 0
 					if want.Operation = n.Operation; n.Operation == 0 || b.m.ids[n.Operation] {
 						t.Fatalf("operation %d was given before", n.Operation)
 					}
@@ -167,7 +167,7 @@ func (b *catalogBench) begin(t *rapid.T) {
 			}
 			if !busy {
 				op.ID, op.State = got.ID, OperationRunning
-				if got != op || got.ID == 0 || b.m.ids[got.ID] {
+				if !same(got, op) || got.ID == 0 || b.m.ids[got.ID] {
 					t.Fatalf("%+v began, want %+v", got, op)
 				}
 				b.m.ids[got.ID] = true
@@ -193,7 +193,7 @@ func (b *catalogBench) end(t *rapid.T) {
 				want.State, want.Reason, want.Ended = state, "reason", 9
 				b.m.operations[id] = want
 			}
-			if err != nil || got != want {
+			if err != nil || !same(got, want) {
 				t.Fatalf("%+v ended as %+v, %v, want %+v", was, got, err, want)
 			}
 			done()
@@ -273,7 +273,7 @@ func (b *catalogBench) lists(t *rapid.T) {
 				t.Fatalf("operations %+v, %v, want %+v", ops, err, b.m.operations)
 			}
 			for _, op := range ops {
-				if b.m.operations[op.Shard] != op {
+				if !same(b.m.operations[op.Shard], op) {
 					t.Fatalf("operation %+v, want %+v", op, b.m.operations[op.Shard])
 				}
 			}

@@ -35,7 +35,7 @@ func (c *Catalog) RegisterNode(n router.Node, done func(error)) {
 
 	var try func(old []byte)
 	try = func(old []byte) {
-		n.State, n.Operation, n.Since = shard.Serving, 0, 0
+		n.State, n.Operation, n.Since, n.Ended = shard.Serving, 0, 0, 0
 		if old != nil {
 			was, err := router.DecodeNode(old)
 			if err != nil {
@@ -47,7 +47,7 @@ func (c *Catalog) RegisterNode(n router.Node, done func(error)) {
 				return
 			}
 			if was.State != shard.Draining {
-				n.State, n.Operation, n.Since = was.State, was.Operation, was.Since
+				n.State, n.Operation, n.Since, n.Ended = was.State, was.Operation, was.Since, was.Ended
 			}
 			if was.Incarnation == n.Incarnation && was.StartNonce == n.StartNonce {
 				done(nil)

@@ -21,9 +21,17 @@ const (
 	// PlacementDeadAfter is how long a node may be silent before its replicas are
 	// rebuilt elsewhere.
 	PlacementDeadAfter = "placement.dead_after"
+	// PlacementFullSpace is the use of a node's disk, in percent, from which on it gets no
+	// replica at all.
+	PlacementFullSpace = "placement.full_space"
+	// PlacementLowSpace is the use from which on it gets none that can go elsewhere.
+	PlacementLowSpace = "placement.low_space"
+	// PlacementMovesMax is how many moves that nobody asked for a node takes part in at once.
+	PlacementMovesMax = "placement.moves_max"
 	// PlacementPaused: placement does only what a person asks for.
 	PlacementPaused = "placement.paused"
-	// PlacementRebalance: replicas move to even out how many each node has.
+	// PlacementRebalance: replicas move to more places, and to even out what nodes hold
+	// and bear.
 	PlacementRebalance = "placement.rebalance"
 	// ShardCheckInterval is how often the replicas of each shard compare their content.
 	ShardCheckInterval = "shard.check_interval"
@@ -66,10 +74,16 @@ var settings = []Setting{
 		Doc: "how long old versions can be read"},
 	{Name: PlacementDeadAfter, Kind: SettingDuration, Default: int64(5 * time.Minute), Min: int64(5 * time.Second), Max: int64(30 * day),
 		Doc: "silence after which a node is replaced"},
+	{Name: PlacementFullSpace, Kind: SettingInteger, Default: 95, Min: 1, Max: 100,
+		Doc: "percent of a disk's use from which on it gets no replica"},
+	{Name: PlacementLowSpace, Kind: SettingInteger, Default: 80, Min: 1, Max: 100,
+		Doc: "percent of a disk's use from which on replicas go elsewhere if they can"},
+	{Name: PlacementMovesMax, Kind: SettingInteger, Default: 8, Min: 1, Max: 1000,
+		Doc: "moves at once that even out and that one node takes part in"},
 	{Name: PlacementPaused, Kind: SettingBoolean, Default: 0, Min: 0, Max: 1,
 		Doc: "placement does only what it is asked for"},
 	{Name: PlacementRebalance, Kind: SettingBoolean, Default: 1, Min: 0, Max: 1,
-		Doc: "replicas move so that nodes have equally many"},
+		Doc: "replicas move so that nodes hold and bear the same"},
 	{Name: ShardCheckInterval, Kind: SettingDuration, Default: int64(time.Hour), Min: 0, Max: int64(30 * day),
 		Doc: "how often the replicas of each shard compare their content; 0s is never"},
 	{Name: SnapshotRate, Kind: SettingBytes, Default: 40 << 20, Min: 1 << 20, Max: 1 << 40,

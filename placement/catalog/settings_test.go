@@ -105,7 +105,7 @@ func TestSettingValues(t *testing.T) {
 		{SplitLoad, "9", `split.load cannot be "9": it is 0 or a whole number from 10 to 10000000`}, {SplitLoad, "-1", "0 or a whole number"},
 		{SplitSize, "63KiB", `split.size cannot be "63KiB": it is 0 or a number of bytes, like 500KiB, 64MiB or 2GiB, from 64KiB to 1TiB`}, {SplitSize, "-1", "0 or a number"},
 		{PlacementPaused, "1", `placement.paused cannot be "1": it is false or true`}, {PlacementPaused, "", "false or true"},
-		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention, placement.dead_after, placement.paused, placement.rebalance, shard.check_interval, snapshot.rate, split.load, split.size`}, {"", "1", "there are kv.drop_rate"},
+		{"kv.nope", "1", `setting "kv.nope" does not exist; there are kv.drop_rate, kv.retention, placement.dead_after, placement.full_space, placement.low_space, placement.moves_max, placement.paused, placement.rebalance, shard.check_interval, snapshot.rate, split.load, split.size`}, {"", "1", "there are kv.drop_rate"},
 	} {
 		h := newHouse(t)
 		var invalid *shard.InvalidError

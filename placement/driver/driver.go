@@ -15,6 +15,10 @@ const (
 	// fullPoll that between polls for all shards.
 	busyPoll = 200 * time.Millisecond
 	fullPoll = time.Second
+	// fullShards is how many shards lengthen the pause between polls for all by another
+	// fullPoll, partlyShards from how many on a poll for some decides for these alone.
+	fullShards   = 10_000
+	partlyShards = 1_000
 	// pollTimeout and stepTimeout give up on an answer that never comes.
 	pollTimeout = 15 * time.Second
 	stepTimeout = 30 * time.Second
@@ -48,8 +52,10 @@ type Tuning struct {
 	DeadAfter time.Duration
 	// Paused: only what people ask for is done.
 	Paused bool
-	// Rebalance: replicas move to even out how many each node has.
+	// Rebalance: replicas move to more places, and to even out what nodes hold and bear.
 	Rebalance bool
+	// LowSpace, FullSpace and MovesMax are those of placement.Limits; 0: their defaults.
+	LowSpace, FullSpace, MovesMax int
 }
 
 // Driver carries out placement's steps while it is started. Its methods are safe
@@ -98,8 +104,9 @@ type entry struct {
 	failures int
 	refused  string // why the last step failed; "" if it did not
 	retryAt  time.Duration
-	waiting  bool // in Driver.later
-	bytes    uint64
+	waiting  bool          // in Driver.later
+	measured time.Duration // when Load was; 0: never
+	led      time.Duration // since when Leader leads; 0: since before this driver
 	idle     time.Duration // since when its learners are needed by nobody; 0: they are
 	task     pursuit       // of Task
 }
@@ -193,9 +200,10 @@ func (d *Driver) decide() {
 	now := d.env.Now()
 	d.assign(now)
 	v := d.view(now)
-	p := placement.NewPlan(v, d.limits)
+	limits := d.tuned()
+	p := placement.NewPlan(v, limits)
 	if d.judge(p, now) {
-		p = placement.NewPlan(v, d.limits)
+		p = placement.NewPlan(v, limits)
 	}
 	d.spare(p, now)
 	d.plan = p
@@ -217,6 +225,29 @@ func (d *Driver) decide() {
 	}
 	d.retire(now)
 	d.publish(now)
+}
+
+// decideFor begins the steps that some shards need now, with the counts of the last whole
+// decision.
+func (d *Driver) decideFor(ids []shard.ID) {
+	now := d.env.Now()
+	for _, e := range d.concerned(ids) {
+		e.Hold = now < e.retryAt
+		if e.InFlight == nil && !e.waiting {
+			d.next(e)
+		}
+	}
+	d.fill()
+}
+
+// tuned are the limits with what people set.
+func (d *Driver) tuned() placement.Limits {
+	l := d.limits
+	l.LowSpace, l.FullSpace = d.tuning.LowSpace, d.tuning.FullSpace
+	if d.tuning.MovesMax > 0 {
+		l.MovesMax = d.tuning.MovesMax
+	}
+	return l
 }
 
 // view is what placement decides from.

@@ -22,6 +22,8 @@ type member struct {
 	silent time.Duration
 	empty  bool // it answered the last poll for all, and said that it holds no replica
 	ending bool // its removal is on its way
+
+	capacity, available, diskBytes uint64 // as it last reported
 }
 
 func (m *member) live(now time.Duration) bool { return m.heard && now <= m.seen+liveFor }
@@ -43,12 +45,12 @@ func (d *Driver) hear(r *Report, now time.Duration) {
 		d.joined = now
 	}
 	m.seen, m.heard, m.silent, m.empty = now, true, 0, r.Held == 0
+	m.capacity, m.available, m.diskBytes = r.Capacity, r.Available, r.DiskBytes
 }
 
 // pass adds the time since the last poll to the silence of those that did not
 // answer this one. A driver that starts knows of no silence before.
 func (d *Driver) pass(now time.Duration, answered map[shard.NodeID]bool) {
-	d.meet()
 	step := min(now-d.passed, silenceStepMax)
 	d.passed = now
 	for id, m := range d.members { //order-free: each is judged alone
@@ -83,7 +85,8 @@ func (d *Driver) dead(m *member, now time.Duration) bool {
 // viewNodes are the nodes as placement sees them.
 func (d *Driver) viewNodes(now time.Duration) (nodes []placement.Node) {
 	for id, m := range d.members { //order-free: the plan sorts nodes
-		n := placement.Node{ID: id, Live: m.live(now), Dead: d.dead(m, now), State: m.record.State}
+		n := placement.Node{ID: id, Live: m.live(now), Dead: d.dead(m, now), State: m.record.State, Locality: m.record.Locality,
+			Capacity: m.capacity, Available: m.available, Held: m.diskBytes}
 		if n.State == shard.Removed {
 			n.Live, n.Dead = false, true
 		}
@@ -125,7 +128,7 @@ func (d *Driver) retire(now time.Duration) {
 				end(err)
 				return
 			}
-			d.records.SetNodeState(id, shard.Removed, m.record.Since, func(_ router.Node, err error) { end(err) })
+			d.records.SetNodeState(id, shard.Removed, d.unixNow(), func(_ router.Node, err error) { end(err) })
 		})
 	}
 }

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kiloraft/kiloraft/placement"
@@ -39,7 +40,7 @@ func (d *Driver) assign(now time.Duration) {
 		switch {
 		case op != nil && !op.ended:
 			if e.Task == nil || e.task.op != op.record.ID {
-				e.Task = &placement.Task{From: op.record.From, To: op.record.To}
+				e.Task = op.task(&e.Shard)
 				e.task = pursuit{op: op.record.ID, since: now}
 			}
 		case e.Task != nil && e.task.op != 0:
@@ -60,8 +61,9 @@ func (d *Driver) judge(p *placement.Plan, now time.Duration) (ended bool) {
 			continue
 		}
 		state, why := p.Judge(&e.Shard)
-		late := now >= e.task.since+taskPatience+time.Duration(e.bytes/taskBytesPerSecond)*time.Second
+		late := now >= e.task.since+taskPatience+time.Duration(e.Bytes/taskBytesPerSecond)*time.Second
 		switch {
+		case state == placement.TaskDone && d.goesOn(e, now):
 		case state == placement.TaskDone:
 			d.endTask(e, catalog.OperationDone, "")
 		case state == placement.TaskImpossible:
@@ -79,6 +81,44 @@ func (d *Driver) judge(p *placement.Plan, now time.Duration) (ended bool) {
 		}
 	}
 	return ended
+}
+
+// task is what is to be done for the operation now. One that names all nodes of a shard
+// takes a task for each that has to change, and one more for the leader.
+func (op *operation) task(s *placement.Shard) *placement.Task {
+	r := &op.record
+	if len(r.Nodes) == 0 {
+		return &placement.Task{From: r.From, To: r.To}
+	}
+	var from, to shard.NodeID
+	for _, m := range s.Descriptor.Replicas {
+		if from == 0 && m.Role == shard.Voter && !slices.Contains(r.Nodes, m.Node) {
+			from = m.Node
+		}
+	}
+	for _, n := range r.Nodes {
+		if m, there := s.Descriptor.ReplicaOn(n); to == 0 && (!there || m.Role != shard.Voter) {
+			to = n
+		}
+	}
+	if from == 0 || to == 0 {
+		return &placement.Task{Lead: r.Nodes[0]}
+	}
+	return &placement.Task{From: from, To: to}
+}
+
+// goesOn gives a shard whose task is done the next one of its operation, if there is one.
+func (d *Driver) goesOn(e *entry, now time.Duration) bool {
+	op := d.operations[e.Descriptor.ID]
+	if op == nil || op.record.ID != e.task.op {
+		return false
+	}
+	next := op.task(&e.Shard)
+	if len(op.record.Nodes) == 0 || next.Lead != 0 && (e.Task.Lead != 0 || next.Lead == e.Leader) {
+		return false
+	}
+	e.Task, e.task.since = next, now
+	return true
 }
 
 func (d *Driver) endTask(e *entry, state catalog.OperationState, why string) {

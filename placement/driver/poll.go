@@ -18,6 +18,7 @@ type poll struct {
 	full     bool // the next one asks for all shards
 	soon     bool // the next one follows this one after busyPoll
 	fullAt   time.Duration
+	readAt   time.Duration // when the records were last asked for
 	hadFull  bool
 	due      time.Duration // of timer
 	timer    env.Timer
@@ -49,23 +50,36 @@ func (d *Driver) pollWithin(pause time.Duration) {
 	})
 }
 
-// startPoll asks for reports: of all shards once per fullPoll, of the shards
+// fullEvery is the pause between polls for all shards. Where there are very many it grows
+// with them, and so does the pause between whole decisions: what both cost stays a small part
+// of one core. In between, nodes are asked whether they live.
+func (d *Driver) fullEvery() time.Duration {
+	return fullPoll * time.Duration(1+len(d.sorted)/fullShards)
+}
+
+// startPoll asks for reports: of all shards once per fullEvery, of the shards
 // whose learners catch up in between.
 func (d *Driver) startPoll() {
 	p := &d.poll
 	now := d.env.Now()
 	var only []shard.ID
-	full := p.full || !p.hadFull || now >= p.fullAt+fullPoll
+	full := p.full || !p.hadFull || now >= p.fullAt+d.fullEvery()
 	if !full {
 		for _, e := range d.sorted {
 			if d.plan != nil && d.plan.Waits(&e.Shard) {
 				only = append(only, e.Descriptor.ID)
 			}
 		}
+		if len(only) == 0 && d.fullEvery() > fullPoll {
+			only = []shard.ID{shard.MetaID}
+		}
 		full = len(only) == 0
 	}
 	if full {
 		only, p.full, p.hadFull, p.fullAt = nil, false, true, now
+	}
+	if full || now >= p.readAt+fullPoll {
+		p.readAt = now
 		d.readRecords()
 	}
 	p.busy, p.soon = true, false
@@ -80,7 +94,11 @@ func (d *Driver) startPoll() {
 		p.busy = false
 		d.merge(reports, only, asked)
 		p.merged = true
-		d.decide()
+		if only != nil && len(d.sorted) >= partlyShards && d.plan != nil {
+			d.decideFor(only)
+		} else {
+			d.decide()
+		}
 		d.pollNext()
 	}
 	p.deadline = d.env.AfterFunc(pollTimeout, d.queue, func() {
@@ -105,7 +123,7 @@ func (d *Driver) pollNext() {
 		}
 	}
 	// A poll for some shards does not put off the one for all.
-	if rest := d.poll.fullAt + fullPoll - d.env.Now(); rest < pause {
+	if rest := d.poll.fullAt + d.fullEvery() - d.env.Now(); rest < pause {
 		pause = max(rest, busyPoll/4)
 	}
 	d.pollWithin(pause)
@@ -137,7 +155,7 @@ func (d *Driver) merge(reports []Report, only []shard.ID, asked uint64) {
 			}
 			e.seen = now
 			if e.InFlight == nil && e.changed < asked {
-				e.take(report.Node, r, asked)
+				e.take(report.Node, r, asked, now)
 			}
 		}
 	}
@@ -153,6 +171,9 @@ func (d *Driver) merge(reports []Report, only []shard.ID, asked uint64) {
 		}
 	}
 	if only == nil && len(reports) > 0 {
+		d.meet()
+	}
+	if len(reports) > 0 {
 		d.pass(now, answered)
 	}
 	d.forget(now)
@@ -175,12 +196,12 @@ func (d *Driver) concerned(only []shard.ID) []*entry {
 // take fills e from one replica's report. The leader's word counts, the newest
 // one's if several believe to lead: it has applied all that its term began with.
 // Without one, the newest descriptor that anybody has is the best there is.
-func (e *entry) take(node shard.NodeID, r *ReplicaReport, asked uint64) {
+func (e *entry) take(node shard.NodeID, r *ReplicaReport, asked uint64, now time.Duration) {
 	switch {
 	case r.Leading && r.Term >= e.term:
+		e.measure(node, r, now)
 		e.Descriptor = r.Descriptor
 		e.Leader, e.term, e.Commit, e.Progress, e.polled = node, r.Term, r.Commit, r.Progress, asked
-		e.bytes = r.Bytes
 	case e.polled != asked && r.Descriptor.Epoch.Newer(e.Descriptor.Epoch):
 		e.Descriptor = r.Descriptor
 	}

@@ -23,11 +23,27 @@ func (d *Driver) begin(e *entry, st *placement.Step) {
 			}
 		})
 	}
-	if st.Kind == placement.TransferLeader {
+	switch st.Kind {
+	case placement.TransferLeader:
 		d.cluster.TransferShard(st.Leader, st.Shard, st.Replica, func(err error) { end(shard.Descriptor{}, err) })
-		return
+	case placement.Split:
+		d.split(st, end)
+	default:
+		d.cluster.ChangeMembership(st.Leader, st.Membership(), end)
 	}
-	d.cluster.ChangeMembership(st.Leader, st.Membership(), end)
+}
+
+// split asks for a split with an ID of its own for the right side. An attempt that fails
+// spends the ID.
+func (d *Driver) split(st *placement.Step, end func(shard.Descriptor, error)) {
+	d.records.AllocateShard(func(right shard.ID, err error) {
+		if err != nil {
+			end(shard.Descriptor{}, err)
+			return
+		}
+		s := shard.Split{Shard: st.Shard, Epoch: st.Epoch, Key: st.SplitAt, Right: right}
+		d.cluster.SplitShard(st.Leader, s, func(left, _ shard.Descriptor, err error) { end(left, err) })
+	})
 }
 
 // end takes in how a step ended and goes on with the shard, and with others if
@@ -61,6 +77,13 @@ func (e *entry) done(st *placement.Step, after shard.Descriptor) {
 		return
 	case placement.LeaveJoint:
 		e.Raised = true
+	case placement.Split:
+		// The right side is known with the next reports.
+		e.SplitAt, e.Bytes = nil, e.Bytes/2
+		e.Load.Reads, e.Load.Writes = e.Load.Reads/2, e.Load.Writes/2
+	}
+	if after.ID != e.Descriptor.ID && st.Kind == placement.Split {
+		return
 	}
 	if after.ID != e.Descriptor.ID {
 		m := st.Membership()

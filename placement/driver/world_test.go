@@ -29,7 +29,10 @@ type world struct {
 	reported  int // replicas in reports
 	changes   int
 	transfers int
-	held      map[shard.NodeID]int // replicas that a node holds and that no shard lists
+	splits    int
+	place     map[shard.NodeID]shard.Locality
+	disk      map[shard.NodeID][2]uint64 // capacity and what is free
+	held      map[shard.NodeID]int       // replicas that a node holds and that no shard lists
 	records   *catalog.Catalog
 	kv        *fake.KV
 	drop      func() bool // whether the next call's answer is lost for ever
@@ -43,6 +46,10 @@ type truth struct {
 	term   uint64
 	match  map[shard.ReplicaID]uint64
 	fed    func(*truth) // told of each change
+
+	bytes   uint64
+	load    placement.Load
+	splitAt []byte // where its leader wishes it split
 }
 
 const (
@@ -79,7 +86,7 @@ func (w *world) record(d shard.Descriptor) {
 // join adds a live node with its record.
 func (w *world) join(n shard.NodeID) {
 	w.nodes[n] = true
-	w.kv.Put(router.NodeKey(n), router.AppendNode(nil, &router.Node{ID: n, Incarnation: 1}))
+	w.kv.Put(router.NodeKey(n), router.AppendNode(nil, &router.Node{ID: n, Incarnation: 1, Locality: w.place[n]}))
 }
 
 func (w *world) driver() *Driver {
@@ -103,7 +110,7 @@ func (w *world) Reports(only []shard.ID, done func([]Report)) {
 			if !live || w.mute[n] {
 				continue
 			}
-			r := Report{Node: n, Held: w.held[n]}
+			r := Report{Node: n, Held: w.held[n], Capacity: w.disk[n][0], Available: w.disk[n][1]}
 			for _, s := range w.shards {
 				_, member := s.d.ReplicaOn(n)
 				if member {
@@ -121,8 +128,9 @@ func (w *world) Reports(only []shard.ID, done func([]Report)) {
 }
 
 func (s *truth) report(w *world, n shard.NodeID) ReplicaReport {
-	r := ReplicaReport{Descriptor: s.d, Term: s.term, Leading: s.leader == n, Commit: commitIndex}
+	r := ReplicaReport{Descriptor: s.d, Term: s.term, Leading: s.leader == n, Commit: commitIndex, Bytes: s.bytes}
 	if r.Leading {
+		r.Load, r.SplitAt, r.SplitReason = s.load, s.splitAt, "size"
 		for _, m := range s.d.Replicas {
 			r.Progress = append(r.Progress, placement.Progress{Replica: m.ID, Match: s.match[m.ID], Active: w.nodes[m.Node]})
 		}
@@ -193,6 +201,24 @@ func (w *world) snapshot(s *truth, id shard.ReplicaID, node shard.NodeID) {
 		w.snapshots[node]--
 		s.match[id] = commitIndex
 	})
+}
+
+// SplitShard implements Cluster.
+func (w *world) SplitShard(node shard.NodeID, split shard.Split, done func(left, right shard.Descriptor, err error)) {
+	var left, right shard.Descriptor
+	w.call(node, split.Shard, func(s *truth) (err error) {
+		if left, right, err = split.Apply(&s.d); err != nil {
+			return err
+		}
+		w.splits++
+		s.d, s.splitAt = left, nil
+		other := &truth{d: right, leader: s.leader, term: 1, match: map[shard.ReplicaID]uint64{}}
+		for _, r := range right.Replicas {
+			other.match[r.ID] = commitIndex
+		}
+		w.shards = append(w.shards, other)
+		return nil
+	}, func(err error) { done(left, right, err) })
 }
 
 // TransferShard implements Cluster.

@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/raftgroup"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
@@ -29,6 +30,12 @@ func (m *Machine) split(h *Header, c *shard.Command) raftgroup.Result {
 	}
 	born := &storage.ReplicaState{LastRevision: m.state.LastRevision, Floor: m.state.Floor, Descriptor: right,
 		Versions: min(c.RightKeys, m.state.Versions), Bytes: min(c.RightBytes, m.state.Bytes)}
+	switch {
+	case planted.On(planted.BornBelowLast):
+		born.LastRevision = born.Floor
+	case planted.On(planted.FloorNotCopied):
+		born.Floor = 0
+	}
 	m.state.Descriptor = left
 	return raftgroup.Result{Born: born}
 }

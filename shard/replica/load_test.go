@@ -50,6 +50,11 @@ func TestLoadFollowsWhatIsAsked(t *testing.T) {
 		if p := h.read(g, get("\x02z")); p.Err == nil { // of another shard
 			t.Error("served a key of another shard")
 		}
+		h.store.openView = func() view { return broken{} }
+		if p := h.read(g, get("\x02c")); p.Err == nil {
+			t.Error("read a disk that cannot be read")
+		}
+		h.store.openView = func() view { return h.engine.NewView() }
 		h.steps.pass(time.Second)
 	}
 	l := r.Load()

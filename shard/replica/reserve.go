@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/kiloraft/kiloraft/internal/planted"
 	"github.com/kiloraft/kiloraft/shard"
 	"github.com/kiloraft/kiloraft/storage"
 )
@@ -62,7 +63,7 @@ func (s *Store) reserveBirth(born *storage.ReplicaState) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	r, here := s.replicas.get(d.ID)
-	if !here || r.descriptor.Load() != nil {
+	if !here || r.descriptor.Load() != nil || planted.On(planted.BirthSpanNotKept) {
 		return
 	}
 	if m, ok := d.ReplicaOn(s.cfg.Node); !ok || m.ID != r.self {

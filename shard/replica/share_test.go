@@ -32,6 +32,11 @@ func TestShareBelow(t *testing.T) {
 			value = binary.BigEndian.AppendUint32(value, uint32(random.float()*(1<<32)))
 		}
 		h.do(g, put(fmt.Sprintf("\x02d%05d", i), string(value)))
+		if i == 20 { // more than one table
+			if s := shareBelow(t, r, "\x02d00002"); s != 0.5 {
+				t.Errorf("while most may be in memory %.2f", s)
+			}
+		}
 	}
 	for key, want := range map[string]float64{"\x02d00060": 0.2, "\x02d00240": 0.8} { //order-free: each is checked on its own
 		if s := shareBelow(t, r, key); s < want-0.1 || s > want+0.1 {

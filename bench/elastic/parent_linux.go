@@ -1,0 +1,7 @@
+package main
+
+import "syscall"
+
+// dieWithParent has the operating system kill a child when the thread that
+// started it ends.
+func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
