@@ -119,6 +119,7 @@ func (r *crashRun) point(op diskOp) {
 	draw := uint64(op.number)*2 + r.seed
 	if r.near && op.kind == "sync WAL" && !op.after { // a part of what is being synced is there
 		for i := range uint64(4) {
+			r.kinds["cut WAL"]++
 			r.pending = append(r.pending, &crashPoint{op: op, facts: r.facts.at(), unsynced: 50, disk: r.disks.clone(op.node, 50, draw<<8+i)})
 		}
 	}
