@@ -29,7 +29,8 @@ import (
 //   - The epoch's confVersion jumps far, so that the directory and all clients take the
 //     new descriptor for the later one, and membership changes that wait in the log
 //     are refused. The version stays: writes that wait in the log name it, and some of them
-//     may have been acknowledged.
+//     may have been acknowledged. So a replica whose log holds a split that it has not
+//     applied is not recovered (recover_split.go).
 //   - The jump is drawn at random. If a shard is recovered from two stores, which
 //     nobody must do, one of them has the higher IDs, and the other one finds proof of its
 //     removal there; with equal jumps each would remove the other.
@@ -61,6 +62,9 @@ type Recovery struct {
 	Gone, Others []shard.Replica
 	// Majority: the others and this one could be one.
 	Majority bool
+	// Unapplied is a split in the log that is not applied, for which Recover refuses the
+	// plan; nil: none.
+	Unapplied *UnappliedSplit
 }
 
 // PlanRecovery says for each shard with a replica in the store what its recovery would
@@ -107,6 +111,7 @@ func planRecovery(e *storage.Engine, world env.Env, r storage.ReplicaRecord, gon
 	if err != nil {
 		return Recovery{}, err
 	}
+	defer log.Release()
 	hs, _ := log.InitialState()
 	last, _ := log.LastIndex()
 	lastTerm, err := log.Term(last)
@@ -115,6 +120,9 @@ func planRecovery(e *storage.Engine, world env.Env, r storage.ReplicaRecord, gon
 	}
 	p := Recovery{Before: d, Old: own, Applied: state.Applied, AppliedTerm: state.AppliedTerm, Committed: max(hs.Commit, state.Applied),
 		Last: last, LastTerm: lastTerm, LastRevision: state.LastRevision}
+	if p.Unapplied, err = unappliedSplit(log, state.Applied, d); err != nil {
+		return Recovery{}, err
+	}
 	left := []shard.Replica{own}
 	for _, o := range d.Replicas {
 		switch {
@@ -154,8 +162,13 @@ func majority(all, left []shard.Replica) bool {
 }
 
 // Recover carries plans out that PlanRecovery made of the same engine, all of them or
-// none. done is called once that is durable.
+// none. done is called once that is durable. A plan with a Refusal is not carried out.
 func Recover(e *storage.Engine, plans []Recovery, done func()) error {
+	for i := range plans {
+		if err := plans[i].Refusal(); err != nil {
+			return err
+		}
+	}
 	b := e.NewBatch()
 	for i := range plans {
 		p := &plans[i]

@@ -4,13 +4,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/kiloraft/kiloraft/internal/env/prod"
+	"github.com/kiloraft/kiloraft/raftgroup/raftgrouptest"
 	"github.com/kiloraft/kiloraft/revision"
 	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/shard/machine"
 	"github.com/kiloraft/kiloraft/storage"
 )
 
@@ -153,5 +156,114 @@ func TestRecover(t *testing.T) {
 	replicas, err := e.Replicas()
 	if err != nil || len(replicas) != 2 || replicas[0].Replica != again[0].New {
 		t.Errorf("%+v, %v", replicas, err)
+	}
+}
+
+// waiting is what a log holds that is not applied.
+type waiting struct {
+	*raftgrouptest.Tail
+	version uint64
+}
+
+// operations of the epoch version that the shard is expected to have by then, in one entry.
+func (w *waiting) operations(cs ...shard.Command) {
+	var ops [][]byte
+	for i := range cs {
+		ops = append(ops, shard.AppendCommand(machine.AppendHeader(nil, machine.Header{Revision: 5000, Version: w.version}), &cs[i]))
+	}
+	w.Operations(ops...)
+}
+
+// A replica that has a split in its log and has not applied it is no base for a recovery;
+// a split that would be refused does no harm.
+func TestASplitInTheLogIsFoundBeforeARecovery(t *testing.T) {
+	put := shard.Command{Kind: shard.KindPut, Op: shard.OpID{Session: 1, Sequence: 1}, Key: shard.UserKey([]byte("k")), Value: []byte("v")}
+	split := func(conf uint64, key string, right shard.ID) shard.Command {
+		return shard.Command{Kind: shard.KindSplit, Key: shard.UserKey([]byte(key)), ConfVersion: conf, Right: right}
+	}
+	learner := func(conf uint64) *shard.MembershipChange {
+		return &shard.MembershipChange{Shard: 2, Epoch: shard.Epoch{Version: 1, ConfVersion: conf}, Changes: []shard.Change{{Kind: shard.AddLearner, Replica: 4, Node: 4}}}
+	}
+	for _, c := range []struct {
+		name   string
+		write  func(w *waiting)
+		commit uint64
+		index  uint64 // of the split that is found; 0: none
+		says   string
+	}{
+		{name: "nothing", write: func(*waiting) {}},
+		{name: "a leader's first entry and writes", write: func(w *waiting) {
+			w.Operations()
+			w.operations(put, put)
+			w.Membership(learner(1))
+		}},
+		{name: "a split", write: func(w *waiting) {
+			w.operations(put)
+			w.operations(put, split(1, "m", 9), put)
+			w.operations(put)
+		}, index: 12, says: "version 2 or a higher one"},
+		{name: "two splits", write: func(w *waiting) {
+			w.operations(split(1, "m", 9))
+			w.version = 2
+			w.operations(split(1, "c", 10))
+		}, index: 11, says: "shard 9 begins"},
+		{name: "two splits for the same epoch, of which one takes effect", write: func(w *waiting) { w.operations(split(1, "m", 9)); w.operations(split(1, "c", 9)) }, index: 11},
+		{name: "a split that is known to be committed", write: func(w *waiting) { w.operations(put); w.operations(split(1, "m", 9)) },
+			commit: 12, index: 12, says: "start this node"},
+		{name: "a split behind what is known to be committed", write: func(w *waiting) { w.operations(put); w.operations(split(1, "m", 9)) },
+			commit: 11, index: 12, says: "version 2 or a higher one"},
+		{name: "a split behind a membership change", write: func(w *waiting) {
+			w.Membership(learner(1))
+			w.operations(split(2, "m", 9))
+		}, index: 12, says: "splits it at m"},
+		{name: "one that the change before it will have refused", write: func(w *waiting) {
+			w.Membership(learner(1))
+			w.operations(split(1, "m", 9))
+		}},
+		{name: "one behind a change that will be refused", write: func(w *waiting) {
+			w.Membership(learner(5))
+			w.operations(split(1, "m", 9))
+		}, index: 12},
+		{name: "one for an earlier epoch", write: func(w *waiting) { w.version = 0; w.operations(split(1, "m", 9)) }},
+		{name: "one where the shard begins", write: func(w *waiting) { w.operations(split(1, "", 9)) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e, world := recoverable(t)
+			log, err := e.OpenLog(2, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := &waiting{raftgrouptest.NewTail(log, 2), 1}
+			c.write(w)
+			b := e.NewBatch()
+			if err := w.Stage(b, max(10, c.commit)); err != nil {
+				t.Fatal(err)
+			}
+			durably(t, func(done func()) error { return e.CommitSync(b, 0, done) })
+			plans, err := PlanRecovery(e, world, []shard.NodeID{1, 3})
+			if err != nil || len(plans) != 2 || plans[0].Unapplied != nil {
+				t.Fatalf("%+v, %v", plans, err)
+			}
+			p := plans[1]
+			if c.index == 0 {
+				if p.Unapplied != nil || p.Refusal() != nil {
+					t.Fatalf("found %+v", p.Unapplied)
+				}
+				durably(t, func(done func()) error { return Recover(e, plans, done) })
+				return
+			}
+			if p.Unapplied == nil || p.Unapplied.Index != c.index || p.Unapplied.Right != 9 {
+				t.Fatalf("found %+v, want the split in entry %d", p.Unapplied, c.index)
+			}
+			err = Recover(e, plans, func() { t.Error("carried out") })
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%v, want %q", err, c.says)
+			}
+			for _, p := range plans {
+				if state, _, err := e.ReplicaState(p.Before.ID); err != nil || state.Descriptor.Epoch != p.Before.Epoch || state.Descriptor.NextReplica != p.Before.NextReplica {
+					t.Errorf("changed to %+v, %v", state, err)
+				}
+			}
+		})
 	}
 }

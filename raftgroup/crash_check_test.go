@@ -1,8 +1,10 @@
 package raftgroup
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -113,10 +115,65 @@ func (r *reopened) check(fs vfs.FS) map[shard.ID]recovered {
 		if here && got.replica < tombstone.NextReplica {
 			r.t.Errorf("shard %d: replica %d is here, the tombstone forbids those below %d", id, got.replica, tombstone.NextReplica)
 		}
-		if !here || got.applied == 0 {
-			r.content(id, 0)
-		}
+		r.birth(id, tombstone.NextReplica, all)
 		r.promises(id, tombstone.NextReplica, got)
+	}
+	r.nothingElse()
+	return all
+}
+
+// birth demands both sides of a split, or neither. The other half of it is that no two
+// replicas cover the same key (nothingElse).
+func (r *reopened) birth(id shard.ID, forbidden shard.ReplicaID, all map[shard.ID]recovered) {
+	parent, parted := r.moment.parted[partedKey{r.node, id}]
+	if !parted || r.facts.isForgone(r.node, id) {
+		return
+	}
+	p, _ := r.facts.born(r.moment, id)
+	from, got := all[p.parent], all[id]
+	// The new shard's replicas have the IDs of the parent's.
+	if from.replica == parent && from.applied >= p.at.Index && got.applied == 0 && got.replica <= parent && forbidden <= parent {
+		r.t.Errorf("shard %d: nothing of it is here, and shard %d, from which it was split off at index %d, has applied %d", id, p.parent, p.at.Index, from.applied)
+	}
+}
+
+// nothingElse demands that no two replicas with a state cover the same key, and that there
+// are no data outside of what they cover.
+func (r *reopened) nothingElse() {
+	covered := initializedSpans(r.t, r.engine)
+	at := shard.UserSpan().Start
+	v := r.engine.NewView()
+	defer v.Close()
+	for _, d := range append(covered, shard.Descriptor{Span: shard.Span{Start: shard.UserSpan().End}}) {
+		gap := shard.Span{Start: at, End: d.Span.Start}
+		at = d.Span.End
+		if bytes.Compare(gap.Start, gap.End) >= 0 {
+			continue
+		}
+		if rows, _, err := v.Scan(storage.ScanOptions{Span: gap, At: shard.MaxRevision, RowsMax: 1}); err != nil || len(rows) > 0 {
+			r.t.Errorf("%+v is there, and no replica covers it; %v", rows, err)
+		}
+	}
+}
+
+// initializedSpans are the descriptors of all replicas with a state, in order of their
+// spans, of which no two may overlap.
+func initializedSpans(t testing.TB, e *storage.Engine) (all []shard.Descriptor) {
+	t.Helper()
+	records, err := e.Replicas()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range records {
+		if s, ok, err := e.ReplicaState(r.Shard); ok && err == nil {
+			all = append(all, s.Descriptor)
+		}
+	}
+	slices.SortFunc(all, func(a, b shard.Descriptor) int { return bytes.Compare(a.Span.Start, b.Span.Start) })
+	for i := 1; i < len(all); i++ {
+		if all[i-1].Span.Overlaps(all[i].Span) {
+			t.Fatalf("shards %d and %d overlap", all[i-1].ID, all[i].ID)
+		}
 	}
 	return all
 }
@@ -158,38 +215,40 @@ func (r *reopened) replica(record storage.ReplicaRecord) (got recovered) {
 			}
 		}
 	}
-	if d := &state.Descriptor; d.ID != id {
-		t.Errorf("shard %d has the descriptor %+v", id, d)
+	if d := &state.Descriptor; d.ID != id || !d.Span.Equal(r.facts.span(id, state.Applied)) {
+		t.Errorf("shard %d has the descriptor %+v at index %d, and is to cover %+v", id, d, state.Applied, r.facts.span(id, state.Applied))
 	}
 	_, last := r.facts.content(id, state.Applied)
 	if state.LastRevision != last {
 		t.Errorf("shard %d: last revision %d at index %d, want %d", id, state.LastRevision, state.Applied, last)
 	}
-	r.content(id, state.Applied)
+	r.content(&state)
 	return got
 }
 
-// content compares the data of a shard with what its log says up to an index.
-func (r *reopened) content(id shard.ID, index uint64) {
-	want, _ := r.facts.content(id, index)
-	compareContent(r.t, r.engine, id, want, fmt.Sprintf("at index %d", index))
+// content compares the data of a shard with what its log says up to where it is applied.
+func (r *reopened) content(state *storage.ReplicaState) {
+	d := &state.Descriptor
+	want, _ := r.facts.content(d.ID, state.Applied)
+	compareContent(r.t, r.engine, d, want, fmt.Sprintf("at index %d", state.Applied))
 }
 
 // compareContent wants exactly these versions.
-func compareContent(t testing.TB, e *storage.Engine, id shard.ID, want map[string][]applied, when string) {
+func compareContent(t testing.TB, e *storage.Engine, d *shard.Descriptor, want map[string][]applied, when string) {
 	t.Helper()
+	id := d.ID
 	v := e.NewView()
 	defer v.Close()
 	seen := 0
-	for span := registerSpan(id); span.Start != nil; {
+	for span := d.Span; span.Start != nil; {
 		rows, resume, err := v.Scan(storage.ScanOptions{Span: span, At: shard.MaxRevision})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, row := range rows {
 			seen++
-			key := string(row.Key[len(registerSpan(id).Start):])
-			versions := want[key]
+			key := shard.FormatKey(row.Key)
+			versions := want[string(row.Key)]
 			if len(versions) == 0 || versions[0].revision != row.Revision || versions[0].value != string(row.Value) {
 				t.Errorf("shard %d %s: %s has revision %d and %d bytes, want %d versions", id, when, key, row.Revision, len(row.Value), len(versions))
 				return
@@ -253,16 +312,22 @@ func checkCluster(t testing.TB, p *crashPoint, f *facts, shards []shard.ID) {
 	for round := range 2 {
 		c.start()
 		for _, id := range shards {
+			if _, there := f.born(&p.facts, id); !there {
+				continue
+			}
 			committed := p.facts.committed[id].Index
 			l := c.waitLeader(id)
 			c.until("what was committed is applied", func() bool { l = c.waitLeader(id); return l.machine(id).Applied().Index >= committed })
 			f.holds(c.t, l.engine, id, committed)
+			d := l.machine(id).state.Descriptor
+			first := string(d.Span.Start[len(registerSpan(id).Start):]) + "!" // a key that no split takes away
 			if round == 1 {
-				c.mustRead(id, "after", "the crash")
+				c.mustRead(id, first, "after the crash")
 			}
-			c.put(id, "after=the crash")
+			c.put(id, first+"=after the crash")
 		}
 		for _, n := range c.nodes {
+			initializedSpans(c.t, n.engine)
 			n.crash()
 		}
 	}
@@ -274,14 +339,14 @@ func (f *facts) holds(t testing.TB, e *storage.Engine, id shard.ID, index uint64
 	v := e.NewView()
 	defer v.Close()
 	for key, versions := range want { //order-free: each key is looked at alone
-		found, err := v.Versions(registerKey(id, key), 1<<20)
+		found, err := v.Versions([]byte(key), 1<<20)
 		if err != nil || len(found) < len(versions) {
-			t.Errorf("shard %d: %d versions of %s are left of %d: %v", id, len(found), key, len(versions), err)
+			t.Errorf("shard %d: %d versions of %q are left of %d: %v", id, len(found), key, len(versions), err)
 			continue
 		}
 		for i, w := range versions {
 			if got := found[len(found)-len(versions)+i]; got.Revision != w.revision || got.Bytes != len(w.value) {
-				t.Errorf("shard %d: %s has %+v, want %+v", id, key, got, w.revision)
+				t.Errorf("shard %d: %q has %+v, want %+v", id, key, got, w.revision)
 			}
 		}
 	}

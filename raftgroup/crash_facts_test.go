@@ -25,6 +25,24 @@ type facts struct {
 	// logs are the operations that were applied, by shard and revision. It grows
 	// only; a moment refers to it by the last position that was committed.
 	logs map[shard.ID][]applied
+	// births are the splits that were applied, by the new shard. They grow as logs do.
+	births map[shard.ID]parting
+	// forgone: the new shard has removed its replica on a node, and the node knows of it
+	// before it applies the split.
+	forgone map[forgoneKey]bool
+}
+
+// parting is the split that a shard comes from, and what it begins with.
+type parting struct {
+	parent shard.ID
+	at     Position // in the parent's log
+	span   shard.Span
+	last   shard.Revision
+}
+
+type forgoneKey struct {
+	node  shard.NodeID
+	shard shard.ID
 }
 
 // moment is the facts at one moment.
@@ -35,6 +53,14 @@ type moment struct {
 	// tombstones are durable and forbid IDs below.
 	tombstones map[tombstoneKey]shard.ReplicaID
 	committed  map[shard.ID]Position
+	// parted: the replica here has begun to apply the split that a shard comes from, since
+	// its node was started.
+	parted map[partedKey]shard.ReplicaID
+}
+
+type partedKey struct {
+	node  shard.NodeID
+	shard shard.ID // the new one
 }
 
 type replicaKey struct {
@@ -67,9 +93,9 @@ type applied struct {
 func newFacts() *facts {
 	return &facts{
 		dead: map[*tellingTransport]bool{},
-		logs: map[shard.ID][]applied{},
+		logs: map[shard.ID][]applied{}, births: map[shard.ID]parting{}, forgone: map[forgoneKey]bool{},
 		now: moment{started: map[replicaKey]bool{}, told: map[replicaKey]promises{}, tombstones: map[tombstoneKey]shard.ReplicaID{},
-			committed: map[shard.ID]Position{}},
+			committed: map[shard.ID]Position{}, parted: map[partedKey]shard.ReplicaID{}},
 	}
 }
 
@@ -79,6 +105,7 @@ func (f *facts) at() moment {
 	defer f.mu.Unlock()
 	m := f.now
 	m.started, m.told, m.tombstones, m.committed = maps.Clone(m.started), maps.Clone(m.told), maps.Clone(m.tombstones), maps.Clone(m.committed)
+	m.parted = maps.Clone(m.parted)
 	return m
 }
 
@@ -138,19 +165,111 @@ func (f *facts) apply(t testing.TB, id shard.ID, a applied) {
 	}
 }
 
+// part notes a split that a replica is about to apply: it is committed, and the same on
+// all of them.
+func (f *facts) part(t testing.TB, node shard.NodeID, replica shard.ReplicaID, id shard.ID, p parting) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p.at.Index > f.now.committed[p.parent].Index {
+		f.now.committed[p.parent] = p.at
+	}
+	was, seen := f.births[id]
+	if seen && (was.parent != p.parent || was.at != p.at || was.last != p.last || !was.span.Equal(p.span)) {
+		t.Errorf("shard %d: %+v is applied where another replica had %+v", id, p, was)
+	}
+	f.births[id] = p
+	f.now.parted[partedKey{node, id}] = replica
+}
+
+// born tells whether a shard was there at a moment, and if so where it comes from; the
+// zero value is for one that the test has made.
+func (f *facts) born(m *moment, id shard.ID) (p parting, there bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, seen := f.births[id]
+	if seen {
+		return p, m.committed[p.parent].Index >= p.at.Index
+	}
+	for k := range m.started {
+		there = there || k.shard == id
+	}
+	return p, there
+}
+
+func (f *facts) isForgone(node shard.NodeID, id shard.ID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.forgone[forgoneKey{node, id}]
+}
+
+// forgo notes that a node knows of the removal of its replica of a shard that a split is
+// still to make there.
+func (f *facts) forgo(node shard.NodeID, id shard.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forgone[forgoneKey{node, id}] = true
+}
+
+// span is what a shard covers whose log was applied up to an index.
+func (f *facts) span(id shard.ID, index uint64) shard.Span {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.spanLocked(id, index)
+}
+
+func (f *facts) spanLocked(id shard.ID, index uint64) shard.Span {
+	span := registerSpan(id)
+	if p, seen := f.births[id]; seen {
+		span = p.span
+	}
+	for _, p := range f.births {
+		if p.parent == id && p.at.Index <= index && span.Contains(p.span.Start) {
+			span.End = p.span.Start
+		}
+	}
+	return span
+}
+
 // content is what a replica of a shard holds that has applied so much: the versions
-// of each key, newest first.
+// of each full key, newest first. A shard that another one was split into begins with
+// that one's content.
 func (f *facts) content(id shard.ID, index uint64) (content map[string][]applied, last shard.Revision) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	content = map[string][]applied{}
+	span := f.spanLocked(id, index)
+	content = f.everLocked(id, index)
+	maps.DeleteFunc(content, func(key string, _ []applied) bool { return !span.Contains([]byte(key)) })
+	last = f.births[id].last
 	for _, a := range f.logs[id] {
 		if a.at.Index <= index {
-			content[a.key] = slices.Insert(content[a.key], 0, a)
 			last = a.revision
 		}
 	}
 	return content, last
+}
+
+// everLocked is the content together with what splits have taken away.
+func (f *facts) everLocked(id shard.ID, index uint64) map[string][]applied {
+	ever := map[string][]applied{}
+	if p, seen := f.births[id]; seen {
+		ever = f.everLocked(p.parent, p.at.Index)
+		maps.DeleteFunc(ever, func(key string, _ []applied) bool { return !p.span.Contains([]byte(key)) })
+	}
+	for _, a := range f.logs[id] {
+		if a.at.Index <= index {
+			key := string(registerKey(f.baseLocked(id), a.key))
+			ever[key] = slices.Insert(ever[key], 0, a)
+		}
+	}
+	return ever
+}
+
+// baseLocked is the shard that the test has made, of which this one is a part.
+func (f *facts) baseLocked(id shard.ID) shard.ID {
+	for p, seen := f.births[id]; seen; p, seen = f.births[id] {
+		id = p.parent
+	}
+	return id
 }
 
 // tellingTransport notes what a host tells others, on whatever goroutine that is,
@@ -191,7 +310,10 @@ type tellingMachine struct {
 
 func (m *tellingMachine) Apply(b *storage.Batch, at Position, op []byte) (Result, error) {
 	res, err := m.register.Apply(b, at, op)
-	if key, value, ok := bytes.Cut(op, []byte("=")); ok && err == nil {
+	if born := res.Born; born != nil && err == nil {
+		m.f.part(m.n.c.t, m.n.id, m.g.Replica(), born.Descriptor.ID, parting{parent: m.g.Shard(), at: at, span: born.Descriptor.Span, last: born.LastRevision})
+	}
+	if key, value, ok := bytes.Cut(op, []byte("=")); ok && err == nil && res.Err == nil {
 		m.f.apply(m.n.c.t, m.g.Shard(), applied{at: at, revision: res.Revision, key: string(key), value: string(value)})
 	}
 	return res, err

@@ -24,23 +24,28 @@ import (
 // The copies of one run stand for as many runs that were stopped there: a disk
 // cannot tell whether its process went on after its power was gone.
 type crashRun struct {
-	c     *cluster
-	disks *disks
-	facts *facts
-	seed  uint64
-	// Of the syncs of the WAL one in walEvery is looked at, of everything else all.
-	// From one in clusterEvery the whole cluster is started, too.
-	walEvery, clusterEvery int
+	c      *cluster
+	disks  *disks
+	facts  *facts
+	seed   uint64
+	looks  crashLooks
+	shards []shard.ID // those of the story
+	first  int        // replicas that the test makes
 
 	mu       sync.Mutex // guards what follows
 	pending  []*crashPoint
 	wal      int
+	near     bool // all syncs of the WAL are looked at
 	kinds    map[string]int
 	clusters int
 	// reached is how far each node's disk had come at its last point, with nothing
 	// unsynced: a later one must not be behind it.
 	reached map[shard.NodeID]map[shard.ID]recovered
 }
+
+// crashLooks is how much is looked at: of the syncs of the WAL one in wal, of everything
+// else one in rest. From one in cluster the whole cluster is started, too.
+type crashLooks struct{ wal, rest, cluster int }
 
 // The shards: one with large snapshots, one with a lone voter, one with small ones.
 const (
@@ -51,9 +56,9 @@ const (
 
 var crashShards = []shard.ID{crashLarge, crashLone, crashSmall}
 
-func newCrashRun(t testing.TB, seed uint64, walEvery, clusterEvery int) *crashRun {
-	r := &crashRun{c: newCluster(t, seed, 4), disks: newDisks(), facts: newFacts(), seed: seed,
-		walEvery: walEvery, clusterEvery: clusterEvery, kinds: map[string]int{}, reached: map[shard.NodeID]map[shard.ID]recovered{}}
+func newCrashRun(t testing.TB, seed uint64, looks crashLooks, shards []shard.ID, first int) *crashRun {
+	r := &crashRun{c: newCluster(t, seed, 4), shards: shards, first: first, disks: newDisks(), facts: newFacts(), seed: seed,
+		looks: looks, kinds: map[string]int{}, reached: map[shard.NodeID]map[shard.ID]recovered{}}
 	r.disks.watch = r.point
 	r.c.asynchronous = true
 	r.c.env.idle = r.settle
@@ -105,18 +110,26 @@ func (r *crashRun) point(op diskOp) {
 		if !op.after {
 			r.wal++
 		}
-		if r.wal%r.walEvery != 0 {
+		if r.wal%r.looks.wal != 0 && !r.near {
 			return
+		}
+	} else if op.number%r.looks.rest != 0 {
+		return
+	}
+	draw := uint64(op.number)*2 + r.seed
+	if r.near && op.kind == "sync WAL" && !op.after { // a part of what is being synced is there
+		for i := range uint64(4) {
+			r.kinds["cut WAL"]++
+			r.pending = append(r.pending, &crashPoint{op: op, facts: r.facts.at(), unsynced: 50, disk: r.disks.clone(op.node, 50, draw<<8+i)})
 		}
 	}
 	p := &crashPoint{op: op, facts: r.facts.at()}
-	draw := uint64(op.number)*2 + r.seed
 	if op.after { // before it, nothing unsynced is there; after it, a share
 		p.unsynced = []int{0, 30, 70, 100}[draw/2%4]
 	}
 	p.disk = r.disks.clone(op.node, p.unsynced, draw)
 	r.kinds[op.kind]++
-	if len(p.facts.started) == firstReplicas && (op.number+r.kinds[op.kind])%r.clusterEvery == 0 {
+	if len(p.facts.started) == r.first && (op.number+r.kinds[op.kind])%r.looks.cluster == 0 {
 		r.clusters++
 		p.all = map[shard.NodeID]*vfs.MemFS{}
 		for _, n := range r.c.nodes {
@@ -127,21 +140,28 @@ func (r *crashRun) point(op diskOp) {
 	r.pending = append(r.pending, p)
 }
 
+// closely has all syncs of the WAL be looked at until the next check.
+func (r *crashRun) closely() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.near = !raceDetector
+}
+
 // check looks at all points since the last call.
 func (r *crashRun) check(phase string) {
 	r.c.t.Helper()
 	r.mu.Lock()
 	points := r.pending
-	r.pending = nil
+	r.pending, r.near = nil, false
 	r.mu.Unlock()
 	for _, p := range points {
 		t := &at{TB: r.c.t, where: phase}
-		got := checkDisk(t, p, r.facts, crashShards)
+		got := checkDisk(t, p, r.facts, r.shards)
 		if p.unsynced == 0 {
 			r.advances(t, p, got)
 		}
 		if p.all != nil {
-			checkCluster(t, p, r.facts, crashShards)
+			checkCluster(t, p, r.facts, r.shards)
 		}
 		if r.c.t.Failed() {
 			r.c.t.FailNow()
@@ -170,9 +190,10 @@ func (r *crashRun) advances(t testing.TB, p *crashPoint, got map[shard.ID]recove
 func (r *crashRun) crash(n *testNode) {
 	t := n.host.cfg.Transport.(*tellingTransport)
 	left := r.disks.cut(n.id, func() {
-		r.facts.mu.Lock()
-		r.facts.dead[t] = true
-		r.facts.mu.Unlock()
+		r.facts.state(func(m *moment) {
+			r.facts.dead[t] = true
+			maps.DeleteFunc(m.parted, func(k partedKey, _ shard.ReplicaID) bool { return k.node == n.id })
+		})
 	})
 	n.stop()
 	n.fs = left
@@ -182,13 +203,13 @@ func (r *crashRun) crash(n *testNode) {
 // durable syncs a node, and notes how far its replicas are from then on.
 func (r *crashRun) durable(n *testNode) {
 	before := map[replicaKey]uint64{}
-	for _, id := range crashShards {
+	for _, id := range r.shards {
 		if m := n.machine(id); m != nil && m.state != nil && !m.removed {
 			before[replicaKey{n.id, id, m.g.Replica()}] = m.Applied().Index
 		}
 	}
 	tombstones := map[tombstoneKey]shard.ReplicaID{}
-	for _, id := range crashShards {
+	for _, id := range r.shards {
 		ts, found, err := n.engine.Tombstone(id)
 		if err != nil {
 			r.c.t.Fatal(err)
@@ -207,9 +228,6 @@ func (r *crashRun) durable(n *testNode) {
 		maps.Copy(m.tombstones, tombstones)
 	})
 }
-
-// firstReplicas is how many replicas bootstrap makes.
-const firstReplicas = 7
 
 func (r *crashRun) bootstrap(id shard.ID, nodes ...shard.NodeID) {
 	r.c.bootstrap(id, nodes...)
@@ -297,26 +315,34 @@ func (r *crashRun) run() {
 // moment the cluster goes on with all that was committed.
 // KILORAFT_CRASH_SEEDS=n runs n stories, and looks at every operation.
 func TestCrashPoints(t *testing.T) {
-	seeds, walEvery, clusterEvery := 1, 6, 5
+	// What has nothing to do with splits is looked at in the first story.
+	seeds, looks, partedLooks := 1, crashLooks{wal: 6, rest: 1, cluster: 5}, crashLooks{wal: 40, rest: 10, cluster: 25}
 	if raceDetector { // it makes each look ten times as long
-		walEvery, clusterEvery = 60, 50
+		looks, partedLooks = crashLooks{wal: 60, rest: 1, cluster: 50}, crashLooks{wal: 100, rest: 20, cluster: 50}
 	}
 	if text := os.Getenv("KILORAFT_CRASH_SEEDS"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seeds, walEvery, clusterEvery = n, 1, 3
+		seeds, looks = n, crashLooks{wal: 1, rest: 1, cluster: 3}
+		partedLooks = looks
 	}
 	points, clusters, kinds := 0, 0, map[string]int{}
-	for seed := range seeds {
-		r := newCrashRun(t, uint64(seed+1), walEvery, clusterEvery)
-		r.run()
+	told := func(r *crashRun) {
 		for kind, n := range r.kinds {
 			kinds[kind] += n
 			points += n
 		}
 		clusters += r.clusters
+	}
+	for seed := range seeds {
+		r := newCrashRun(t, uint64(seed+1), looks, crashShards, 7)
+		r.run()
+		told(r)
+		r = newCrashRun(t, uint64(seed+1), partedLooks, partedShards, 3)
+		r.runSplits()
+		told(r)
 	}
 	var by []string
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {

@@ -4,7 +4,10 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/kiloraft/kiloraft/shard"
+	"github.com/kiloraft/kiloraft/storage"
 )
 
 // A normal entry's data is a format byte and then operations, each with its
@@ -43,4 +46,64 @@ func (o *operations) next() ([]byte, error) {
 	op := o.b[w : w+int(n) : w+int(n)]
 	o.b = o.b[w+int(n):]
 	return op, nil
+}
+
+// walkBytes bounds what WalkLog reads at once; a larger entry is read all the same.
+const walkBytes = 1 << 20
+
+// WalkLog hands over what the entries of a log above index after hold, in their order:
+// each operation, and each membership change as shard.DecodeMembershipChange reads it.
+// Both alias the entry. It is for the log of a replica that no group runs. It ends with
+// the first error, its callers' included; one of its own wraps shard.ErrMalformed, or is
+// the engine's.
+func WalkLog(l *storage.Log, after uint64, operation, membership func(index uint64, b []byte) error) error {
+	last, err := l.LastIndex()
+	if err != nil {
+		return err
+	}
+	for after < last {
+		entries, err := l.Entries(after+1, last+1, walkBytes)
+		if err != nil {
+			return err
+		}
+		for i := range entries {
+			e := &entries[i]
+			if err := walkEntry(e, operation, membership); err != nil {
+				return fmt.Errorf("entry %d of term %d: %w", e.Index, e.Term, err)
+			}
+			after = e.Index
+		}
+	}
+	return nil
+}
+
+func walkEntry(e *raftpb.Entry, operation, membership func(index uint64, b []byte) error) error {
+	switch {
+	case e.Type == raftpb.EntryConfChangeV2:
+		_, change, err := openMembership(e.Data)
+		if err != nil {
+			return err
+		}
+		return membership(e.Index, change)
+	case e.Type != raftpb.EntryNormal:
+		return fmt.Errorf("%w: entry of type %v", shard.ErrMalformed, e.Type)
+	case len(e.Data) == 0:
+		return nil
+	}
+	ops, err := openEntry(e.Data)
+	for err == nil && ops.more() {
+		var op []byte
+		if op, err = ops.next(); err == nil {
+			err = operation(e.Index, op)
+		}
+	}
+	return err
+}
+
+// openMembership reads the entry of a membership change.
+func openMembership(data []byte) (cc raftpb.ConfChangeV2, change []byte, err error) {
+	if err := cc.Unmarshal(data); err != nil {
+		return cc, nil, fmt.Errorf("%w: conf change: %w", shard.ErrMalformed, err)
+	}
+	return cc, cc.Context, nil
 }

@@ -164,11 +164,11 @@ func confChange(m *shard.MembershipChange) raftpb.ConfChangeV2 {
 // and raft is told nothing: it asks for no call then, and an empty change
 // instead would leave a joint configuration.
 func (g *Group) applyMembership(b *storage.Batch, w *applyWork, at Position, e *raftpb.Entry, mine *pendingEntry) error {
-	var cc raftpb.ConfChangeV2
-	if err := cc.Unmarshal(e.Data); err != nil {
-		return fmt.Errorf("%w: conf change: %w", shard.ErrMalformed, err)
+	cc, change, err := openMembership(e.Data)
+	if err != nil {
+		return err
 	}
-	accepted, res, err := g.machine.ApplyMembership(b, at, cc.Context)
+	accepted, res, err := g.machine.ApplyMembership(b, at, change)
 	if err != nil {
 		return err
 	}

@@ -108,3 +108,29 @@ func TestRecoveredReplica(t *testing.T) {
 		})
 	}
 }
+
+// A node alone applies what it knows to be committed: a split that keeps its store from
+// being the base of a recovery is applied by starting it.
+func TestASplitKnownCommittedIsAppliedAlone(t *testing.T) {
+	c := newCluster(t, 141, 3)
+	c.bootstrap(5, 1, 2, 3)
+	n := c.node(1)
+	state, _, err := n.engine.ReplicaState(5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := n.engine.OpenLog(5, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	op := splitOp(&state.Descriptor, "m", 9)
+	b := n.engine.NewBatch()
+	log.Append(b, []raftpb.Entry{{Term: 2, Index: 11, Data: appendOperation([]byte{entryFormat}, &Proposal{Body: []byte(op)})}})
+	log.SetHardState(b, raftpb.HardState{Term: 2, Commit: 11})
+	n.commitSync(b)
+	n.start()
+	c.until("both sides are there", func() bool {
+		m := n.machine(9)
+		return m != nil && m.state != nil && n.machine(5).state.Descriptor.Epoch.Version == 2
+	})
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,24 +177,7 @@ func splitsAtRandom(t *testing.T, seed uint64) {
 					t.Fatalf("node %d: shard %d stopped: %v", n.id, id, m.stopped)
 				}
 			}
-			rs, err := n.engine.Replicas()
-			if err != nil {
-				t.Fatal(err)
-			}
-			var last *shard.Descriptor
-			var all []shard.Descriptor
-			for _, r := range rs {
-				if s, ok, _ := n.engine.ReplicaState(r.Shard); ok {
-					all = append(all, s.Descriptor)
-				}
-			}
-			slices.SortFunc(all, func(a, b shard.Descriptor) int { return bytes.Compare(a.Span.Start, b.Span.Start) })
-			for i := range all {
-				if last != nil && bytes.Compare(last.Span.End, all[i].Span.Start) > 0 {
-					t.Fatalf("node %d: shards %d and %d overlap", n.id, last.ID, all[i].ID)
-				}
-				last = &all[i]
-			}
+			initializedSpans(&at{TB: t, where: fmt.Sprintf("node %d", n.id)}, n.engine)
 		}
 	}
 	down := map[shard.NodeID]bool{}

@@ -40,7 +40,18 @@ type recoveryRecord struct {
 	Lost           []replicaRecord `json:"lost"`
 	Others         []replicaRecord `json:"others"` // not said to be lost; removed too
 	MajorityIsLeft bool            `json:"majority_may_be_left"`
-	Recovered      bool            `json:"recovered"`
+	// UnappliedSplit is in the log and makes this store no base for the recovery.
+	UnappliedSplit *splitEntryRecord `json:"unapplied_split,omitempty"`
+	Recovered      bool              `json:"recovered"`
+
+	refusal error
+}
+
+// splitEntryRecord is a split that waits in a log, as JSON.
+type splitEntryRecord struct {
+	Index    uint64 `json:"index"`
+	Key      string `json:"key"`
+	NewShard uint64 `json:"new_shard"`
 }
 
 func recoveryOf(p *node.Recovery) recoveryRecord {
@@ -50,7 +61,10 @@ func recoveryOf(p *node.Recovery) recoveryRecord {
 		Replica:  uint64(p.Old.ID), Role: p.Old.Role.String(), NewReplica: uint64(p.New),
 		Applied: p.Applied, AppliedTerm: p.AppliedTerm, Committed: p.Committed, Last: p.Last, LastTerm: p.LastTerm,
 		NotCommitted: p.Last - p.Committed, Revision: uint64(p.LastRevision),
-		Lost: replicaRecords(p.Gone), Others: replicaRecords(p.Others), MajorityIsLeft: p.Majority}
+		Lost: replicaRecords(p.Gone), Others: replicaRecords(p.Others), MajorityIsLeft: p.Majority, refusal: p.Refusal()}
+	if s := p.Unapplied; s != nil {
+		r.UnappliedSplit = &splitEntryRecord{s.Index, shard.FormatKey(s.Key), uint64(s.Right)}
+	}
 	if p.Before.ID == shard.MetaID {
 		r.Keyspace = "system"
 	}
@@ -84,7 +98,10 @@ func (a *app) debugRecoverCommand() *cobra.Command {
 			"never acknowledged may appear. Recover a shard from one store only, and see to it that the lost nodes never\n" +
 			"run again: those that meet a recovered one delete what they have, and two that do not meet it may go on as\n" +
 			"if nothing had happened. Nothing is done while something answers at the address of a lost node, unless it says\n" +
-			"that it is another one; to ask it over TLS give --certs-dir.",
+			"that it is another one; to ask it over TLS give --certs-dir. A replica that has not applied a split which is in\n" +
+			"its log is no base for a recovery; a store in which the shard's epoch has a higher version is. If the shard's\n" +
+			"epoch in the cluster's directory (kiloraft shard list) has a higher version than here, it was split since:\n" +
+			"recovered from here nobody would find it.",
 		Example: `  kiloraft debug recover --store ./n3 --lost 1 --lost 2 --dry-run
   kiloraft debug recover --store ./n3 --lost 1 --lost 2`,
 		Args: takes(0),
@@ -145,6 +162,9 @@ func (a *app) recover(ctx context.Context, f *recoverFlags) (err error) {
 	if f.look {
 		return a.print(records, func(io.Writer) error { return nil })
 	}
+	if err := refused(records); err != nil {
+		return err
+	}
 	if !f.yes && !a.confirmed() {
 		return errors.New("nothing was done: it was not confirmed")
 	}
@@ -195,21 +215,53 @@ func choosePlans(store *server.Offline, f *recoverFlags, gone []shard.NodeID) ([
 	return plans, nil
 }
 
+// refused says why nothing is done if one of the shards cannot be recovered from the
+// store, and how the others are; nil: all can.
+func refused(records []recoveryRecord) error {
+	var why []error
+	var others []string
+	for _, r := range records {
+		if r.refusal != nil {
+			why = append(why, r.refusal)
+		} else {
+			others = append(others, number(r.Shard))
+		}
+	}
+	switch {
+	case len(why) == 0:
+		return nil
+	case len(others) > 0:
+		why = append(why, fmt.Errorf("to recover the others only, give --shard %s", strings.Join(others, ",")))
+	}
+	return fmt.Errorf("nothing was done: %w", errors.Join(why...))
+}
+
 // writeRecovery says what will be done and what may be lost by it.
 func writeRecovery(w io.Writer, self uint64, records []recoveryRecord) {
-	fmt.Fprintf(w, "node %d becomes the only voter of %s. For each of them:\n"+
-		"  what the lost replicas had acknowledged above LAST INDEX is lost;\n"+
-		"  the entries NOT KNOWN COMMITTED will be committed, whether they had been acknowledged or not;\n"+
-		"  the replicas that are given up delete their data if they ever come back.\n\n", self, shardsText(len(records)))
+	recoverable := 0
+	for _, r := range records {
+		if r.refusal == nil {
+			recoverable++
+		}
+	}
+	if recoverable > 0 {
+		fmt.Fprintf(w, "node %d becomes the only voter of %s. For each of them:\n"+
+			"  what the lost replicas had acknowledged above LAST INDEX is lost;\n"+
+			"  the entries NOT KNOWN COMMITTED will be committed, whether they had been acknowledged or not;\n"+
+			"  the replicas that are given up delete their data if they ever come back.\n\n", self, shardsText(recoverable))
+	}
 	var rows [][]string
 	for _, r := range records {
-		rows = append(rows, []string{number(r.Shard), r.Keyspace, r.Role, number(r.Applied), number(r.Last), number(r.LastTerm), number(r.NotCommitted), number(r.Revision),
+		rows = append(rows, []string{number(r.Shard), r.Keyspace, fmt.Sprintf("%d.%d", r.Epoch.Version, r.Epoch.ConfVersion), r.Role, number(r.Applied), number(r.Last), number(r.LastTerm), number(r.NotCommitted), number(r.Revision),
 			given(r.Lost), given(r.Others)})
 	}
-	_ = table(w, []string{"SHARD", "KEYSPACE", "ROLE HERE", "APPLIED", "LAST INDEX", "LAST TERM", "NOT KNOWN COMMITTED", "LAST REVISION", "LOST", "ALSO GIVEN UP"}, rows)
+	_ = table(w, []string{"SHARD", "KEYSPACE", "EPOCH", "ROLE HERE", "APPLIED", "LAST INDEX", "LAST TERM", "NOT KNOWN COMMITTED", "LAST REVISION", "LOST", "ALSO GIVEN UP"}, rows)
 	for _, r := range records {
 		if r.Keyspace == "system" {
 			fmt.Fprint(w, "\nshard 1 is the meta shard: IDs of nodes and shards, and revisions, will jump ahead.\n")
+		}
+		if r.refusal != nil {
+			fmt.Fprintf(w, "\nNOT FROM THIS STORE: %v\n", r.refusal)
 		}
 		if len(r.Others) > 0 {
 			fmt.Fprintf(w, "\nshard %d has replicas on nodes that are not said to be lost: %s. If one of them has a later LAST TERM, or the\n"+

@@ -43,6 +43,51 @@ func TestRecoverySaysWhatMayBeLost(t *testing.T) {
 	}
 }
 
+// A shard whose log holds a split that is not applied is shown with the reason, refused,
+// and keeps the others from being recovered unless these are named.
+func TestRecoverySaysWhatWaitsInTheLog(t *testing.T) {
+	d := shard.Descriptor{ID: 5, Span: shard.UserSpan(), Epoch: shard.Epoch{Version: 3, ConfVersion: 7}, NextReplica: 4}
+	split := &node.UnappliedSplit{Split: shard.Split{Shard: 5, Epoch: d.Epoch, Key: shard.UserKey([]byte("m")), Right: 9}, Index: 97}
+	own := shard.Replica{ID: 3, Node: 3, Role: shard.Voter}
+	other := d
+	other.ID = 6
+	plans := []node.Recovery{{Before: d, After: d, Old: own, Committed: 95, Last: 100, Unapplied: split}, {Before: other, After: other, Old: own}}
+	var records []recoveryRecord
+	for i := range plans {
+		records = append(records, recoveryOf(&plans[i]))
+	}
+	reason := "shard 5 cannot be recovered from this store: entry 97 of its log splits it at m, from where on shard 9 begins"
+	for _, c := range []struct {
+		records []recoveryRecord
+		text    []string // of what is written
+		err     []string
+	}{
+		{records, []string{"only voter of 1 shard.", "3.7", "NOT FROM THIS STORE: " + reason}, []string{"nothing was done", reason, "version 4 or a higher one", "--shard 6"}},
+		{records[:1], []string{"NOT FROM THIS STORE: " + reason}, []string{"nothing was done", reason}},
+		{records[1:], []string{"only voter of 1 shard."}, nil},
+	} {
+		var out bytes.Buffer
+		writeRecovery(&out, 3, c.records)
+		for _, want := range c.text {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("no %q in\n%s", want, out.String())
+			}
+		}
+		err := refused(c.records)
+		if (err == nil) != (c.err == nil) {
+			t.Errorf("%d shards: %v", len(c.records), err)
+		}
+		for _, want := range c.err {
+			if err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("no %q in\n%v", want, err)
+			}
+		}
+	}
+	if u := records[0].UnappliedSplit; u == nil || *u != (splitEntryRecord{97, "m", 9}) || records[1].UnappliedSplit != nil {
+		t.Errorf("%+v", records)
+	}
+}
+
 func TestRecoverRefuses(t *testing.T) {
 	empty := t.TempDir()
 	for _, c := range []struct {

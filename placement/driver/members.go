@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"bytes"
+	"fmt"
 	"time"
 
 	"github.com/kiloraft/kiloraft/placement"
@@ -94,8 +96,8 @@ func (d *Driver) viewNodes(now time.Duration) (nodes []placement.Node) {
 }
 
 // retire ends the membership of nodes that leave and of which nothing is left: no
-// shard lists them, by its leader or by the directory, and they have said
-// themselves, if they live, that they hold nothing.
+// shard lists them, by its leader or by the directory, which knows of all shards, and
+// they have said themselves, if they live, that they hold nothing.
 func (d *Driver) retire(now time.Duration) {
 	for _, id := range d.memberIDs() {
 		m := d.members[id]
@@ -114,6 +116,9 @@ func (d *Driver) retire(now time.Duration) {
 			})
 		}
 		d.records.ListDirectory(func(rows []DirectoryRow, err error) {
+			if at := gap(rows); at != nil && err == nil {
+				err = fmt.Errorf("the directory does not say yet which shard has the keys from %s on", shard.FormatKey(at))
+			}
 			for i := range rows {
 				if _, there := rows[i].Descriptor.ReplicaOn(id); there && err == nil {
 					err = &shard.NotReadyError{Shard: rows[i].Descriptor.ID, Reason: "the directory still lists a replica on node " + id.String()}
@@ -126,6 +131,26 @@ func (d *Driver) retire(now time.Duration) {
 			d.records.SetNodeState(id, shard.Removed, d.unixNow(), func(_ router.Node, err error) { end(err) })
 		})
 	}
+}
+
+// gap is where the directory, in order of start keys, first leaves open who covers keys of
+// users; nil: nowhere. After a split it has a gap until the leader of the new shard, whose
+// members may have changed since, has written its record.
+func gap(rows []DirectoryRow) []byte {
+	at, end := shard.UserSpan().Start, shard.UserSpan().End
+	for i := range rows {
+		s := rows[i].Descriptor.Span
+		if bytes.Compare(s.Start, at) > 0 {
+			break
+		}
+		if bytes.Compare(s.End, at) > 0 {
+			at = s.End
+		}
+	}
+	if bytes.Compare(at, end) < 0 {
+		return at
+	}
+	return nil
 }
 
 // listed tells whether some shard has a replica on a node, as far as is known.

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -445,6 +446,68 @@ func TestANodeIsRemovedOnlyOnProofThatNothingIsLeft(t *testing.T) {
 	}
 	w.held = nil
 	w.until(10*time.Second, "removed", func() bool { return w.recorded(2) == shard.Removed })
+}
+
+// A node is not removed while the directory leaves open who covers some keys: a shard that
+// has split off, and that no leader has reported and recorded yet, may have a replica there.
+func TestANodeIsNotRemovedWhileTheDirectoryHasAGap(t *testing.T) {
+	w := newWorld(t, 4, 3)
+	w.driver().Start(1)
+	w.until(10*time.Second, "raised", w.steady)
+	parent := w.shards[len(w.shards)-1].d
+	split := shard.Split{Shard: parent.ID, Epoch: parent.Epoch, Key: append(slices.Clone(parent.Span.Start), 0xff, 0xff), Right: 99}
+	left, right, err := split.Apply(&parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.want(2, shard.Leaving)
+	for _, rows := range [][]shard.Descriptor{{left}, {right}} {
+		for range 2000 { // whatever the driver does meanwhile
+			w.kv.Delete(router.DirectoryKey(parent.Span.Start))
+			w.record(rows[0])
+			w.env.RunFor(5 * time.Millisecond)
+			if w.recorded(2) != shard.Leaving {
+				t.Fatalf("removed with only [%q, %q) recorded of [%q, %q)", rows[0].Span.Start, rows[0].Span.End, parent.Span.Start, parent.Span.End)
+			}
+		}
+		w.kv.Delete(router.DirectoryKey(rows[0].Span.Start))
+	}
+	if _, all := w.on(2); all != 0 {
+		t.Fatalf("%d replicas are left", all)
+	}
+	// The new shard's leader has moved it off the node before it writes its record.
+	right.Replicas = slices.DeleteFunc(right.Clone().Replicas, func(r shard.Replica) bool { return r.Node == 2 })
+	left.Replicas = right.Replicas
+	w.record(left)
+	w.record(right)
+	w.until(10*time.Second, "removed", func() bool { return w.recorded(2) == shard.Removed })
+}
+
+func TestGapOfTheDirectory(t *testing.T) {
+	all := shard.UserSpan()
+	span := func(start, end []byte) DirectoryRow {
+		return DirectoryRow{Entry: router.Entry{Descriptor: shard.Descriptor{Span: shard.Span{Start: start, End: end}}}}
+	}
+	c, m := shard.UserKey([]byte("c")), shard.UserKey([]byte("m"))
+	meta := span(shard.SystemSpan().Start, shard.SystemSpan().End)
+	for _, x := range []struct {
+		rows []DirectoryRow
+		want []byte
+	}{
+		{nil, all.Start},
+		{[]DirectoryRow{meta}, all.Start},
+		{[]DirectoryRow{meta, span(all.Start, all.End)}, nil},
+		{[]DirectoryRow{span(all.Start, c), span(c, m), span(m, all.End)}, nil},
+		{[]DirectoryRow{span(all.Start, c), span(m, all.End)}, c},
+		{[]DirectoryRow{span(all.Start, c), span(c, m)}, m},
+		{[]DirectoryRow{span(c, all.End)}, all.Start},
+		{[]DirectoryRow{span(all.Start, all.End), span(c, m)}, nil}, // a record of before the split
+		{[]DirectoryRow{span(all.Start, m), span(c, c), span(m, all.End)}, nil},
+	} {
+		if got := gap(x.rows); !slices.Equal(got, x.want) {
+			t.Errorf("%+v: %q, want %q", x.rows, got, x.want)
+		}
+	}
 }
 
 func TestANodeThatJoinsGetsItsShareOfReplicas(t *testing.T) {

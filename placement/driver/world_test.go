@@ -73,8 +73,14 @@ func newWorld(t testing.TB, nodes, users int) *world {
 	}
 	for _, d := range ds {
 		w.shards = append(w.shards, &truth{d: d, leader: 1, term: 2, match: map[shard.ReplicaID]uint64{1: commitIndex}})
+		w.record(d)
 	}
 	return w
+}
+
+// record writes a shard's record in the directory.
+func (w *world) record(d shard.Descriptor) {
+	w.kv.Put(router.DirectoryKey(d.Span.Start), router.AppendEntry(nil, &router.Entry{Descriptor: d}))
 }
 
 // join adds a live node with its record.
@@ -178,6 +184,7 @@ func (w *world) ChangeMembership(node shard.NodeID, m shard.MembershipChange, do
 			}
 		}
 		s.d, after = next, next
+		w.record(next)
 		s.changed()
 		return nil
 	}, func(err error) { done(after, err) })

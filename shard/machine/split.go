@@ -9,6 +9,11 @@ import (
 	"github.com/kiloraft/kiloraft/storage"
 )
 
+// SplitOf is the split of a shard that a logged command of KindSplit is.
+func SplitOf(id shard.ID, h *Header, c *shard.Command) shard.Split {
+	return shard.Split{Shard: id, Epoch: shard.Epoch{Version: h.Version, ConfVersion: c.ConfVersion}, Key: bytes.Clone(c.Key), Right: c.Right}
+}
+
 // split parts the shard. The descriptor is the left side's from here on, for the rest of
 // this very entry too; the right side's state is handed to the group, whose node may
 // have good reasons not to take it (raftgroup.Result.Born).
@@ -18,7 +23,7 @@ import (
 // shard that both were.
 func (m *Machine) split(h *Header, c *shard.Command) raftgroup.Result {
 	d := &m.state.Descriptor
-	s := shard.Split{Shard: d.ID, Epoch: shard.Epoch{Version: h.Version, ConfVersion: c.ConfVersion}, Key: bytes.Clone(c.Key), Right: c.Right}
+	s := SplitOf(d.ID, h, c)
 	left, right, refusal := s.Apply(d)
 	if refusal != nil {
 		return raftgroup.Result{Err: refusal}
