@@ -47,7 +47,7 @@ func badCommands() (cases []badCase) {
 		command(usage, "shard transfer-leader 2", "--to"),
 		command(usage, "shard transfer-leader 2 --to 77", "77"),
 		command(failed, "shard scatter 999", "999"),
-		command(usage, "shard scatter", "all is missing"),
+		command(usage, "shard scatter all", "shard ID"),
 		command(usage, "settings set placement.low_space 101", "1 to 100"),
 		command(failed, "shard move 999 --from 1 --to 2", "999"),
 		command(usage, "shard move 2 --from 1 --to 1", "both node 1"),

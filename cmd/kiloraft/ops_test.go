@@ -116,22 +116,25 @@ func TestScatterWaitsForItsOperations(t *testing.T) {
 	s, address := newOperationServer(t, "done")
 	s.scatters()
 	for line, says := range map[string]string{
-		"shard scatter 2":             "scatter shard 2 over nodes 1 3 4, led by node 4: done\n",
-		"shard scatter --key a":       "scatter shard 2 over nodes 1 3 4, led by node 4: done\n",
-		"shard scatter all":           "scatter shard 2 over nodes 1 3 4, led by node 4: done\n",
-		"shard scatter all --dry-run": "scatter shard 2 over nodes 1 3 4, led by node 4: planned\n",
+		"shard scatter 2":         "scatter shard 2 over nodes 1 3 4, led by node 4: done\n",
+		"shard scatter --key a":   "scatter shard 2 over nodes 1 3 4, led by node 4: done\n",
+		"shard scatter":           "scatter shard 2 over nodes 1 3 4, led by node 4: done\n",
+		"shard scatter --dry-run": "scatter shard 2 over nodes 1 3 4, led by node 4: planned\n",
 	} {
 		r := command{}.run(t, append(strings.Fields(line), "--endpoints", address)...)
 		if r.code != exitDone || r.stdout != says {
 			t.Errorf("%s: %+v", line, r)
 		}
-		if strings.Contains(line, "all") != strings.Contains(r.stderr, "shard 3 stays where it is: its members are changing\n") {
+		if (len(strings.Fields(strings.TrimSuffix(line, " --dry-run"))) == 2) != strings.Contains(r.stderr, "shard 3 stays where it is: its members are changing\n") {
 			t.Errorf("%s: stderr %q", line, r.stderr)
 		}
 	}
-	var got []operationRecord
+	var got struct {
+		DryRun     bool `json:"dry_run"`
+		Operations []operationRecord
+	}
 	decode(t, command{}.run(t, "shard", "scatter", "2", "-o", "json", "--endpoints", address), &got)
-	if len(got) != 1 || got[0].Kind != "scatter" || got[0].State != "done" || len(got[0].Nodes) != 3 || got[0].Nodes[0] != 4 {
+	if ops := got.Operations; got.DryRun || len(ops) != 1 || ops[0].Kind != "scatter" || ops[0].State != "done" || len(ops[0].Nodes) != 3 || ops[0].Nodes[0] != 4 {
 		t.Errorf("%+v", got)
 	}
 	s, address = newOperationServer(t, "failed")
