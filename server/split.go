@@ -94,9 +94,6 @@ func (s *adminService) planSplits(ctx context.Context, id uint64, keys [][]byte)
 			if d, err = api.ToDescriptor(sh.Descriptor_); err != nil {
 				return nil, err
 			}
-			if sh.LeaderNode == 0 {
-				return nil, &shard.NotReadyError{Shard: d.ID, Reason: "it has no leader; `kiloraft status` tells why"}
-			}
 			for _, op := range running {
 				if op.Shard == d.ID && op.State == catalog.OperationRunning {
 					return nil, &shard.NotReadyError{Shard: d.ID, Reason: fmt.Sprintf("operation %d is under way on it; wait for it, or `kiloraft ops cancel %d`", op.ID, op.ID)}
@@ -166,7 +163,7 @@ func (s *adminService) trySplit(ctx context.Context, v *view, key []byte) (*pb.S
 		return &pb.ShardSplit{Key: key[1:], Right: sh.Descriptor_}, nil
 	}
 	if sh.LeaderNode == 0 {
-		return nil, shard.ErrUnavailable
+		return nil, fmt.Errorf("shard %d has no leader: %w", sh.Descriptor_.Id, shard.ErrUnavailable) // it is being elected
 	}
 	d, err := api.ToDescriptor(sh.Descriptor_)
 	if err != nil {
