@@ -535,7 +535,9 @@ func TestSnapshotBeforeTheSplitIsRefusedAtOnce(t *testing.T) {
 	c := withSplits(t, 390, 3)
 	c.mustAgree(5)
 	late := c.node(c.waitLeader(5).id%3 + 1)
-	c.filter = func(_, to shard.NodeID, e *envelope) bool { return to != late.id || e.shard == 9 && e.msg.Type != raftpb.MsgApp }
+	c.filter = func(_, to shard.NodeID, e *envelope) bool {
+		return to != late.id || e.shard == 9 && e.msg.Type != raftpb.MsgApp
+	}
 	c.split(5, "m", 9)
 	l := c.waitLeader(9)
 	m, chunks := l.snapshotNow(9, shard.ReplicaID(late.id), l.machine(9).leadership.Term)

@@ -31,6 +31,7 @@ var scenarios = map[string]func(*Stage){
 	"ReadsDuringInstall":           readsDuringInstall,
 	"VotesArriveTwice":             votesTwice,
 	"SplitComesAfterTheRemoval":    lateSplits,
+	"SplitsUnderAFloor":            splitsUnderAFloor,
 }
 
 // grownTo are the scenarios for a cluster that has grown to more nodes than a shard
@@ -55,6 +56,8 @@ func directed(t *testing.T, seed uint64, scenario string) Config {
 		cfg.Workload.Keys, cfg.Workload.Chosen, cfg.Workload.Concurrent = 2, 7, 6
 	case "SplitComesAfterTheRemoval":
 		cfg.Nodes, cfg.Work = 4, 8*time.Second
+	case "SplitsUnderAFloor":
+		cfg.Keep = &Keep{Retention: time.Second, DropRate: 50_000}
 	case "ReadsDuringInstall":
 		cfg.Workload.ValueBytes = 16 << 10
 		cfg.Keep = &Keep{Retention: time.Second, DropRate: 50_000}
@@ -387,6 +390,12 @@ func lateSplits(s *Stage) {
 		})
 	}
 	again()
+}
+
+// splitsUnderAFloor splits shards whose old versions are being dropped.
+func splitsUnderAFloor(s *Stage) {
+	n := s.run.nemesis
+	s.Every(700*time.Millisecond, func() { (&splitter{nemesis: n, key: n.splitKey()}).start() })
 }
 
 // handOver has whoever leads a shard hand it to a node, now and then.
