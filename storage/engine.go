@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -52,7 +53,13 @@ func (e *Engine) options() *pebble.Options {
 	o.FS = e.fs
 	o.Logger = pebbleLogger{e}
 	o.EventListener = &pebble.EventListener{
-		BackgroundError: func(err error) { e.fail(fmt.Errorf("background work: %w", err)) },
+		BackgroundError: func(err error) {
+			// An excise cancels a flush that is under way across its span, which is begun
+			// anew. Pebble keeps quiet about cancelled compactions, and not about flushes.
+			if !errors.Is(err, pebble.ErrCancelledCompaction) {
+				e.fail(fmt.Errorf("background work: %w", err))
+			}
+		},
 		// The read that found it gets an error too, which stops its replica; the
 		// other replicas of the node are sound.
 		DataCorruption: func(info pebble.DataCorruptionInfo) {

@@ -2,8 +2,12 @@ package storage
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -237,5 +241,77 @@ func TestInstallTellsOfItsExcise(t *testing.T) {
 	installed(t, e, 2000, span)
 	if links == 0 {
 		t.Error("nothing was linked")
+	}
+}
+
+// gatedFS holds up the second table that is made while the gate is armed, those of
+// installations apart.
+type gatedFS struct {
+	vfs.FS
+	mu     sync.Mutex // guards what follows
+	armed  bool
+	tables int
+
+	reached, open chan struct{}
+}
+
+func (fs *gatedFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	fs.mu.Lock()
+	wait := false
+	if fs.armed && strings.HasSuffix(name, ".sst") && !strings.Contains(name, "incoming") {
+		fs.tables++
+		wait = fs.tables == 2
+	}
+	fs.mu.Unlock()
+	if wait {
+		close(fs.reached)
+		<-fs.open
+	}
+	return fs.FS.Create(name, c)
+}
+
+func (fs *gatedFS) Unwrap() vfs.FS { return fs.FS }
+
+// TestExciseDuringAFlush: an installation cancels a flush that is under way across its
+// span, of keys on both sides of it. The flush is begun anew, and nothing has failed.
+func TestExciseDuringAFlush(t *testing.T) {
+	fs := &gatedFS{FS: vfs.NewMem(), reached: make(chan struct{}), open: make(chan struct{})}
+	e := open(t, Config{FS: fs, MemoryBytes: 256 << 20, Fatal: func(err error) { t.Errorf("fatal: %v", err) }})
+	random := rand.NewChaCha8([32]byte{1})
+	value := make([]byte, 16<<10)
+	keys := []string{}
+	for i := range 1200 {
+		_, _ = random.Read(value)
+		keys = append(keys, fmt.Sprintf("%c%04d", "cz"[i%2], i))
+		putVersion(t, e, keys[i], 1, string(value))
+	}
+	fs.mu.Lock()
+	fs.armed = true
+	fs.mu.Unlock()
+	flushed, err := e.db.AsyncFlush()
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-fs.reached
+	source := open(t, Config{})
+	fill(t, source, userSpan("d", "f"), 2000, "new", 300)
+	install := receive(t, e, transferred, 2, export(t, source, transferred))
+	if err := install.Install(userSpan("d", "f")); err != nil {
+		t.Fatal(err)
+	}
+	close(fs.open)
+	<-flushed
+	if err := e.failure(); err != nil {
+		t.Error(err)
+	}
+	v := e.NewView()
+	defer v.Close()
+	for _, key := range keys {
+		if _, _, found, err := v.Get(userKey(key), shard.MaxRevision); !found || err != nil {
+			t.Fatalf("%s: %t, %v", key, found, err)
+		}
+	}
+	if rows, _, err := v.Scan(ScanOptions{Span: userSpan("d", "f"), At: shard.MaxRevision, RowsMax: 3000}); err != nil || len(rows) != 2000 {
+		t.Errorf("%d rows, %v", len(rows), err)
 	}
 }
