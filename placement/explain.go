@@ -102,6 +102,8 @@ func (p *Plan) explainNeed(s *Shard, need *need) string {
 		return text + ": placement is paused"
 	case len(lags) > 0:
 		return text + ": " + strings.Join(lags, "; ")
+	case p.roomless(s, need):
+		return text + ": no other node that serves has room on its disk (setting placement.full_space); make room, or start another node"
 	case need.voters > p.usableLearners(d) && p.roomiest(s, true) == nil:
 		return text + ": waits until other shards' learners have caught up"
 	case need.voters > 0 && waits:
