@@ -66,6 +66,9 @@ func (p *Plan) explainTask(s *Shard) string {
 	if t.To != 0 && !p.isLive(t.To) {
 		return what + fmt.Sprintf(": node %d does not answer", t.To)
 	}
+	if p.InLine(s) {
+		return what + fmt.Sprintf(": waits, as %d other replicas are on their way there (placement.moves_max)", p.node(t.To).learners)
+	}
 	if silent, waits := p.taskWaits(s); waits && t.To != 0 {
 		return what + ": " + waitsText(silent)
 	}

@@ -113,6 +113,34 @@ func TestAScatterIsCarriedOut(t *testing.T) {
 	}
 }
 
+// Of very many moves that somebody asks for at once none is given up because it waits for the
+// others.
+func TestManyOperationsWaitInLine(t *testing.T) {
+	const shards = 100
+	w := newWorld(t, 3, shards)
+	d := w.driver()
+	d.Start(1)
+	w.until(time.Minute, "raised", w.raised)
+	w.copying = 4 * time.Second // two at once: 200 s for all, beyond taskPatience
+	w.join(4)
+	for id := shard.ID(2); id < 2+shards; id++ {
+		w.ask(id, 3, 4)
+	}
+	over := func() bool {
+		for id := shard.ID(2); id < 2+shards; id++ {
+			switch op := w.state(id); op.State {
+			case catalog.OperationDone:
+			case catalog.OperationRunning:
+				return false
+			default:
+				t.Fatalf("operation %d has %v: %s", op.ID, op.State, op.Reason)
+			}
+		}
+		return true
+	}
+	w.until(10*time.Minute, "all operations over", over)
+}
+
 // What a shard bears counts slowly, and a new leader's figures not at first.
 func TestLoadCountsSlowly(t *testing.T) {
 	e := &entry{}
