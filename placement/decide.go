@@ -21,7 +21,7 @@ func (p *Plan) Decide(shards []*Shard) (steps []Step, later []*Shard) {
 		need := p.need(&s.Descriptor)
 		needs := s.Task != nil || !need.none()
 		busy = busy || needs
-		onlyEvening = onlyEvening && need.none() && (s.Task == nil || s.Task.Auto)
+		onlyEvening = onlyEvening && !p.comesFirst(s, &need)
 		switch {
 		case ok:
 			byKind[st.Kind] = append(byKind[st.Kind], s)
@@ -133,6 +133,23 @@ func (p *Plan) leaves(d *shard.Descriptor) bool {
 		}
 	}
 	return false
+}
+
+// ComesFirst tells whether the shard needs something for which evening out waits.
+func (p *Plan) ComesFirst(s *Shard) bool {
+	need := p.need(&s.Descriptor)
+	return p.comesFirst(s, &need)
+}
+
+// comesFirst: what has no leader is not helped by waiting, however long that lasts, and what
+// finds no room is helped by evening out.
+func (p *Plan) comesFirst(s *Shard, need *need) bool {
+	return p.isLive(s.Leader) && (!need.none() && !p.roomless(s, need) || s.Task != nil && !s.Task.Auto)
+}
+
+// roomless tells whether the shard needs more voters than there are nodes that have room.
+func (p *Plan) roomless(s *Shard, need *need) bool {
+	return need.voters > p.usableLearners(&s.Descriptor) && p.roomiest(s, false) == nil
 }
 
 func (p *Plan) eligible(s *Shard) bool {

@@ -22,7 +22,7 @@
 //
 // A move begins only if its source still exceeds its target by more than a tolerance once it
 // is done, with all that is under way counted as done; so moves come to an end. Replicas
-// move only while no shard needs anything else, and each node takes part in few moves at once.
+// move only while no shard needs anything else that it can be given, and each node takes part in few moves at once.
 //
 // The meta shard is placed like any other, but has five voters where five nodes serve; four it
 // never has for long: they outlive no more than three do.

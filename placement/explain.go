@@ -66,6 +66,9 @@ func (p *Plan) explainTask(s *Shard) string {
 	if t.To != 0 && !p.isLive(t.To) {
 		return what + fmt.Sprintf(": node %d does not answer", t.To)
 	}
+	if p.InLine(s) {
+		return what + fmt.Sprintf(": waits, as %d other replicas are on their way there (placement.moves_max)", p.node(t.To).learners)
+	}
 	if silent, waits := p.taskWaits(s); waits && t.To != 0 {
 		return what + ": " + waitsText(silent)
 	}
@@ -102,6 +105,8 @@ func (p *Plan) explainNeed(s *Shard, need *need) string {
 		return text + ": placement is paused"
 	case len(lags) > 0:
 		return text + ": " + strings.Join(lags, "; ")
+	case p.roomless(s, need):
+		return text + ": no other node that serves has room on its disk (setting placement.full_space); make room, or start another node"
 	case need.voters > p.usableLearners(d) && p.roomiest(s, true) == nil:
 		return text + ": waits until other shards' learners have caught up"
 	case need.voters > 0 && waits:

@@ -19,7 +19,8 @@ type Limits struct {
 	LearnersMax int
 	// MovesMax bounds the moves under way that nobody asked for and that a node takes part
 	// in, as their source or their target: each of them costs a snapshot, and is in no
-	// hurry. Default 8.
+	// hurry. What people ask for waits while so many learners are on their way to its
+	// target. Default 8.
 	MovesMax int
 	// LowSpace is the use of a node's disk, in percent, from which on replicas go
 	// elsewhere if they can, FullSpace that from which on none come at all. Defaults 80, 95.
@@ -110,13 +111,10 @@ func NewPlan(v View, limits Limits) *Plan {
 // count adds a shard, its task and its step in flight.
 func (p *Plan) count(s *Shard) {
 	d := &s.Descriptor
-	waits := s.Task != nil
-	if !waits && voters(d) != len(d.Replicas) {
-		waits = p.need(d).voters > 0
-	}
+	waits := s.Task == nil && voters(d) != len(d.Replicas) && p.need(d).voters > 0
 	for _, r := range d.Replicas {
 		p.hold(r.Node, s.size(), 1)
-		if waits && r.Role == shard.Learner {
+		if r.Role == shard.Learner && (waits || s.Task != nil && r.Node == s.Task.To) {
 			p.await(r.Node, s.size(), 1)
 		}
 	}
@@ -127,6 +125,9 @@ func (p *Plan) count(s *Shard) {
 	if st := s.InFlight; st != nil {
 		if s.Task != nil && (st.Kind == AddLearner || st.Kind == RemoveLearner || st.Kind == TransferLeader && s.Task.Lead != 0) {
 			p.steps++ // counted with the task
+			if st.Kind == AddLearner {
+				p.await(st.Node, s.size(), 1)
+			}
 			return
 		}
 		p.Take(st)
@@ -241,8 +242,8 @@ func (p *Plan) effect(st *Step, by int) {
 	case AddLearner:
 		if !st.counted {
 			p.hold(st.Node, size, by)
-			p.await(st.Node, size, by)
 		}
+		p.await(st.Node, size, by)
 		if t := st.Task; t != nil {
 			p.hold(t.From, -size, -by)
 			p.move(t, by)

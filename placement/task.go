@@ -109,7 +109,7 @@ func (p *Plan) task(s *Shard) (Step, bool) {
 	var promoted, demoted []shard.Replica
 	if t.To != 0 {
 		switch {
-		case !added && !p.isLive(t.To):
+		case !added && (!p.isLive(t.To) || p.InLine(s)):
 			return Step{}, false
 		case !added:
 			st := p.addLearner(s, t.To)
@@ -134,6 +134,18 @@ func (p *Plan) task(s *Shard) (Step, bool) {
 		return p.takeLead(s)
 	}
 	return p.joint(s, promoted, demoted)
+}
+
+// InLine tells whether the shard's task waits for those of others before it adds its replica:
+// as many are on their way to that node as may be. Were all added at once, the last of
+// them would wait for its snapshot for so long that it seemed stuck.
+func (p *Plan) InLine(s *Shard) bool {
+	if s.Task == nil {
+		return false
+	}
+	to := p.node(s.Task.To)
+	_, added := s.Descriptor.ReplicaOn(s.Task.To)
+	return to != nil && !added && to.learners >= p.limits.MovesMax
 }
 
 // takeLead decides that the node that the task is to have lead does.

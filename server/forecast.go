@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 
-	"github.com/kiloraft/kiloraft/api"
 	pb "github.com/kiloraft/kiloraft/api/kiloraftpb"
 	"github.com/kiloraft/kiloraft/placement"
 	"github.com/kiloraft/kiloraft/shard"
@@ -15,35 +14,15 @@ const forecastWaitsMax = 20
 // foresight is the cluster as placement would see it after a request.
 type foresight struct {
 	placement.View
-	byID map[uint64]*pb.ShardInfo
+	limits placement.Limits
+	byID   map[uint64]*pb.ShardInfo
 }
 
-// foresee makes of what the nodes report what placement decides from. Shards whose
-// descriptor does not decode are left out.
+// foresee makes of what the nodes report what placement decides from.
 func (v *view) foresee() *foresight {
-	f := &foresight{View: placement.View{Paused: v.placement().GetPaused()}, byID: make(map[uint64]*pb.ShardInfo)}
-	dead := make(map[uint64]bool)
-	for _, n := range v.placement().GetNodes() {
-		dead[n.Id] = n.Dead
-	}
-	for id := range v.nodes {
-		live := v.reports[id] != nil
-		f.Nodes = append(f.Nodes, placement.Node{ID: shard.NodeID(id), Live: live, Dead: !live && dead[id], State: v.states[id]})
-	}
+	f := &foresight{View: v.placementView(), limits: v.limits(), byID: make(map[uint64]*pb.ShardInfo)}
 	for _, sh := range v.shards() {
-		d, err := api.ToDescriptor(sh.Descriptor_)
-		if err != nil {
-			continue
-		}
 		f.byID[sh.Descriptor_.Id] = sh
-		s := &placement.Shard{Descriptor: d, Leader: shard.NodeID(sh.LeaderNode)}
-		if leader := leading(sh); leader != nil {
-			s.Commit = leader.Commit
-			for _, p := range leader.Progress {
-				s.Progress = append(s.Progress, placement.Progress{Replica: shard.ReplicaID(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot})
-			}
-		}
-		f.Shards = append(f.Shards, s)
 	}
 	return f
 }
@@ -64,7 +43,7 @@ func (f *foresight) forecast(shards []*placement.Shard) *pb.Forecast {
 	for i, s := range shards {
 		before[i] = *s
 	}
-	p := placement.NewPlan(f.View, placement.Limits{})
+	p := placement.NewPlan(f.View, f.limits)
 	p.Forecast(shards)
 	out := &pb.Forecast{}
 	for i, s := range shards {

@@ -57,6 +57,21 @@ func TestWhatWouldBeDone(t *testing.T) {
 	}
 }
 
+// A forecast chooses nodes by all that placement chooses them by.
+func TestAForecastKnowsPlacesAndDisks(t *testing.T) {
+	v := complete(viewOf(5, nil, nil, 1, 2, 3), 700)
+	for id, zone := range map[uint64]string{1: "zone=a", 2: "zone=b", 3: "zone=c", 4: "zone=a", 5: "zone=c"} {
+		v.reports[id].Node.Locality = zone
+	}
+	if got := changesText(v.forecastState(3, shard.Leaving)); got != "move 2: 3 to 5, 700 B" {
+		t.Errorf("the only other node in the same zone: %q", got)
+	}
+	v = withDisk(complete(viewOf(5, nil, nil, 1, 2, 3), 700), 4, 1)
+	if got := changesText(v.forecastState(3, shard.Leaving)); got != "move 2: 3 to 5, 700 B" {
+		t.Errorf("beside a node with a full disk: %q", got)
+	}
+}
+
 // A forecast changes nothing of what it is made from.
 func TestAForecastLeavesTheViewAlone(t *testing.T) {
 	v := complete(viewOf(4, nil, nil, 1, 2, 3), 9)

@@ -44,7 +44,7 @@ func (s *adminService) ScatterShards(ctx context.Context, q *pb.ScatterShardsReq
 // id 0: all shards of users.
 func (v *view) scatter(id uint64, draw func(int) int) (*pb.ScatterShardsResponse, []placement.Spot, error) {
 	whole := v.placementView()
-	p := placement.NewPlan(whole, placement.Limits{FullSpace: int(v.placement().GetFullSpace()), LowSpace: int(v.placement().GetLowSpace())})
+	p := placement.NewPlan(whole, v.limits())
 	r := &pb.ScatterShardsResponse{}
 	byID := map[shard.ID]*placement.Shard{}
 	var chosen []*placement.Shard
@@ -71,11 +71,17 @@ func (v *view) scatter(id uint64, draw func(int) int) (*pb.ScatterShardsResponse
 	return r, slices.DeleteFunc(spots, func(spot placement.Spot) bool { return spot.At(byID[spot.Shard]) }), nil
 }
 
-// placementView is the view as placement needs it to choose nodes.
-func (v *view) placementView() (out placement.View) {
+// placementView is the view as placement decides from it. Shards whose descriptor does not
+// decode are left out.
+func (v *view) placementView() placement.View {
+	out := placement.View{Paused: v.placement().GetPaused()}
+	dead := make(map[uint64]bool)
+	for _, n := range v.placement().GetNodes() {
+		dead[n.Id] = n.Dead
+	}
 	for id := range v.nodes {
 		n := v.reports[id].GetNode()
-		out.Nodes = append(out.Nodes, placement.Node{ID: shard.NodeID(id), Live: n != nil, State: v.states[id],
+		out.Nodes = append(out.Nodes, placement.Node{ID: shard.NodeID(id), Live: n != nil, Dead: n == nil && dead[id], State: v.states[id],
 			Locality: shard.Locality(n.GetLocality()), Capacity: n.GetCapacityBytes(), Available: n.GetAvailableBytes(), Held: n.GetBytes()})
 	}
 	for _, sh := range v.shards() {
@@ -84,14 +90,21 @@ func (v *view) placementView() (out placement.View) {
 			continue
 		}
 		s := &placement.Shard{Descriptor: d, Leader: shard.NodeID(sh.LeaderNode), Bytes: sh.Bytes}
-		for _, r := range sh.Replicas {
-			if r.Leading && r.Node == sh.LeaderNode {
-				s.Load = placement.Load{Reads: r.ReadsPerSecond, Writes: r.WritesPerSecond}
+		if leader := leading(sh); leader != nil {
+			s.Load = placement.Load{Reads: leader.ReadsPerSecond, Writes: leader.WritesPerSecond}
+			s.Commit = leader.Commit
+			for _, p := range leader.Progress {
+				s.Progress = append(s.Progress, placement.Progress{Replica: shard.ReplicaID(p.Replica), Match: p.Match, Active: p.Active, Snapshot: p.Snapshot})
 			}
 		}
 		out.Shards = append(out.Shards, s)
 	}
 	return out
+}
+
+// limits are those that placement decides within.
+func (v *view) limits() placement.Limits {
+	return placement.Limits{FullSpace: int(v.placement().GetFullSpace()), LowSpace: int(v.placement().GetLowSpace())}
 }
 
 // beginScatter records the operations, several at a time.

@@ -127,6 +127,10 @@ func TestViewsOpenedDuringAnExcise(t *testing.T) {
 			_, _, err := v.FindOpInSpan(userSpan(key, key+"0"), op, 0)
 			return err
 		},
+		"Sizes": func(v *View, key string) error {
+			_, err := v.Sizes(SizesOptions{Span: userSpan(key, key+"0"), KeysMax: 9, BytesMax: 9}, func([]byte, int) {})
+			return err
+		},
 		"Walk": func(v *View, key string) error { _, err := v.Walk(userSpan(key, key+"0"), 0, 9); return err },
 		"Garbage": func(v *View, key string) error {
 			_, err := v.Garbage(GarbageOptions{Span: userSpan(key, key+"0"), Floor: 1, VisitsMax: 9, DropsMax: 9})

@@ -29,12 +29,9 @@ func (v *View) Sizes(o SizesOptions, each func(key []byte, bytes int)) (part Siz
 	if !versioned(o.Span.Start) || o.KeysMax < 1 || o.BytesMax < 1 {
 		panic(fmt.Sprintf("storage: sizes of %+v", o))
 	}
-	if v.openErr != nil {
-		return part, v.openErr
+	if err := v.bound(o.Span); err != nil {
+		return part, err
 	}
-	lower, upper := spanBounds(o.Span)
-	v.it.SetBounds(lower, upper)
-	v.bounded = true
 	var user []byte
 	for ok := v.it.First(); ok; ok = v.it.NextPrefix() {
 		key, rev, err := parseDataKey(v.it.Key())

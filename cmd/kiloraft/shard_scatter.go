@@ -59,25 +59,20 @@ func (a *app) followScatter(ctx context.Context, c *cluster, begun []*kiloraftpb
 	for i, op := range begun {
 		open[op.GetId()] = i
 	}
-	said := len(open)
-	for saidAt := time.Now(); len(open) > 0; {
-		answer, err := c.operations(ctx, 0)
-		if err == nil {
-			a.scattered(begun, open, answer.GetOperations())
-		}
-		if len(open) < said && time.Since(saidAt) >= progressEvery {
-			said, saidAt = len(open), time.Now()
-			fmt.Fprintf(a.stderr, "%d of %d shards are in their places\n", len(begun)-said, len(begun))
-		}
-		if len(open) == 0 {
-			break
-		}
+	shown := a.newProgress()
+	defer shown.clear()
+	for len(open) > 0 {
+		shown.left("shards go to their places", uint64(len(open)), "shards")
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w, and %d operations go on: `kiloraft ops list` tells how far they have come", ctx.Err(), len(open))
 		case <-time.After(operationPause):
 		}
+		if answer, err := c.operations(ctx, 0); err == nil {
+			a.scattered(begun, open, answer.GetOperations())
+		}
 	}
+	shown.clear()
 	if err := a.printScatter(begun, false); err != nil {
 		return err
 	}

@@ -106,7 +106,8 @@ type entry struct {
 	retryAt  time.Duration
 	waiting  bool          // in Driver.later
 	measured time.Duration // when Load was; 0: never
-	led      time.Duration // since when Leader leads; 0: since before this driver
+	teller   shard.NodeID  // whose figures Load takes in
+	led      time.Duration // since when teller leads; 0: since before this driver
 	idle     time.Duration // since when its learners are needed by nobody; 0: they are
 	task     pursuit       // of Task
 }

@@ -44,6 +44,33 @@ func TestASplitIsCarriedOutOnce(t *testing.T) {
 	}
 }
 
+// The right side of a split counts with half of what its parent bore before its leader can
+// tell, so that no leader is moved by figures that begin with nothing.
+func TestTheRightSideOfASplitBearsHalf(t *testing.T) {
+	w := newWorld(t, 3, 2)
+	w.numbered()
+	d := w.driver()
+	s := w.shards[1]
+	s.load = placement.Load{Reads: 600, Writes: 400}
+	d.Start(1)
+	w.until(10*time.Second, "raised", w.raised)
+	s.splitAt = append(slices.Clone(s.d.Span.Start), 7)
+	w.until(5*time.Second, "split", func() bool { return w.splits == 1 })
+	id := w.shards[len(w.shards)-1].d.ID
+	for range 5 {
+		w.env.RunFor(time.Second)
+		e := d.entries[id]
+		if e == nil || e.Leader == 0 || e.Load != (placement.Load{Reads: 300, Writes: 200}) {
+			t.Fatalf("the right side is known as %+v", e)
+		}
+	}
+	w.shards[len(w.shards)-1].load = placement.Load{Reads: 900}
+	w.env.RunFor(2 * time.Minute)
+	if l := d.entries[id].Load; l.Reads < 890 || l.Writes > 10 {
+		t.Fatalf("two minutes later it counts with %+v", l)
+	}
+}
+
 // A shard is where its scatter says, and led where it says, also if whoever drives changes in
 // the middle; then the operation is done.
 func TestAScatterIsCarriedOut(t *testing.T) {
@@ -86,12 +113,40 @@ func TestAScatterIsCarriedOut(t *testing.T) {
 	}
 }
 
+// Of very many moves that somebody asks for at once none is given up because it waits for the
+// others.
+func TestManyOperationsWaitInLine(t *testing.T) {
+	const shards = 100
+	w := newWorld(t, 3, shards)
+	d := w.driver()
+	d.Start(1)
+	w.until(time.Minute, "raised", w.raised)
+	w.copying = 4 * time.Second // two at once: 200 s for all, beyond taskPatience
+	w.join(4)
+	for id := shard.ID(2); id < 2+shards; id++ {
+		w.ask(id, 3, 4)
+	}
+	over := func() bool {
+		for id := shard.ID(2); id < 2+shards; id++ {
+			switch op := w.state(id); op.State {
+			case catalog.OperationDone:
+			case catalog.OperationRunning:
+				return false
+			default:
+				t.Fatalf("operation %d has %v: %s", op.ID, op.State, op.Reason)
+			}
+		}
+		return true
+	}
+	w.until(10*time.Minute, "all operations over", over)
+}
+
 // What a shard bears counts slowly, and a new leader's figures not at first.
 func TestLoadCountsSlowly(t *testing.T) {
 	e := &entry{}
 	report := func(node shard.NodeID, at time.Duration, writes float64) float64 {
+		e.Leader = node // known before its figures if placement itself has had it lead
 		e.measure(node, &ReplicaReport{Load: placement.Load{Writes: writes}}, at)
-		e.Leader = node
 		return e.Load.Writes
 	}
 	if got := report(1, time.Second, 100); got != 100 {

@@ -30,7 +30,7 @@ func (d *Driver) Explain(id shard.ID, node shard.NodeID, done func(lines []strin
 // needy tells whether some shard needs something else than to be evened out.
 func (d *Driver) needy() bool {
 	for _, e := range d.sorted {
-		if d.plan.Needs(&e.Shard) || e.Task != nil && !e.Task.Auto {
+		if d.plan.ComesFirst(&e.Shard) {
 			return true
 		}
 	}

@@ -20,9 +20,10 @@ const (
 // leader says.
 func (e *entry) measure(node shard.NodeID, r *ReplicaReport, now time.Duration) {
 	e.Bytes, e.SplitAt, e.SplitReason = r.Bytes, r.SplitAt, r.SplitReason
-	if node != e.Leader && e.measured != 0 {
+	if node != e.teller && e.measured != 0 {
 		e.led = max(now, 1)
 	}
+	e.teller = node
 	switch {
 	case e.measured == 0:
 		e.Load = r.Load

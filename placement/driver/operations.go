@@ -60,6 +60,9 @@ func (d *Driver) judge(p *placement.Plan, now time.Duration) (ended bool) {
 		if e.Task == nil || e.InFlight != nil {
 			continue
 		}
+		if p.InLine(&e.Shard) {
+			e.task.since = now
+		}
 		state, why := p.Judge(&e.Shard)
 		late := now >= e.task.since+taskPatience+time.Duration(e.Bytes/taskBytesPerSecond)*time.Second
 		switch {

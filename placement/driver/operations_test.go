@@ -567,10 +567,12 @@ func TestPausedPlacementDoesOnlyWhatIsAskedFor(t *testing.T) {
 
 func TestOnlyTheLatestEndedOperationsAreKept(t *testing.T) {
 	w := newWorld(t, 3, 1)
+	slow := w.ask(99, 1, 2)
 	for id := shard.ID(100); id < 100+endedMax+50; id++ {
 		op := w.ask(id, 1, 2)
-		w.records.EndOperation(id, op.ID, catalog.OperationDone, "", 0, func(catalog.Operation, error) {})
+		w.records.EndOperation(id, op.ID, catalog.OperationDone, "", unixNow, func(catalog.Operation, error) {})
 	}
+	w.records.EndOperation(99, slow.ID, catalog.OperationDone, "", unixNow+1, func(catalog.Operation, error) {})
 	w.env.RunFor(time.Minute)
 	w.driver().Start(1)
 	w.env.RunFor(20 * time.Second)
@@ -580,8 +582,11 @@ func TestOnlyTheLatestEndedOperationsAreKept(t *testing.T) {
 	if n := w.state(100 + endedMax + 49); n.ID == 0 {
 		t.Error("the last one is gone")
 	}
-	if w.state(150).ID == 0 || w.state(149).ID != 0 {
-		t.Errorf("not the oldest ones were removed")
+	if w.state(151).ID == 0 || w.state(150).ID != 0 {
+		t.Errorf("not those that ended first were removed")
+	}
+	if w.state(99).ID == 0 {
+		t.Error("the first one is gone, which ended last")
 	}
 }
 

@@ -142,17 +142,11 @@ func (d *Driver) merge(reports []Report, only []shard.ID, asked uint64) {
 		d.hear(&report, now)
 		for i := range report.Replicas {
 			r := &report.Replicas[i]
-			e := d.entries[r.Descriptor.ID]
-			if e == nil {
-				if r.Descriptor.ID == 0 {
-					continue // not initialized: it knows nothing of its shard
-				}
-				e = &entry{}
-				e.Descriptor = r.Descriptor
-				d.entries[r.Descriptor.ID] = e
-				d.sorted = append(d.sorted, e)
-				added = true
+			if r.Descriptor.ID == 0 {
+				continue // not initialized: it knows nothing of its shard
 			}
+			e, isNew := d.entry(&r.Descriptor)
+			added = added || isNew
 			e.seen = now
 			if e.InFlight == nil && e.changed < asked {
 				e.take(report.Node, r, asked, now)
@@ -160,7 +154,7 @@ func (d *Driver) merge(reports []Report, only []shard.ID, asked uint64) {
 		}
 	}
 	if added {
-		slices.SortFunc(d.sorted, func(a, b *entry) int { return cmp.Compare(a.Descriptor.ID, b.Descriptor.ID) })
+		d.sort()
 	}
 	for _, e := range d.concerned(only) {
 		// A node that answered and did not say that it leads does not. One that
@@ -177,6 +171,22 @@ func (d *Driver) merge(reports []Report, only []shard.ID, asked uint64) {
 		d.pass(now, answered)
 	}
 	d.forget(now)
+}
+
+// entry finds or makes a shard's entry. Whoever has made any sorts them.
+func (d *Driver) entry(of *shard.Descriptor) (e *entry, added bool) {
+	if e = d.entries[of.ID]; e != nil {
+		return e, false
+	}
+	e = &entry{}
+	e.Descriptor = *of
+	d.entries[of.ID] = e
+	d.sorted = append(d.sorted, e)
+	return e, true
+}
+
+func (d *Driver) sort() {
+	slices.SortFunc(d.sorted, func(a, b *entry) int { return cmp.Compare(a.Descriptor.ID, b.Descriptor.ID) })
 }
 
 // concerned are the shards in only, or all.

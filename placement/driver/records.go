@@ -103,12 +103,15 @@ const (
 	pruneMax = 16
 )
 
-// prune removes the oldest of the operations that have ended, if they are many.
+// prune removes those of the operations that have ended which did so first, if they are many:
+// somebody may wait for one that began long ago, and has yet to see its end.
 func (d *Driver) prune(ended []catalog.Operation) {
 	if len(ended) <= endedMax {
 		return
 	}
-	slices.SortFunc(ended, func(a, b catalog.Operation) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(ended, func(a, b catalog.Operation) int {
+		return cmp.Or(cmp.Compare(a.Ended, b.Ended), cmp.Compare(a.ID, b.ID))
+	})
 	for _, op := range ended[:min(len(ended)-endedMax, pruneMax)] {
 		d.records.ForgetOperation(op, func(err error) {
 			if err != nil {

@@ -36,14 +36,39 @@ func (d *Driver) begin(e *entry, st *placement.Step) {
 // split asks for a split with an ID of its own for the right side. An attempt that fails
 // spends the ID.
 func (d *Driver) split(st *placement.Step, end func(shard.Descriptor, error)) {
+	run := d.run
 	d.records.AllocateShard(func(right shard.ID, err error) {
 		if err != nil {
 			end(shard.Descriptor{}, err)
 			return
 		}
 		s := shard.Split{Shard: st.Shard, Epoch: st.Epoch, Key: st.SplitAt, Right: right}
-		d.cluster.SplitShard(st.Leader, s, func(left, _ shard.Descriptor, err error) { end(left, err) })
+		d.cluster.SplitShard(st.Leader, s, func(left, right shard.Descriptor, err error) {
+			if err == nil {
+				d.submit(run, func() { d.born(st, &right) })
+			}
+			end(left, err)
+		})
 	})
+}
+
+// born makes the right side of a split known, with half of what its parent bore: its
+// leader's own figures begin with nothing, and leaders would be moved by them. Most often the
+// parent's leader leads it; the next report tells.
+func (d *Driver) born(st *placement.Step, right *shard.Descriptor) {
+	parent := d.entries[st.Shard]
+	if parent == nil || right.ID == 0 {
+		return
+	}
+	now := max(d.env.Now(), 1)
+	e, added := d.entry(right)
+	if added {
+		d.sort()
+		d.clock++
+		e.Leader, e.seen, e.changed = st.Leader, now, d.clock
+	}
+	e.Load = placement.Load{Reads: parent.Load.Reads / 2, Writes: parent.Load.Writes / 2}
+	e.led, e.measured = now, now
 }
 
 // end takes in how a step ended and goes on with the shard, and with others if
@@ -78,7 +103,7 @@ func (e *entry) done(st *placement.Step, after shard.Descriptor) {
 	case placement.LeaveJoint:
 		e.Raised = true
 	case placement.Split:
-		// The right side is known with the next reports.
+		// The right side is an entry of its own (born).
 		e.SplitAt, e.Bytes = nil, e.Bytes/2
 		e.Load.Reads, e.Load.Writes = e.Load.Reads/2, e.Load.Writes/2
 	}

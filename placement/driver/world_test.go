@@ -23,6 +23,7 @@ type world struct {
 	shards []*truth
 
 	snapshots map[shard.NodeID]int // being received
+	copying   time.Duration        // how long one takes
 	inFlight  int
 	mostSteps int // the most ever in flight
 	polls     int
@@ -61,7 +62,7 @@ const (
 )
 
 func newWorld(t testing.TB, nodes, users int) *world {
-	w := &world{t: t, env: fake.NewEnv(7), nodes: map[shard.NodeID]bool{}, mute: map[shard.NodeID]bool{}, snapshots: map[shard.NodeID]int{}}
+	w := &world{t: t, env: fake.NewEnv(7), nodes: map[shard.NodeID]bool{}, mute: map[shard.NodeID]bool{}, snapshots: map[shard.NodeID]int{}, copying: snapshotTime}
 	w.kv = fake.NewKV(w.env, callTime)
 	w.records = catalog.New(w.kv, w.env, w.env.NewQueue("catalog"))
 	for n := 1; n <= nodes; n++ {
@@ -193,11 +194,11 @@ func (w *world) ChangeMembership(node shard.NodeID, m shard.MembershipChange, do
 // snapshot catches a learner up once its node has room for another snapshot.
 func (w *world) snapshot(s *truth, id shard.ReplicaID, node shard.NodeID) {
 	if w.snapshots[node] >= snapshotsAtOne || !w.nodes[node] {
-		w.after(snapshotTime, func() { w.snapshot(s, id, node) })
+		w.after(w.copying, func() { w.snapshot(s, id, node) })
 		return
 	}
 	w.snapshots[node]++
-	w.after(snapshotTime, func() {
+	w.after(w.copying, func() {
 		w.snapshots[node]--
 		s.match[id] = commitIndex
 	})
