@@ -27,19 +27,26 @@ func (c *cluster) mustRest(when string) {
 	c.t.Fatalf("%s: 100,000 steps, and %v have passed", when, c.env.now-now)
 }
 
-// A node lags behind a split. The new shard has a replica there without a state, and
-// removes it at the very moment at which the split is applied.
-func TestBornAndRemovedAtOnce(t *testing.T) {
-	c := withSplits(t, 380, 3)
+// bornBehind has a node lag behind the split of shard 5, at "m", with a replica of the new
+// shard 6 there that has no state.
+func bornBehind(c *cluster) (far *testNode, r *Group) {
+	c.t.Helper()
 	c.mustAgree(5)
 	l := c.waitLeader(5)
-	far := c.node(l.id%3 + 1)
+	far = c.node(l.id%3 + 1)
 	c.filter = func(from, to shard.NodeID, e *envelope) bool {
 		return to != far.id || e.shard != 5 || e.msg.Type != raftpb.MsgApp
 	}
 	c.split(5, "m", 6)
 	c.until("the new shard has a replica there", func() bool { _, ok := far.host.Group(6); return ok })
-	r := far.group(6)
+	return far, far.group(6)
+}
+
+// A node lags behind a split. The new shard has a replica there without a state, and
+// removes it at the very moment at which the split is applied.
+func TestBornAndRemovedAtOnce(t *testing.T) {
+	c := withSplits(t, 380, 3)
+	far, r := bornBehind(c)
 	c.filter = nil
 	// The round that applies the split ends with the replica's being told of its removal.
 	c.until("the split is applied", func() bool {
@@ -64,15 +71,7 @@ func TestBornAndRemovedAtOnce(t *testing.T) {
 // The same, with the replica stopped for another reason.
 func TestBornAndFailed(t *testing.T) {
 	c := withSplits(t, 381, 3)
-	c.mustAgree(5)
-	l := c.waitLeader(5)
-	far := c.node(l.id%3 + 1)
-	c.filter = func(from, to shard.NodeID, e *envelope) bool {
-		return to != far.id || e.shard != 5 || e.msg.Type != raftpb.MsgApp
-	}
-	c.split(5, "m", 6)
-	c.until("the new shard has a replica there", func() bool { _, ok := far.host.Group(6); return ok })
-	r := far.group(6)
+	far, r := bornBehind(c)
 	failed := false
 	r.Turn(func() { r.fail(errCorrupt); failed = true }, func(error) {})
 	c.until("it fails", func() bool { return failed })

@@ -160,6 +160,15 @@ func (c *cluster) shard(ctx context.Context, q *kiloraftpb.ListShardsRequest, no
 	return answer.GetShards()[0], nil
 }
 
+// idIfChosen is the chosen shard's ID; 0: none is chosen.
+func (f *shardFlags) idIfChosen(ctx context.Context, c *cluster, cmd *cobra.Command, args []string) (uint64, error) {
+	if len(args) == 0 && !cmd.Flags().Changed("key") {
+		return 0, nil
+	}
+	s, err := f.find(ctx, c, cmd, args)
+	return s.GetDescriptor_().GetId(), err
+}
+
 // request makes the question, and the error if its answer is empty.
 func (f *shardFlags) request(cmd *cobra.Command, args []string) (q *kiloraftpb.ListShardsRequest, none string, err error) {
 	byKey := cmd.Flags().Changed("key")

@@ -26,14 +26,11 @@ func (a *app) shardScatterCommand() *cobra.Command {
 	which.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.onCluster(cmd.Context(), func(ctx context.Context, c *cluster) error {
-			request := &kiloraftpb.ScatterShardsRequest{DryRun: *dryRun}
-			if len(args) > 0 || cmd.Flags().Changed("key") {
-				s, err := which.find(ctx, c, cmd, args)
-				if err != nil {
-					return err
-				}
-				request.Shard = s.GetDescriptor_().GetId()
+			id, err := which.idIfChosen(ctx, c, cmd, args)
+			if err != nil {
+				return err
 			}
+			request := &kiloraftpb.ScatterShardsRequest{Shard: id, DryRun: *dryRun}
 			answer, err := askAdmin(ctx, c, func(ctx context.Context, admin kiloraftpb.AdminClient) (*kiloraftpb.ScatterShardsResponse, error) {
 				return admin.ScatterShards(ctx, request)
 			})

@@ -35,13 +35,11 @@ func (a *app) shardSplitCommand() *cobra.Command {
 				request.Keys = append(request.Keys, key)
 			}
 			return a.onCluster(cmd.Context(), func(ctx context.Context, c *cluster) error {
-				if len(args) > 0 || cmd.Flags().Changed("key") {
-					s, err := which.find(ctx, c, cmd, args)
-					if err != nil {
-						return err
-					}
-					request.Shard = s.GetDescriptor_().GetId()
+				id, err := which.idIfChosen(ctx, c, cmd, args)
+				if err != nil {
+					return err
 				}
+				request.Shard = id
 				answer, err := askAdmin(ctx, c, func(ctx context.Context, admin kiloraftpb.AdminClient) (*kiloraftpb.SplitShardResponse, error) {
 					return admin.SplitShard(ctx, request)
 				})
